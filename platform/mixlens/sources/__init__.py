@@ -1,0 +1,1 @@
+"""Sources: index -> Example, one row contract for generated scenes and photographs."""

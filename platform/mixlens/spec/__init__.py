@@ -1,0 +1,28 @@
+"""Sweep files: frozen, strict models, their digests, and reading them from YAML."""
+
+from mixlens.spec.base import Spec
+from mixlens.spec.data import ComponentSpec, EvaluationSpec, MixtureSpec, TaskGroup, Weights
+from mixlens.spec.load import load_spec
+from mixlens.spec.scene import SceneSpec, SizeRange
+from mixlens.spec.sweep import RunSpec, SweepSpec, TrackingSpec
+from mixlens.spec.training import LearningRates, LoraSpec, ResourceSpec, Tower, TrainingSpec
+
+__all__ = [
+    "ComponentSpec",
+    "EvaluationSpec",
+    "LearningRates",
+    "LoraSpec",
+    "MixtureSpec",
+    "ResourceSpec",
+    "RunSpec",
+    "SceneSpec",
+    "SizeRange",
+    "Spec",
+    "SweepSpec",
+    "TaskGroup",
+    "Tower",
+    "TrackingSpec",
+    "TrainingSpec",
+    "Weights",
+    "load_spec",
+]

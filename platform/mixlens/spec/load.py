@@ -1,0 +1,104 @@
+"""Read a sweep file and `key=value` overrides; say clearly what is wrong with them."""
+
+import difflib
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Any, TypeVar
+
+import yaml
+from pydantic import ValidationError
+from pydantic_core import ErrorDetails
+
+from mixlens.errors import SpecError, explain
+from mixlens.spec.base import Spec
+
+S = TypeVar("S", bound=Spec)
+
+
+def load_spec(kind: type[S], path: Path, overrides: Sequence[str] = ()) -> S:
+    """Read `path` as a `kind`, after setting every `a.b=value` of `overrides`.
+
+    Raises:
+        SpecError: the file is missing or no YAML mapping, an override is no `key=value`, a key is
+            unknown or a value impossible. All problems of the file are in the one message.
+    """
+    content = _read(path)
+    for override in overrides:
+        _set(content, override)
+    try:
+        return kind.model_validate(content)
+    except ValidationError as error:
+        problems = [_describe(item, kind, path) for item in error.errors(include_url=False)]
+        raise SpecError("\n".join(problems)) from None
+
+
+def _read(path: Path) -> dict[str, Any]:
+    if not path.is_file():
+        near = sorted(str(file) for file in path.parent.glob("*.yaml"))
+        known = f"Files there: {', '.join(near)}" if near else "There is no .yaml file there."
+        raise SpecError(explain("sweep file", str(path), "no such file", known))
+    try:
+        content = yaml.safe_load(path.read_text())
+    except (yaml.YAMLError, UnicodeDecodeError) as error:
+        raise SpecError(f"{path}: this is no YAML: {error}") from None
+    if not isinstance(content, dict):
+        raise SpecError(explain(str(path), content, "no mapping of keys to values", "See sweeps/."))
+    return content
+
+
+def _set(content: dict[str, Any], override: str) -> None:
+    key, equals, text = override.partition("=")
+    if not equals or not all(key.split(".")):
+        raise SpecError(
+            explain("override", override, "no key=value", "Write it like training.steps=100.")
+        )
+    try:
+        value = yaml.safe_load(text)
+    except yaml.YAMLError:
+        raise SpecError(
+            explain(f"override {key}", text, "no YAML value", "Quote it or correct it.")
+        ) from None
+    *parents, last = key.split(".")
+    place: Any = content
+    for parent in parents:
+        place = place.setdefault(parent, {})
+        if not isinstance(place, dict):
+            raise SpecError(
+                explain(f"override {key}", text, f"{parent!r} holds no keys", "Check the path.")
+            )
+    place[last] = value
+
+
+def _describe(item: ErrorDetails, kind: type[Spec], path: Path) -> str:
+    field = ".".join(str(part) for part in item["loc"]) or "(whole file)"
+    if item["type"] == "extra_forbidden":
+        known = _fields_at(kind, item["loc"][:-1])
+        near = difflib.get_close_matches(str(item["loc"][-1]), known, n=1)
+        meant = f"Did you mean {near[0]!r}?" if near else f"Known keys: {', '.join(known)}."
+        return explain(f"{path}: {field}", item["input"], "unknown key", meant)
+    if item["type"] == "missing":
+        return f"{path}: {field}: this key is missing and has no default"
+    problem = item["msg"].removeprefix("Value error, ")
+    if item["type"] == "value_error":  # its text already says value and remedy
+        return f"{path}: {field}: {problem}"
+    return explain(f"{path}: {field}", item["input"], problem, "See README.md, sweep files.")
+
+
+def _fields_at(kind: type[Spec], where: tuple[int | str, ...]) -> list[str]:
+    """Names of the fields of the spec class found at `where` below `kind`."""
+    current: Any = kind
+    for part in where:
+        fields = getattr(current, "model_fields", {})
+        if part in fields:
+            current = _spec_class(fields[part].annotation)
+    return list(getattr(current, "model_fields", {}))
+
+
+def _spec_class(annotation: Any) -> Any:
+    """The spec class inside an annotation like `dict[str, X]` or `X | None`, else None."""
+    if isinstance(annotation, type) and issubclass(annotation, Spec):
+        return annotation
+    for inner in getattr(annotation, "__args__", ()):
+        if (found := _spec_class(inner)) is not None:
+            return found
+    return None

@@ -1,0 +1,81 @@
+"""What a generated scene may contain: the knobs of visual complexity, each independent."""
+
+from typing import Literal
+
+from pydantic import Field, model_validator
+
+from mixlens.spec.base import IntRange, Range, Spec
+
+Shape = Literal[
+    "circle",
+    "square",
+    "triangle",
+    "pentagon",
+    "hexagon",
+    "star",
+    "cross",
+    "diamond",
+    "ring",
+    "heart",
+]
+Colour = Literal[
+    "red", "green", "blue", "yellow", "orange", "purple", "pink", "brown", "grey", "black"
+]
+Texture = Literal["solid", "striped", "dotted", "checked", "outlined"]
+
+
+class SizeRange(Spec):
+    """A size word and the diameters it stands for, as fractions of the image side."""
+
+    name: str
+    diameter: Range
+
+
+class SceneSpec(Spec):
+    """One family of scenes; every range is inclusive and drawn from uniformly."""
+
+    image_size: int = Field(224, ge=32, le=1024, description="side of the square image, pixels")
+    objects: IntRange = Field((1, 10), description="objects in a scene, 1 to 200")
+    shapes: tuple[Shape, ...] = (
+        "circle", "square", "triangle", "pentagon", "star", "cross", "diamond", "ring",
+    )  # fmt: skip
+    colours: tuple[Colour, ...] = (
+        "red", "green", "blue", "yellow", "orange", "purple", "pink", "brown", "grey", "black",
+    )  # fmt: skip
+    textures: tuple[Texture, ...] = ("solid", "striped", "dotted", "checked", "outlined")
+    sizes: tuple[SizeRange, ...] = (
+        SizeRange(name="small", diameter=(0.08, 0.11)),
+        SizeRange(name="medium", diameter=(0.14, 0.17)),
+        SizeRange(name="large", diameter=(0.21, 0.26)),
+    )
+    rotation: Range = Field((0.0, 360.0), description="degrees, clockwise")
+    ink: Literal["free", "fixed_size", "fixed_total"] = Field(
+        "free",
+        description="free: sizes from `sizes`; fixed_size: every object has diameter "
+        "`object_diameter`; fixed_total: the objects together paint `total_ink` of the image",
+    )
+    object_diameter: float | None = Field(None, gt=0, le=1, description="fraction of the side")
+    total_ink: float | None = Field(None, gt=0, le=0.5, description="fraction of the image area")
+    placement: Literal["separated", "overlapping"] = "separated"
+    visible_fraction: Range = Field(
+        (0.4, 1.0), description="overlapping only: allowed visible share of every object"
+    )
+    background: Literal["white", "colour", "gradient", "noise"] = "white"
+    lighting: Range = Field((0.0, 0.0), description="strength of a brightness gradient, 0 to 1")
+    sensor_noise: Range = Field((0.0, 0.0), description="standard deviation, 8-bit grey levels")
+    blur: Range = Field((0.0, 0.0), description="Gaussian radius, pixels")
+
+    @model_validator(mode="after")
+    def _check(self) -> "SceneSpec":
+        low, high = self.objects
+        if low < 1 or high > 200:
+            raise ValueError(f"objects {self.objects} must lie within 1 to 200")
+        if (self.ink == "fixed_size") != (self.object_diameter is not None):
+            raise ValueError("object_diameter is needed with ink: fixed_size, and only there")
+        if (self.ink == "fixed_total") != (self.total_ink is not None):
+            raise ValueError("total_ink is needed with ink: fixed_total, and only there")
+        for name in ("shapes", "colours", "textures", "sizes"):
+            values = getattr(self, name)
+            if not values or len(set(values)) != len(values):
+                raise ValueError(f"{name} must name at least one value, each once")
+        return self
