@@ -1,0 +1,102 @@
+"""Load a vision LLM from a folder, a hub id or the package, with the adapter of its family."""
+
+import json
+import os
+import re
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import torch
+
+from mixlens.errors import CheckpointError, explain
+from mixlens.models.adapter import Adapter
+from mixlens.models.llava import LlavaAdapter
+
+BUILTIN = {"builtin:tiny-vllm": Path(__file__).parent / "builtin" / "tiny-vllm"}
+ADAPTERS = {"llava": LlavaAdapter}
+_HUB_ID = re.compile(r"^[\w.-]+/[\w.-]+$")
+
+
+@dataclass(frozen=True)
+class Vllm:
+    """A loaded vision LLM.
+
+    Attributes:
+        model: the transformers model, or a peft model around it.
+        processor: its processor (tokenizer, image processor, chat template).
+        adapter: what is special about its family.
+        path: the folder or hub id that its weights came from.
+    """
+
+    model: Any
+    processor: Any
+    adapter: Adapter
+    path: str
+
+
+def resolve_model(path: str) -> str:
+    """The folder or hub id that `path` stands for, checked as far as possible without loading.
+
+    Raises:
+        CheckpointError: a folder that is missing or holds no model, or an unknown builtin name.
+    """
+    if path in BUILTIN:
+        return str(BUILTIN[path])
+    if path.startswith("builtin:"):
+        raise CheckpointError(
+            explain("model", path, "no such built-in model", f"There is {', '.join(BUILTIN)}.")
+        )
+    folder = Path(path)
+    if folder.is_dir():
+        if not any((folder / name).is_file() for name in ("config.json", "adapter_config.json")):
+            raise CheckpointError(
+                explain("model", path, "the folder holds no config.json or adapter_config.json",
+                        "Give the folder that save_pretrained wrote.")
+            )  # fmt: skip
+        return str(folder.resolve())
+    if path.startswith((".", "/", "~")) or not _HUB_ID.match(path):
+        raise CheckpointError(
+            explain("model", path, "no such folder", "Give a model folder, a hub id like "
+                    f"'organisation/name', or {', '.join(BUILTIN)}.")
+        )  # fmt: skip
+    return path
+
+
+def load_vllm(path: str, dtype: torch.dtype = torch.float32, device: str = "cpu") -> Vllm:
+    """Load weights and processor; a peft folder is put on the base that it names.
+
+    Raises:
+        CheckpointError: nothing loadable at `path`, or a family without an adapter.
+    """
+    source = resolve_model(path)
+    peft_config = Path(source) / "adapter_config.json"
+    if not peft_config.is_file():
+        return _load_full(source, dtype, device)
+    from peft import PeftModel
+
+    base = _load_full(
+        resolve_model(json.loads(peft_config.read_text())["base_model_name_or_path"]), dtype, device
+    )
+    model = PeftModel.from_pretrained(base.model, source, autocast_adapter_dtype=False)
+    return Vllm(model, base.processor, base.adapter, source)
+
+
+def _load_full(source: str, dtype: torch.dtype, device: str) -> Vllm:
+    from transformers import AutoConfig, AutoModelForImageTextToText, AutoProcessor
+
+    try:
+        config = AutoConfig.from_pretrained(source)
+        if config.model_type not in ADAPTERS:
+            raise CheckpointError(
+                explain(f"model {source}", config.model_type, "no adapter for this family",
+                        f"Supported: {', '.join(ADAPTERS)}.")
+            )  # fmt: skip
+        processor = AutoProcessor.from_pretrained(source)
+        model = AutoModelForImageTextToText.from_pretrained(
+            source, dtype=dtype, use_safetensors=True
+        )
+    except (OSError, ValueError) as error:
+        offline = " (HF_HUB_OFFLINE is set)" if os.environ.get("HF_HUB_OFFLINE") else ""
+        raise CheckpointError(f"model {source}: it cannot be loaded{offline}: {error}") from error
+    return Vllm(model.to(device), processor, ADAPTERS[config.model_type](processor), source)
