@@ -46,7 +46,7 @@ class Size:
 
 
 SIZES = {
-    "base": Size(image_size=112, vision_width=128, vision_layers=4, width=160, layers=6),
+    "base": Size(image_size=112, vision_width=128, vision_layers=4, width=128, layers=6),
     "test": Size(image_size=32, vision_width=32, vision_layers=2, width=32, layers=2),
 }
 PATCHES_A_SIDE = 8

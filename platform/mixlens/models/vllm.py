@@ -94,7 +94,12 @@ def _load_full(source: str, dtype: torch.dtype, device: str) -> Vllm:
             )  # fmt: skip
         processor = AutoProcessor.from_pretrained(source)
         model = AutoModelForImageTextToText.from_pretrained(
-            source, dtype=dtype, use_safetensors=True
+            source,
+            dtype=dtype,
+            use_safetensors=True,
+            # The CPU's fused attention kernel has a slow bf16 backward pass: plain matrix products
+            # make a whole training step of the built-in model 1.7 times faster.
+            attn_implementation="eager" if device == "cpu" else None,
         )
     except (OSError, ValueError) as error:
         offline = " (HF_HUB_OFFLINE is set)" if os.environ.get("HF_HUB_OFFLINE") else ""

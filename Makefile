@@ -1,0 +1,43 @@
+# Each target sets up what it needs by itself: Python 3.11+, pip, make and a C++ compiler suffice.
+PYTHON ?= python3
+VENV := .venv
+BIN := $(VENV)/bin
+READY := $(VENV)/.ready
+
+.PHONY: quickstart test check bench base clean help
+
+help:
+	@echo "make quickstart   a finished sweep on this machine, with its report"
+	@echo "make test         the tests"
+	@echo "make check        lint, types, import contract, sweep files, cluster file"
+	@echo "make bench        speed and memory, as ratios"
+	@echo "make base         train the built-in model anew"
+
+$(READY): pyproject.toml constraints.txt
+	$(PYTHON) -m venv $(VENV)
+	$(BIN)/python -m pip install --quiet --upgrade pip
+	$(BIN)/python -m pip install --quiet --constraint constraints.txt torch
+	$(BIN)/python -m pip install --quiet --constraint constraints.txt --editable ".[dev]"
+	@touch $@
+
+quickstart: $(READY)
+	$(BIN)/python jobs/sweep.py sweeps/quickstart.yaml
+
+test: $(READY)
+	$(BIN)/python -m pytest
+
+check: $(READY)
+	$(BIN)/ruff check .
+	$(BIN)/ruff format --check .
+	$(BIN)/mypy
+	$(BIN)/lint-imports
+	$(BIN)/python -m pytest -q tests/unit/test_shipped_files.py
+
+bench: $(READY)
+	for file in benchmarks/*.py; do $(BIN)/python $$file || exit 1; done
+
+base: $(READY)
+	$(BIN)/python jobs/pretrain.py
+
+clean:
+	rm -rf $(VENV) runs
