@@ -1,0 +1,95 @@
+"""Places for objects: none touches another, or each is hidden by a controlled share."""
+
+from collections.abc import Sequence
+
+from mixlens.scenes.draws import words
+
+GAP = 2  # pixels between circumscribed circles that count as not touching
+_TRIES = 100  # random places an object gets before the crowd is arranged in cells
+
+
+def separated(
+    sides: Sequence[int], image_size: int, seed: int, index: int, attempt: int
+) -> list[tuple[int, int]] | None:
+    """Top left corners of squares of these sides whose inscribed circles are `GAP` apart.
+
+    Random sequential addition, the largest first; where that gets stuck, cells of a grid in random
+    order, each object anywhere in its cell.
+
+    Returns:
+        A corner (left, top) for each side, in their order, or None when neither way fits them.
+    """
+    return _at_random(sides, image_size, seed, index, attempt) or _in_cells(
+        sides, image_size, seed, index, attempt
+    )
+
+
+def cell_count(side: int, image_size: int) -> int:
+    """How many objects of this side are sure to find a place in the cells of a grid."""
+    return ((image_size + GAP) // (side + GAP)) ** 2
+
+
+def _at_random(
+    sides: Sequence[int], image_size: int, seed: int, index: int, attempt: int
+) -> list[tuple[int, int]] | None:
+    order = sorted(range(len(sides)), key=lambda i: -sides[i])
+    # All lengths in half pixels, so that centres and radii are whole numbers.
+    cell = 2 * (sides[order[0]] + GAP)
+    columns = 2 * image_size // cell + 3
+    # Each placed circle is listed in the 9 cells around its own: a newcomer looks at one list.
+    near: list[list[tuple[int, int, int]]] = [[] for _ in range(columns * columns)]
+    places: list[tuple[int, int]] = [(0, 0)] * len(sides)
+    block, purpose, used = _block(seed, index, f"place {attempt}", 0, 4 * len(sides) + 16), 0, 0
+    for i in order:
+        side = sides[i]
+        span = image_size - side + 1
+        for _ in range(_TRIES):
+            if used + 2 > len(block):
+                purpose += 1
+                block = _block(seed, index, f"place {attempt}", purpose, 4 * len(sides) + 16)
+                used = 0
+            left, top = block[used] * span >> 32, block[used + 1] * span >> 32
+            used += 2
+            x, y = 2 * left + side, 2 * top + side
+            at = (y // cell + 1) * columns + x // cell + 1
+            for other_x, other_y, other_side in near[at]:
+                reach = side + other_side + 2 * GAP
+                if (x - other_x) ** 2 + (y - other_y) ** 2 < reach * reach:
+                    break
+            else:
+                break
+        else:
+            return None
+        places[i] = (left, top)
+        entry = (x, y, side)
+        for start in (at - columns - 1, at - 1, at + columns - 1):
+            near[start].append(entry)
+            near[start + 1].append(entry)
+            near[start + 2].append(entry)
+    return places
+
+
+def _block(seed: int, index: int, purpose: str, number: int, count: int) -> list[int]:
+    return words(seed, index, f"{purpose} {number}", count).tolist()
+
+
+def _in_cells(
+    sides: Sequence[int], image_size: int, seed: int, index: int, attempt: int
+) -> list[tuple[int, int]] | None:
+    count, largest = len(sides), max(sides)
+    columns = (image_size + GAP) // (largest + GAP)
+    if columns * columns < count:
+        return None
+    raw = words(seed, index, f"cells {attempt}", columns * columns + 2 * count)
+    chosen = raw[: columns * columns].argsort(kind="stable")[:count].tolist()
+    jitter = raw[columns * columns :].tolist()
+    places = []
+    for k, (cell, side) in enumerate(zip(chosen, sides, strict=True)):
+        row, column = divmod(cell, columns)
+        corner = []
+        for axis, number in ((0, column), (1, row)):
+            start = number * (image_size + GAP) // columns
+            end = (number + 1) * (image_size + GAP) // columns - GAP
+            corner.append(start + (jitter[2 * k + axis] * (end - start - side + 1) >> 32))
+        places.append((corner[0], corner[1]))
+    return places

@@ -1,0 +1,132 @@
+"""The silhouettes: corners inside the unit circle, drawn at any size and rotation."""
+
+import math
+from functools import lru_cache
+
+import numpy as np
+from PIL import Image, ImageDraw
+
+Point = tuple[float, float]
+
+# Silhouettes are drawn this many times larger and then averaged: a pixel belongs to the silhouette
+# when at least half of it does.
+OVERSAMPLING = 8
+ROTATION_STEP = 5
+
+
+def _exact(value: float) -> float:
+    """Rounded to 2**-20, so that the last bits of a platform's sine cannot reach a pixel."""
+    return round(value * 2**20) / 2**20
+
+
+def _around(count: int, radius: float = 1.0, start: float = -90.0) -> list[Point]:
+    angles = [math.radians(start + 360 * k / count) for k in range(count)]
+    return [(_exact(radius * math.cos(a)), _exact(radius * math.sin(a))) for a in angles]
+
+
+def _star() -> list[Point]:
+    outer, inner = _around(5), _around(5, radius=0.5, start=-54.0)
+    return [corner for pair in zip(outer, inner, strict=True) for corner in pair]
+
+
+def _cross() -> list[Point]:
+    arm, reach = 0.36, _exact(math.sqrt(1 - 0.36**2))
+    corner = [(-arm, -reach), (arm, -reach), (arm, -arm)]
+    quarters = [corner]
+    for _ in range(3):
+        quarters.append([(-y, x) for x, y in quarters[-1]])
+    return [point for quarter in quarters for point in quarter]
+
+
+def _heart() -> list[Point]:
+    """The curve x = 16 sin^3 t, y = 13 cos t - 5 cos 2t - 2 cos 3t - cos 4t, scaled to fit."""
+    points = []
+    for k in range(72):
+        t = math.radians(5 * k)
+        x = 16 * math.sin(t) ** 3
+        y = -(13 * math.cos(t) - 5 * math.cos(2 * t) - 2 * math.cos(3 * t) - math.cos(4 * t))
+        points.append((_exact(x / 17), _exact((y - 1.3) / 17)))
+    reach = max(math.hypot(x, y) for x, y in points)
+    return [(_exact(x / reach), _exact(y / reach)) for x, y in points]
+
+
+CORNERS: dict[str, list[Point]] = {
+    "square": _around(4, start=-45.0),
+    "triangle": _around(3),
+    "pentagon": _around(5),
+    "hexagon": _around(6),
+    "star": _star(),
+    "cross": _cross(),
+    "diamond": [(0.0, -1.0), (0.62, 0.0), (0.0, 1.0), (-0.62, 0.0)],
+    "heart": _heart(),
+}
+HOLES = {"circle": 0.0, "ring": 0.42}  # radius of the hole, for a radius of 1
+
+# A rotation by this many degrees changes nothing.
+SYMMETRY = {
+    "circle": ROTATION_STEP,
+    "ring": ROTATION_STEP,
+    "square": 90,
+    "triangle": 120,
+    "pentagon": 360,  # 72 is no multiple of the rotation step
+    "hexagon": 60,
+    "star": 360,
+    "cross": 90,
+    "diamond": 180,
+    "heart": 360,
+}
+
+
+@lru_cache(maxsize=8192)
+def silhouette(shape: str, quarters: int, rotation: int) -> tuple[np.ndarray, np.ndarray]:
+    """The silhouette of a shape and its rim.
+
+    Args:
+        shape: a key of `CORNERS` or `HOLES`.
+        quarters: diameter of the circumscribed circle in quarter pixels.
+        rotation: degrees clockwise, less than the shape's `SYMMETRY`.
+
+    Returns:
+        Two bool arrays [side, side], side = diameter rounded up: the silhouette, and the part of
+        it that is near its edge (as wide as a line of the outlined texture).
+    """
+    side = -(-quarters // 4)
+    size = side * OVERSAMPLING
+    canvas = Image.new("L", (size, size), 0)
+    draw = ImageDraw.Draw(canvas)
+    centre, radius = size / 2, quarters * OVERSAMPLING / 8
+    if shape in HOLES:
+        for reach, fill in ((radius, 255), (radius * HOLES[shape], 0)):
+            if reach:
+                low, high = centre - reach, centre + reach - 1
+                draw.ellipse((low, low, high, high), fill=fill)
+    else:
+        cos, sin = _exact(math.cos(math.radians(rotation))), _exact(math.sin(math.radians(rotation)))
+        corners = [
+            (
+                round(centre + radius * (cos * x - sin * y) - 0.5),
+                round(centre + radius * (sin * x + cos * y) - 0.5),
+            )
+            for x, y in CORNERS[shape]
+        ]
+        draw.polygon(corners, fill=255)
+    whole = np.asarray(canvas.reduce(OVERSAMPLING)) >= 128
+    return whole, whole & ~_eroded(whole, rim_width(quarters))
+
+
+def rim_width(quarters: int) -> int:
+    """Width of an object's rim in pixels: 1, or 8 % of a large diameter."""
+    return max(1, round(quarters / 4 * 0.08))
+
+
+def _eroded(whole: np.ndarray, width: int) -> np.ndarray:
+    """Pixels whose neighbours within `width` (a disc) are all in the silhouette."""
+    side = whole.shape[0]
+    padded = np.zeros((side + 2 * width, side + 2 * width), bool)
+    padded[width:-width, width:-width] = whole
+    kept = whole.copy()
+    for dy in range(-width, width + 1):
+        for dx in range(-width, width + 1):
+            if dx * dx + dy * dy <= width * width + width * 0.5:
+                kept &= padded[width + dy : width + dy + side, width + dx : width + dx + side]
+    return kept
