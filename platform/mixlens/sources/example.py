@@ -36,12 +36,12 @@ def to_row(example: Example) -> dict[str, Any]:
 
     `height` is 0 for an encoded image file.
     """
-    encoded = isinstance(example.image, bytes)
+    image = example.image
     return {
         "example_id": example.example_id,
         "component": example.component,
-        "image": example.image if encoded else example.image.tobytes(),
-        "height": 0 if encoded else example.image.shape[0],
+        "image": image if isinstance(image, bytes) else image.tobytes(),
+        "height": 0 if isinstance(image, bytes) else image.shape[0],
         "turns": json.dumps([asdict(turn) for turn in example.turns]),
         "attributes": json.dumps(example.attributes),
     }

@@ -3,6 +3,7 @@
 from mixlens.spec.base import Spec
 from mixlens.spec.data import ComponentSpec, EvaluationSpec, MixtureSpec, TaskGroup, Weights
 from mixlens.spec.load import load_spec
+from mixlens.spec.pretrain import PretrainSpec, Stage
 from mixlens.spec.scene import SceneSpec, SizeRange
 from mixlens.spec.sweep import RunSpec, SweepSpec, TrackingSpec
 from mixlens.spec.training import LearningRates, LoraSpec, ResourceSpec, Tower, TrainingSpec
@@ -13,11 +14,13 @@ __all__ = [
     "LearningRates",
     "LoraSpec",
     "MixtureSpec",
+    "PretrainSpec",
     "ResourceSpec",
     "RunSpec",
     "SceneSpec",
     "SizeRange",
     "Spec",
+    "Stage",
     "SweepSpec",
     "TaskGroup",
     "Tower",

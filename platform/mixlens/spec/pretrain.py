@@ -1,0 +1,53 @@
+"""How the built-in base model is made: stages of training on growing complexity."""
+
+from pydantic import Field, model_validator
+
+from mixlens.spec.base import Spec
+from mixlens.spec.data import ComponentSpec, EvaluationSpec, Weights
+from mixlens.spec.sweep import RunSpec
+from mixlens.spec.training import ResourceSpec, TrainingSpec
+
+
+class Stage(Spec):
+    """One stage: a mixture and how long and how fast the model is trained on it."""
+
+    weights: Weights
+    training: TrainingSpec
+
+
+class PretrainSpec(Spec):
+    """The file of `jobs/pretrain.py`."""
+
+    name: str = Field(pattern=r"^[a-z0-9][a-z0-9_-]*$")
+    runs_dir: str = "runs"
+    seed: int = Field(0, ge=0, lt=2**29)
+    components: dict[str, ComponentSpec] = Field(min_length=1)
+    stages: tuple[Stage, ...] = Field(min_length=1)
+    evaluation: EvaluationSpec
+    resources: ResourceSpec = ResourceSpec()
+
+    @model_validator(mode="after")
+    def _check(self) -> "PretrainSpec":
+        known = sorted(self.components)
+        named = {name for stage in self.stages for name in stage.weights}
+        if unknown := sorted({*named, self.evaluation.component} - set(known)):
+            raise ValueError(f"unknown components {unknown}; the components are {known}")
+        for number, stage in enumerate(self.stages):
+            if abs(sum(stage.weights.values()) - 1) > 1e-6:
+                raise ValueError(f"stages.{number}.weights must sum to 1: {stage.weights}")
+        return self
+
+    def run(self, stage: int, model: str) -> RunSpec:
+        """The run of one stage, which starts from the weights at `model`."""
+        return RunSpec(
+            name=f"stage={stage}",
+            model=model,
+            components=self.components,
+            weights=self.stages[stage].weights,
+            ratio=0.0,
+            # A stage that reused the seed would see the examples of the stage before it again.
+            seed=self.seed + stage,
+            training=self.stages[stage].training,
+            evaluation=self.evaluation,
+            resources=self.resources,
+        )
