@@ -1,6 +1,6 @@
 """Vision LLMs: one adapter a family, loading, and the small built-in model."""
 
 from mixlens.models.adapter import Adapter, Batch, TokenSpans
-from mixlens.models.vllm import Vllm, load_vllm, resolve_model
+from mixlens.models.vllm import Vllm, fingerprint, load_vllm, resolve_model
 
-__all__ = ["Adapter", "Batch", "TokenSpans", "Vllm", "load_vllm", "resolve_model"]
+__all__ = ["Adapter", "Batch", "TokenSpans", "Vllm", "fingerprint", "load_vllm", "resolve_model"]

@@ -1,5 +1,6 @@
 """Load a vision LLM from a folder, a hub id or the package, with the adapter of its family."""
 
+import hashlib
 import json
 import os
 import re
@@ -61,6 +62,26 @@ def resolve_model(path: str) -> str:
                     f"'organisation/name', or {', '.join(BUILTIN)}.")
         )  # fmt: skip
     return path
+
+
+def fingerprint(path: str) -> str:
+    """16 hex digits that change when the weights at `path` do; a hub id stands for itself.
+
+    Reads name, size and both ends (1 MiB each) of every safetensors file: the start holds names and
+    shapes, and training moves every part of a tensor, so a full read of many GB adds nothing.
+    """
+    source = resolve_model(path)
+    digest = hashlib.sha256()
+    if not Path(source).is_dir():
+        return hashlib.sha256(source.encode()).hexdigest()[:16]
+    for file in sorted(Path(source).glob("*.safetensors")):
+        size = file.stat().st_size
+        digest.update(f"{file.name} {size}".encode())
+        with file.open("rb") as weights:
+            digest.update(weights.read(1 << 20))
+            weights.seek(max(0, size - (1 << 20)))
+            digest.update(weights.read())
+    return digest.hexdigest()[:16]
 
 
 def load_vllm(path: str, dtype: torch.dtype = torch.float32, device: str = "cpu") -> Vllm:

@@ -2,6 +2,7 @@
 
 from mixlens.spec.base import Spec
 from mixlens.spec.data import ComponentSpec, EvaluationSpec, MixtureSpec, TaskGroup, Weights
+from mixlens.spec.layout import Layout
 from mixlens.spec.load import load_spec
 from mixlens.spec.pretrain import PretrainSpec, Stage
 from mixlens.spec.scene import SceneSpec, SizeRange
@@ -11,6 +12,7 @@ from mixlens.spec.training import LearningRates, LoraSpec, ResourceSpec, Tower, 
 __all__ = [
     "ComponentSpec",
     "EvaluationSpec",
+    "Layout",
     "LearningRates",
     "LoraSpec",
     "MixtureSpec",

@@ -18,8 +18,13 @@ class Spec(BaseModel):
 
     def digest(self) -> str:
         """16 hex digits of the SHA-256 of `canonical()`: equal content, equal digest."""
-        text = json.dumps(self.canonical(), sort_keys=True, separators=(",", ":"))
-        return hashlib.sha256(text.encode()).hexdigest()[:16]
+        return digest_of(self.canonical())
+
+
+def digest_of(content: dict[str, Any]) -> str:
+    """16 hex digits of the SHA-256 of `content` as canonical JSON."""
+    text = json.dumps(content, sort_keys=True, separators=(",", ":"))
+    return hashlib.sha256(text.encode()).hexdigest()[:16]
 
 
 def _both_ends(value: Any) -> Any:

@@ -4,7 +4,7 @@ from typing import Any
 
 from pydantic import Field, model_validator
 
-from mixlens.spec.base import Share, Spec
+from mixlens.spec.base import Share, Spec, digest_of
 from mixlens.spec.data import ComponentSpec, EvaluationSpec, MixtureSpec, Weights
 from mixlens.spec.training import ResourceSpec, TrainingSpec
 
@@ -21,6 +21,11 @@ class RunSpec(Spec):
 
     name: str
     model: str
+    model_fingerprint: str = Field(
+        "",
+        description="of the base's weights, so that other weights "
+        "under the same name are another run",
+    )
     components: dict[str, ComponentSpec]
     weights: Weights
     ratio: Share
@@ -36,6 +41,17 @@ class RunSpec(Spec):
         for key in ("checkpoint_every", "log_every"):
             del content["training"][key]
         return content
+
+    def base_digest(self) -> str:
+        """Digest of what decides the measurement of the base: it, and the held-out images."""
+        return digest_of(
+            {
+                "model": self.model,
+                "model_fingerprint": self.model_fingerprint,
+                "component": self.components[self.evaluation.component].canonical(),
+                "evaluation": self.evaluation.canonical(),
+            }
+        )
 
 
 class SweepSpec(Spec):
@@ -77,12 +93,13 @@ class SweepSpec(Spec):
             )
         return self
 
-    def runs(self) -> tuple[RunSpec, ...]:
+    def runs(self, model_fingerprint: str = "") -> tuple[RunSpec, ...]:
         """One run for each ratio and seed, in the order of the file."""
         return tuple(
             RunSpec(
                 name=f"ratio={ratio:g},seed={seed}",
                 model=self.model,
+                model_fingerprint=model_fingerprint,
                 components=self.components,
                 weights=self.mixture.weights(ratio),
                 ratio=ratio,
