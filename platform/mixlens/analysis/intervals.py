@@ -1,0 +1,246 @@
+"""Intervals for means over held-out images, and for what several seeds make of them.
+
+Two sources of noise decide how far a number of a sweep can be trusted: which images were held out,
+and which seed the training ran with. Images are resampled as clusters (all questions about an
+image stay together), with the same draw for every run, so that whatever is common to two runs
+cancels in their difference. Seeds are too few to be resampled: with two of them a bootstrap sees
+half of their variance. Their error is drawn from Student's t instead, scaled by the deviation of
+the runs from the mean of their own ratio, pooled over ratios: the textbook one-way random-effects
+interval, exact for normal seed effects of equal variance. The part of seed noise that is specific
+to an image is counted in both draws, so the intervals err towards too wide.
+"""
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+
+import numpy as np
+from numpy.typing import NDArray
+from scipy import special
+
+Array = NDArray[np.float64]
+
+CONFIDENCE = 0.95
+RESAMPLES = 2000
+
+
+@dataclass(frozen=True)
+class Sums:
+    """Per image, what a mean is made of: the sum of the values and how many there are.
+
+    Attributes:
+        numerator: [images, columns], sum of the values an image has (0 where it has none).
+        denominator: [images, columns], number of values an image has.
+    """
+
+    numerator: Array
+    denominator: Array
+
+    @classmethod
+    def of(cls, values: Array) -> "Sums":
+        """One value an image, [images, columns]; a NaN is a value the image does not have."""
+        there = ~np.isnan(values)
+        return cls(np.where(there, values, 0.0), there.astype(float))
+
+    @property
+    def images(self) -> NDArray[np.int64]:
+        """[columns] images that have a value at all."""
+        return np.asarray((self.denominator > 0).sum(axis=0), dtype=np.int64)
+
+    def mean(self) -> Array:
+        """[columns] mean over all values; NaN where there is none."""
+        return _divide(self.numerator.sum(axis=0), self.denominator.sum(axis=0))
+
+    def replicates(self, weights: Array) -> Array:
+        """[resamples, columns] the mean under each row of image weights [resamples, images]."""
+        return _divide(weights @ self.numerator, weights @ self.denominator)
+
+    def leave_one_out(self) -> Array:
+        """[images, columns] the mean without each image."""
+        return _divide(
+            self.numerator.sum(axis=0) - self.numerator,
+            self.denominator.sum(axis=0) - self.denominator,
+        )
+
+
+@dataclass(frozen=True)
+class Levels:
+    """Means of several ratios (or of the base), each over its seeds, with draws of their error.
+
+    Attributes:
+        values: [levels, columns] the means.
+        draws: [resamples, levels, columns] the same under resampling of images and seeds.
+        seeds: [levels] runs in each level.
+        freedom: degrees of freedom of the pooled seed variance; 0 when no level has two seeds, and
+            then the draws hold the choice of images only.
+    """
+
+    values: Array
+    draws: Array
+    seeds: NDArray[np.int64]
+    freedom: int
+
+    @property
+    def covers(self) -> str:
+        """What the intervals cover, for tables and sentences."""
+        return "images and seeds" if self.freedom else "images"
+
+    def interval(self, confidence: float = CONFIDENCE) -> tuple[Array, Array]:
+        """[levels, columns] low and high."""
+        return percentiles(self.draws, confidence)
+
+    def contrast(
+        self, weights: Sequence[float], confidence: float = CONFIDENCE
+    ) -> tuple[Array, Array, Array]:
+        """[columns] value, low and high of a weighted sum of the levels."""
+        combine = np.asarray(weights, dtype=float)
+        draws = np.tensordot(self.draws, combine, axes=(1, 0))
+        low, high = percentiles(draws, confidence)
+        return combine @ self.values, low, high
+
+
+def image_weights(images: int, resamples: int = RESAMPLES, seed: int = 0) -> Array:
+    """[resamples, images] how often each draw with replacement takes each image.
+
+    The same (images, resamples, seed) gives the same draws: that is what pairs runs.
+    """
+    generator = np.random.default_rng([seed, images])
+    shares = np.full(images, 1.0 / images)
+    return generator.multinomial(images, shares, size=resamples).astype(float)
+
+
+def percentiles(draws: Array, confidence: float = CONFIDENCE) -> tuple[Array, Array]:
+    """Low and high over axis 0 of `draws`; NaN draws (an empty resample) are left out."""
+    tail = (1.0 - confidence) / 2.0
+    shape = draws.shape[1:]
+    flat = draws.reshape(len(draws), -1)
+    levels = np.tile([[tail], [1.0 - tail]], (1, flat.shape[1]))
+    low, high = _quantiles(np.sort(flat, axis=0), levels)
+    return low.reshape(shape), high.reshape(shape)
+
+
+def image_intervals(
+    sums: Sums,
+    weights: Array,
+    confidence: float = CONFIDENCE,
+    bounded: bool | NDArray[np.bool_] = False,
+) -> tuple[Array, Array, Array]:
+    """Mean, low and high of each column by the BCa cluster bootstrap over images.
+
+    BCa (Efron 1987, "Better bootstrap confidence intervals") corrects the percentile interval for
+    median bias and for a spread that changes with the value; its acceleration comes from the
+    leave-one-image-out means. Fewer than two images give NaN ends, since nothing is known about
+    their spread.
+
+    Args:
+        sums: what the means are made of.
+        weights: draws of `image_weights`.
+        confidence: coverage aimed at.
+        bounded: [columns] whether the values lie in [0, 1]; see `widen_at_bounds`.
+    """
+    mean = sums.mean()
+    draws = sums.replicates(weights)
+    ordered = np.sort(draws, axis=0)
+    finite = np.maximum((~np.isnan(ordered)).sum(axis=0), 1)
+    # Rounding differs between a draw and the mean; near-equal counts as equal, half below.
+    slack = 1e-12 * np.maximum(np.abs(mean), 1.0)
+    below = (draws < mean - slack).sum(axis=0)
+    equal = (np.abs(draws - mean) <= slack).sum(axis=0)
+    share = np.clip((below + 0.5 * equal) / finite, 0.5 / finite, 1.0 - 0.5 / finite)
+    bias = special.ndtri(share)
+
+    without = sums.leave_one_out()
+    without = np.where(sums.denominator > 0, without, np.nan)
+    influence = np.nan_to_num(_nanmean(without) - without)
+    spread = (influence**2).sum(axis=0)
+    acceleration = _divide((influence**3).sum(axis=0), 6.0 * spread**1.5)
+    acceleration = np.nan_to_num(acceleration)
+
+    tail = (1.0 - confidence) / 2.0
+    ends = []
+    for level in (tail, 1.0 - tail):
+        shifted = bias + special.ndtri(level)
+        ends.append(special.ndtr(bias + shifted / (1.0 - acceleration * shifted)))
+    low, high = _quantiles(ordered, np.stack(ends))
+
+    low, high = (np.where(sums.images < 2, np.nan, end) for end in (low, high))
+    low, high = widen_at_bounds(mean, low, high, sums.images, bounded, confidence)
+    return mean, low, high
+
+
+def widen_at_bounds(
+    mean: Array,
+    low: Array,
+    high: Array,
+    images: NDArray[np.int64],
+    bounded: bool | NDArray[np.bool_],
+    confidence: float = CONFIDENCE,
+) -> tuple[Array, Array]:
+    """Intervals of values in [0, 1], cut to it, and wide enough where all values are 0 or all 1.
+
+    There no resample differs, though a few images cannot prove an accuracy of exactly 1: the exact
+    binomial (Clopper-Pearson) end for that many images stands in, each image counted once.
+    """
+    unlikely = ((1.0 - confidence) / 2.0) ** (1.0 / np.maximum(images, 1))
+    known = bounded & (images > 0)
+    top, bottom = known & (mean >= 1.0 - 1e-12), known & (mean <= 1e-12)
+    low = np.where(top, unlikely, np.where(bottom, 0.0, low))
+    high = np.where(bottom, 1.0 - unlikely, np.where(top, 1.0, high))
+    return np.where(bounded, np.maximum(low, 0.0), low), np.where(
+        bounded, np.minimum(high, 1.0), high
+    )
+
+
+def combine_seeds(
+    values: Array,
+    draws: Array,
+    level: Sequence[int],
+    fixed: Sequence[bool],
+    seed: int = 0,
+) -> Levels:
+    """Means of each level over its runs, with the error of their seeds added to the draws.
+
+    Args:
+        values: [runs, columns] mean of each run over all images.
+        draws: [resamples, runs, columns] the same under shared draws of images.
+        level: [runs] the level, 0 to levels - 1, that each run is a seed of.
+        fixed: [levels] levels without seeds, such as the base model: no seed error is added.
+        seed: of the draws of the seed error.
+    """
+    index = np.asarray(level)
+    levels = int(index.max()) + 1
+    member = (index[None, :] == np.arange(levels)[:, None]).astype(float)
+    runs = member.sum(axis=1)
+    average = member / runs[:, None]
+    means = average @ values
+    deviation = values - means[index]
+    freedom = int((runs - 1).sum())
+    combined = np.einsum("lr,brc->blc", average, draws, optimize=True)
+    if freedom:
+        variance = (deviation**2).sum(axis=0) / freedom
+        random = np.random.default_rng([seed, 1])
+        normal = random.standard_normal((len(draws), levels))
+        t = normal * np.sqrt(freedom / random.chisquare(freedom, size=(len(draws), 1)))
+        scale = np.where(np.asarray(fixed), 0.0, 1.0 / np.sqrt(runs))
+        combined = combined + (t * scale)[:, :, None] * np.sqrt(variance)
+    return Levels(means, combined, runs.astype(np.int64), freedom)
+
+
+def _divide(numerator: Array, denominator: Array) -> Array:
+    out = np.full(np.broadcast(numerator, denominator).shape, np.nan)
+    return np.divide(numerator, denominator, out=out, where=denominator != 0)
+
+
+def _nanmean(values: Array) -> Array:
+    there = ~np.isnan(values)
+    return _divide(np.where(there, values, 0.0).sum(axis=0), there.sum(axis=0).astype(float))
+
+
+def _quantiles(ordered: Array, levels: Array) -> Array:
+    """Linear quantiles of columns sorted with NaN last: levels [q, columns] -> [q, columns]."""
+    finite = (~np.isnan(ordered)).sum(axis=0)
+    position = levels * np.maximum(finite - 1, 0)
+    lower = np.floor(position).astype(int)
+    upper = np.minimum(lower + 1, np.maximum(finite - 1, 0))
+    columns = np.arange(ordered.shape[1])
+    below, above = ordered[lower, columns], ordered[upper, columns]
+    return below + (above - below) * (position - lower)

@@ -1,0 +1,85 @@
+"""What a sweep was made with: command, code, packages, machine."""
+
+import json
+import os
+import platform
+import subprocess
+import sys
+from dataclasses import asdict, dataclass
+from importlib import metadata
+from pathlib import Path
+
+PACKAGES = (
+    "mixlens", "torch", "ray", "deepspeed", "transformers", "peft", "numpy", "pyarrow", "pillow",
+    "mlflow",
+)  # fmt: skip
+_FILE = "provenance.json"
+
+
+@dataclass(frozen=True)
+class Provenance:
+    """What must be equal for a result to come out again.
+
+    Attributes:
+        command: the command line.
+        commit: git commit of the code, empty outside a git checkout.
+        diff: uncommitted changes to tracked files, as a patch.
+        untracked: files that git does not know.
+        python: version of Python.
+        packages: installed versions of the packages that decide results.
+        machine: operating system, processor type and number of cores.
+    """
+
+    command: str
+    commit: str
+    diff: str
+    untracked: tuple[str, ...]
+    python: str
+    packages: dict[str, str]
+    machine: str
+
+    def write(self, sweep_dir: Path) -> None:
+        """Keep it beside the sweep's spec."""
+        sweep_dir.mkdir(parents=True, exist_ok=True)
+        (sweep_dir / _FILE).write_text(json.dumps(asdict(self), indent=2) + "\n")
+
+
+def collect_provenance(command: str, code: Path | None = None) -> Provenance:
+    """Describe this process; `code` is a folder in the git checkout (default: this package's)."""
+    code = code or Path(__file__).parent
+    return Provenance(
+        command=command,
+        commit=_git(code, "rev-parse", "HEAD").strip(),
+        diff=_git(code, "diff", "HEAD"),
+        untracked=tuple(_git(code, "ls-files", "-o", "--exclude-standard", ":/").split("\n")[:-1]),
+        python=sys.version.split()[0],
+        packages={name: version for name in PACKAGES if (version := _version(name))},
+        machine=f"{platform.system()} {platform.machine()}, {os.cpu_count()} cores",
+    )
+
+
+def read_provenance(sweep_dir: Path) -> Provenance | None:
+    """What `Provenance.write` left in a run directory; None if nothing."""
+    file = sweep_dir / _FILE
+    if not file.is_file():
+        return None
+    content = json.loads(file.read_text())
+    return Provenance(**{**content, "untracked": tuple(content["untracked"])})
+
+
+def _version(package: str) -> str:
+    try:
+        return metadata.version(package)
+    except metadata.PackageNotFoundError:
+        return ""
+
+
+def _git(folder: Path, *arguments: str) -> str:
+    """Output of a git command; empty where there is no git or no checkout."""
+    try:
+        done = subprocess.run(
+            ["git", *arguments], cwd=folder, capture_output=True, text=True, check=False, timeout=30
+        )
+    except (OSError, subprocess.TimeoutExpired):
+        return ""
+    return done.stdout if done.returncode == 0 else ""

@@ -1,0 +1,145 @@
+"""The sufficient ratio: the smallest one that is as good on complex tasks as the best.
+
+For each draw of images and seeds the rule is applied anew: the sufficient ratio is the smallest
+whose accuracy on complex tasks is within `MARGIN` of the best ratio's. How often each ratio comes
+out is its probability, and the middle 95 % of these are the interval. All draws are paired by
+image. The rule always names a ratio, also in pure noise; so a second question is asked first: is
+the largest difference between any two ratios larger than noise makes it (a range test on the
+centred draws, which holds for all pairs of ratios at once)?
+"""
+
+from dataclasses import dataclass
+
+import numpy as np
+import pandas as pd
+from numpy.typing import NDArray
+
+from mixlens.analysis.intervals import CONFIDENCE, Array, Levels, percentiles
+from mixlens.analysis.results import SweepResults
+from mixlens.analysis.tables import Panel, levels_of
+
+MARGIN = 0.02
+
+
+@dataclass(frozen=True)
+class Sufficiency:
+    """Which ratio is enough, and how sure that is.
+
+    Attributes:
+        ratio: the smallest ratio within the margin of the best.
+        low: lower end of the interval of `ratio`, one of the ratios that were run.
+        high: its upper end.
+        probability: [ratios] how often each ratio came out over the draws.
+        gap: [ratios] accuracy minus that of the best ratio (at most 0).
+        gap_low: [ratios] its interval; the best is found anew in each draw.
+        gap_high: [ratios]
+        spread: largest difference between two ratios.
+        noise: what that difference stays below in 95 % of draws when no ratio differs.
+    """
+
+    ratio: float
+    low: float
+    high: float
+    probability: Array
+    gap: Array
+    gap_low: Array
+    gap_high: Array
+    spread: float
+    noise: float
+
+    @property
+    def is_distinguishable(self) -> bool:
+        """Whether some ratio differs from another by more than noise."""
+        return self.spread > self.noise
+
+
+def sufficient_ratio(
+    values: Array, draws: Array, ratios: NDArray[np.float64], margin: float = MARGIN
+) -> Sufficiency:
+    """Apply the rule to [ratios] values and [resamples, ratios] draws, ratios ascending."""
+    gap = values - values.max()
+    gaps = draws - draws.max(axis=1, keepdims=True)
+    chosen = _first_within(gaps, margin)
+    probability = np.bincount(chosen, minlength=len(ratios)) / len(chosen)
+    tail = (1.0 - CONFIDENCE) / 2.0
+    cumulative = np.cumsum(probability)
+    low = int(np.searchsorted(cumulative, tail, side="right"))
+    high = int(np.searchsorted(cumulative, 1.0 - tail, side="left"))
+    centred = draws - values
+    ranges = np.ptp(centred, axis=1)
+    gap_low, gap_high = percentiles(gaps)
+    return Sufficiency(
+        ratio=float(ratios[_first_within(gap[None], margin)[0]]),
+        low=float(ratios[low]),
+        high=float(ratios[min(high, len(ratios) - 1)]),
+        probability=probability,
+        gap=gap,
+        gap_low=gap_low,
+        gap_high=gap_high,
+        spread=float(np.ptp(values)),
+        noise=float(np.quantile(ranges, CONFIDENCE)),
+    )
+
+
+def recommendation_table(
+    sweep: SweepResults, panel: Panel, weights: Array, margin: float = MARGIN
+) -> pd.DataFrame:
+    """One row a ratio; empty where no complex task group was measured.
+
+    Returns:
+        ratio, complex accuracy (value, low, high), gap to the best ratio (gap, gap_low, gap_high),
+        probability of being the sufficient ratio, is_sufficient (the chosen one), change of the
+        accuracy on simple groups against the lowest ratio (simple_change, _low, _high), and, the
+        same in every row: margin, sufficient_low, sufficient_high, spread, noise,
+        is_distinguishable, n_images, n_seeds, covers.
+    """
+    place = {subject: position for position, subject in enumerate(panel.columns["subject"])}
+    if "complex" not in place:
+        return pd.DataFrame({"ratio": []})
+    names = [name for name in ("complex", "simple") if name in place]
+    some = panel.take([place[name] for name in names])
+    levels = levels_of(sweep, some, weights)
+    ratios = np.array(sweep.ratios)
+    found = sufficient_ratio(levels.values[1:, 0], levels.draws[:, 1:, 0], ratios, margin)
+    low, high = levels.interval()
+    table = pd.DataFrame(
+        {
+            "ratio": ratios,
+            "value": levels.values[1:, 0],
+            "low": low[1:, 0],
+            "high": high[1:, 0],
+            "gap": found.gap,
+            "gap_low": found.gap_low,
+            "gap_high": found.gap_high,
+            "probability": found.probability,
+            "is_sufficient": ratios == found.ratio,
+        }
+    )
+    for column, values in _simple_change(levels, len(names) == 2).items():
+        table[column] = values
+    return table.assign(
+        margin=margin,
+        sufficient_low=found.low,
+        sufficient_high=found.high,
+        spread=found.spread,
+        noise=found.noise,
+        is_distinguishable=found.is_distinguishable,
+        n_images=int(some.images().min()),
+        n_seeds=levels.seeds[1:],
+        covers=levels.covers,
+    )
+
+
+def _simple_change(levels: Levels, measured: bool) -> dict[str, Array]:
+    names = ("simple_change", "simple_change_low", "simple_change_high")
+    count = len(levels.values) - 1
+    if not measured:
+        return {name: np.full(count, np.nan) for name in names}
+    draws = levels.draws[:, 1:, 1] - levels.draws[:, 1:2, 1]
+    values = levels.values[1:, 1] - levels.values[1, 1]
+    return dict(zip(names, (values, *percentiles(draws)), strict=True))
+
+
+def _first_within(gaps: Array, margin: float) -> NDArray[np.int64]:
+    """Position of the first gap above -margin in each row (rounding aside)."""
+    return np.asarray(np.argmax(gaps >= -margin - 1e-9, axis=1), dtype=np.int64)

@@ -1,0 +1,203 @@
+"""Read what a sweep left on disk: its spec, and the measured tables of the base and every trial."""
+
+import json
+from dataclasses import dataclass
+from pathlib import Path
+
+import pandas as pd
+from pydantic import ValidationError
+
+from mixlens.errors import DataError, explain
+from mixlens.spec import RunSpec, SweepSpec
+
+BASE = "base"
+_TABLES = ("examples", "image_metrics", "pooled_metrics")
+
+
+@dataclass(frozen=True)
+class RunResults:
+    """One measured model: the base, or a trial after fine-tuning.
+
+    Attributes:
+        name: `RunSpec.name`, or "base".
+        folder: its directory.
+        spec: what was run; None for the base.
+        examples: one row a question asked about a held-out image, with answer and scores.
+        image_metrics: stream, layer, metric, example_id, value.
+        pooled_metrics: stream, layer, metric, value, low, high, n.
+        training: one row a logged optimiser step; empty for the base.
+    """
+
+    name: str
+    folder: Path
+    spec: RunSpec | None
+    examples: pd.DataFrame
+    image_metrics: pd.DataFrame
+    pooled_metrics: pd.DataFrame
+    training: pd.DataFrame
+
+    @property
+    def ratio(self) -> float | None:
+        return None if self.spec is None else self.spec.ratio
+
+    @property
+    def seed(self) -> int | None:
+        return None if self.spec is None else self.spec.seed
+
+
+@dataclass(frozen=True)
+class SweepResults:
+    """A sweep's spec and its measured models, all on the same held-out images.
+
+    Attributes:
+        folder: the sweep's directory.
+        spec: the sweep file.
+        base: the model before fine-tuning.
+        trials: the finished trials, in the order of the sweep file.
+        missing: names of the trials that have not finished.
+        example_ids: the held-out images.
+        attributes: example_id and the facts about each held-out image.
+    """
+
+    folder: Path
+    spec: SweepSpec
+    base: RunResults
+    trials: tuple[RunResults, ...]
+    missing: tuple[str, ...]
+    example_ids: tuple[str, ...]
+    attributes: pd.DataFrame
+
+    @property
+    def runs(self) -> tuple[RunResults, ...]:
+        """The base, then the trials."""
+        return (self.base, *self.trials)
+
+    @property
+    def ratios(self) -> tuple[float, ...]:
+        """Ratios with a finished trial, ascending."""
+        return tuple(sorted({trial.ratio for trial in self.trials if trial.ratio is not None}))
+
+
+def trial_folder(sweep_dir: Path, run: RunSpec) -> Path:
+    """Where the trial of this run lives."""
+    return sweep_dir / "trials" / f"{run.name}-{run.digest()}"
+
+
+def load_sweep(sweep_dir: Path) -> SweepResults:
+    """Read a run directory.
+
+    Raises:
+        DataError: there is no sweep, no measured base or no finished trial in `sweep_dir`, a table
+            is missing or unreadable, or a run was measured on other images than the base.
+    """
+    spec = _read_spec(sweep_dir)
+    base = load_run(_base_folder(sweep_dir), None)
+    trials, missing = [], []
+    for run in spec.runs():
+        folder = trial_folder(sweep_dir, run)
+        if (folder / "record.json").is_file():
+            trials.append(load_run(folder, run))
+        else:
+            missing.append(run.name)
+    if not trials:
+        raise DataError(
+            explain(
+                str(sweep_dir),
+                f"0 of {len(missing)} trials finished",
+                "there is nothing to report yet",
+                "Start the sweep's command again to finish its trials.",
+            )
+        )
+    ids = tuple(sorted(base.examples["example_id"].unique()))
+    for trial in trials:
+        others = set(trial.examples["example_id"])
+        if others != set(ids):
+            raise DataError(
+                explain(
+                    str(trial.folder / "measure" / "examples.parquet"),
+                    f"{len(others)} images, {len(others & set(ids))} of them also the base's",
+                    f"the base was measured on {len(ids)} images, and only equal images compare",
+                    "Delete this measure folder and start the sweep's command again.",
+                )
+            )
+    attributes = base.folder / "measure" / "attributes.parquet"
+    table = (
+        pd.read_parquet(attributes) if attributes.is_file() else pd.DataFrame({"example_id": []})
+    )
+    return SweepResults(sweep_dir, spec, base, tuple(trials), tuple(missing), ids, table)
+
+
+def load_run(folder: Path, spec: RunSpec | None) -> RunResults:
+    """Read one measured model; `spec` is None for the base."""
+    tables = {name: _read_table(folder / "measure" / f"{name}.parquet") for name in _TABLES}
+    return RunResults(
+        name=BASE if spec is None else spec.name,
+        folder=folder,
+        spec=spec,
+        training=read_training(folder),
+        **tables,
+    )
+
+
+def read_training(folder: Path) -> pd.DataFrame:
+    """The training log below a trial's folder, one row a logged step; empty if it has none.
+
+    A step logged twice (a restart repeats the steps after its checkpoint) keeps the later record.
+    """
+    files = sorted(folder.glob("**/training.jsonl"))
+    if not files:
+        return pd.DataFrame({"step": []})
+    records = []
+    for line in files[0].read_text().splitlines():
+        try:
+            records.append(json.loads(line))
+        except json.JSONDecodeError:  # the last line of a log that is still being written
+            break
+    if not records:
+        return pd.DataFrame({"step": []})
+    return pd.DataFrame(records).drop_duplicates("step", keep="last").sort_values("step")
+
+
+def _read_spec(sweep_dir: Path) -> SweepSpec:
+    file = sweep_dir / "sweep.json"
+    if not file.is_file():
+        raise DataError(
+            explain("run directory", str(sweep_dir), "it holds no sweep.json", "Name runs/<sweep>.")
+        )
+    try:
+        return SweepSpec.model_validate_json(file.read_text())
+    except ValidationError as error:
+        raise DataError(f"{file}: not a sweep of this version of Mixlens: {error}") from None
+
+
+def _base_folder(sweep_dir: Path) -> Path:
+    measured = [
+        folder
+        for folder in sweep_dir.glob("base-*")
+        if (folder / "measure" / "examples.parquet").is_file()
+    ]
+    if not measured:
+        raise DataError(
+            explain(
+                str(sweep_dir),
+                "no base-*/measure/examples.parquet",
+                "the base model has not been measured",
+                "Start the sweep's command again.",
+            )
+        )
+    # An edited sweep file leaves the base of the older one beside the newer.
+    return max(measured, key=lambda folder: (folder / "measure").stat().st_mtime)
+
+
+def _read_table(file: Path) -> pd.DataFrame:
+    try:
+        return pd.read_parquet(file)
+    except (OSError, ValueError) as error:
+        raise DataError(
+            explain(
+                str(file),
+                type(error).__name__,
+                "this table cannot be read",
+                "Delete its measure folder and start the sweep's command again.",
+            )
+        ) from None
