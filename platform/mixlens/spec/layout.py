@@ -38,11 +38,11 @@ class Layout:
 
     def trial(self, run: RunSpec) -> Path:
         """Holds run.json, train/, model/, training.jsonl, measure/ and, last, record.json."""
-        return self.root / "trials" / f"{run.name}-{run.digest()[:8]}"
+        return self.root / "trials" / f"{run.name}-{run.digest()}"
 
     def base(self, run: RunSpec) -> Path:
         """Measurement of the base model; the same for all runs of a sweep."""
-        return self.root / f"base-{run.base_digest()[:8]}"
+        return self.root / f"base-{run.base_digest()}"
 
     def finished(self, run: RunSpec) -> bool:
         return (self.trial(run) / "record.json").is_file()

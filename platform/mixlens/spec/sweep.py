@@ -21,11 +21,7 @@ class RunSpec(Spec):
 
     name: str
     model: str
-    model_fingerprint: str = Field(
-        "",
-        description="of the base's weights, so that other weights "
-        "under the same name are another run",
-    )
+    model_fingerprint: str = ""
     components: dict[str, ComponentSpec]
     weights: Weights
     ratio: Share
@@ -59,6 +55,11 @@ class SweepSpec(Spec):
 
     name: str = Field(pattern=r"^[a-z0-9][a-z0-9_-]*$")
     model: str = "builtin:tiny-vllm"
+    model_fingerprint: str = Field(
+        "",
+        description="filled in when the sweep starts, so that a base with other weights under the "
+        "same name makes other runs",
+    )
     runs_dir: str = "runs"
     components: dict[str, ComponentSpec] = Field(min_length=1)
     mixture: MixtureSpec
@@ -93,13 +94,13 @@ class SweepSpec(Spec):
             )
         return self
 
-    def runs(self, model_fingerprint: str = "") -> tuple[RunSpec, ...]:
+    def runs(self) -> tuple[RunSpec, ...]:
         """One run for each ratio and seed, in the order of the file."""
         return tuple(
             RunSpec(
                 name=f"ratio={ratio:g},seed={seed}",
                 model=self.model,
-                model_fingerprint=model_fingerprint,
+                model_fingerprint=self.model_fingerprint,
                 components=self.components,
                 weights=self.mixture.weights(ratio),
                 ratio=ratio,
