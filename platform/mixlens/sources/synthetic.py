@@ -1,0 +1,47 @@
+"""Generated scenes with questions, as a source."""
+
+from mixlens.errors import DataError, explain
+from mixlens.scenes import check_scene_spec, make_scene
+from mixlens.sources.example import Example
+from mixlens.spec import ComponentSpec
+from mixlens.tasks import answer_space, ask
+
+
+class SyntheticSource:
+    """The examples of one component: a pure function of its spec and the index.
+
+    Attributes:
+        name: name of the component.
+        spec: what it contains.
+        size: number of examples, or None if it never ends.
+
+    Raises:
+        SpecError: no scene can satisfy the spec, or the name of a size cannot be a word.
+    """
+
+    def __init__(self, name: str, spec: ComponentSpec) -> None:
+        check_scene_spec(spec.scene)
+        self.name = name
+        self.spec = spec
+        self.size = spec.size
+        self._space = answer_space(spec.scene)
+
+    def __getitem__(self, index: int) -> Example:
+        if index < 0 or (self.size is not None and index >= self.size):
+            bounds = "from 0 up" if self.size is None else f"from 0 to {self.size - 1}"
+            raise DataError(
+                explain(
+                    f"component {self.name}",
+                    index,
+                    "there is no example with this index",
+                    f"Indices go {bounds}.",
+                )
+            )
+        scene = make_scene(self.spec.scene, self.spec.seed, index)
+        return Example(
+            example_id=f"{self.name}/{index}",
+            component=self.name,
+            image=scene.image,
+            turns=ask(scene, self.spec.tasks, self.spec.seed, index, self._space),
+            attributes=scene.attributes,
+        )

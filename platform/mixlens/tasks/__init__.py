@@ -1,0 +1,17 @@
+"""Tasks: a scene's questions with their answers, and the scoring of responses."""
+
+from mixlens.tasks.ask import KINDS, LEVELS, ask
+from mixlens.tasks.prompts import prompts_digest
+from mixlens.tasks.turn import Turn
+from mixlens.tasks.vocabulary import AnswerSpace, answer_space, vocabulary
+
+__all__ = [
+    "KINDS",
+    "LEVELS",
+    "AnswerSpace",
+    "Turn",
+    "answer_space",
+    "ask",
+    "prompts_digest",
+    "vocabulary",
+]

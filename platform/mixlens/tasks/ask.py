@@ -1,0 +1,152 @@
+"""Questions about a scene: so many turns of each task group, each with one right answer."""
+
+from collections.abc import Callable, Mapping
+from random import Random
+
+from mixlens.scenes import Scene
+from mixlens.spec import TaskGroup
+from mixlens.tasks import attribute, caption, coarse, count, locate, relational, scene_graph
+from mixlens.tasks.facts import Draft, Draw, Facts
+from mixlens.tasks.prompts import prompts
+from mixlens.tasks.turn import Turn
+from mixlens.tasks.vocabulary import AnswerSpace
+
+Ask = Callable[[Facts, Draw], Draft | None]
+
+_FIRST: dict[str, Ask] = {
+    "shape_presence": coarse.shape_presence,
+    "colour_presence": coarse.colour_presence,
+}
+
+KINDS: dict[TaskGroup, dict[str, Ask]] = {
+    "coarse": {
+        "main_shape": coarse.main_shape,
+        "main_colour": coarse.main_colour,
+        **_FIRST,
+    },
+    "count": {
+        "count_all": count.count_all,
+        "count_colour": count.count_colour,
+        "count_shape": count.count_shape,
+    },
+    "attribute": {
+        "colour": attribute.colour,
+        "texture": attribute.texture,
+        "size": attribute.size,
+        "shape": attribute.shape,
+    },
+    "relational": {
+        "left_of": relational.left_of,
+        "right_of": relational.right_of,
+        "above": relational.above,
+        "below": relational.below,
+        "larger": relational.larger,
+        "smaller": relational.smaller,
+        "nearest": relational.nearest,
+        "same_colour": relational.same_colour,
+        "same_shape": relational.same_shape,
+        "same_texture": relational.same_texture,
+        "chain_attribute": relational.chain_attribute,
+        "chain_nearest": relational.chain_nearest,
+    },
+    "locate": {"locate": locate.locate},
+    "scene_graph": {"scene_graph": scene_graph.scene_graph},
+    "caption": {
+        "caption_full": caption.caption_full,
+        "caption_cell": caption.caption_cell,
+        "caption_row": caption.caption_row,
+        "caption_column": caption.caption_column,
+        "caption_find": caption.caption_find,
+        "caption_find_all": caption.caption_find_all,
+        "caption_colours": caption.caption_colours,
+        "caption_shapes": caption.caption_shapes,
+    },
+}
+"""Task group -> question type -> the function that asks it."""
+
+LEVELS: dict[TaskGroup, int] = {
+    "coarse": 1,
+    "attribute": 2,
+    "count": 2,
+    "locate": 2,
+    "relational": 3,
+    "scene_graph": 4,
+    "caption": 4,
+}
+
+EVERYTHING = AnswerSpace()
+
+
+def ask(
+    scene: Scene,
+    tasks: Mapping[TaskGroup, int],
+    seed: int,
+    index: int,
+    space: AnswerSpace = EVERYTHING,
+) -> tuple[Turn, ...]:
+    """Questions about a scene; a pure function of its arguments.
+
+    The question types of a group are drawn evenly. Nothing is asked twice, and no turn gives the
+    answer of a later one away: presence questions come first, then counts, then the others
+    shuffled, and at the end the scene graph and the captions.
+
+    Args:
+        scene: what is asked about.
+        tasks: turns of each task group. There are fewer when the scene cannot carry them.
+        seed: seed of the component.
+        index: index of the scene in the component.
+        space: the words that scenes of this family can contain (`answer_space(spec)`).
+    """
+    draw = Random((seed << 72) + (index << 1) + 1).random
+    facts = Facts(scene, space)
+    first: list[Turn] = []
+    counts: list[Turn] = []
+    shuffled: list[Turn] = []
+    last: list[Turn] = []
+    parts = {"count": counts, "scene_graph": last, "caption": last}
+    for group in KINDS:
+        turns = tasks.get(group, 0)
+        if not turns:
+            continue
+        into = parts.get(group, shuffled)
+        kinds = list(KINDS[group])
+        _shuffle(kinds, draw)
+        # What comes first in the image is decided first, so that later turns can mind it.
+        kinds[:turns] = sorted(kinds[:turns], key=_comes_later)
+        asked = 0
+        while kinds and asked < turns:
+            left = []
+            for kind in kinds:
+                draft = KINDS[group][kind](facts, draw)
+                if draft is None:
+                    continue
+                left.append(kind)
+                (first if kind in _FIRST else into).append(_turn(group, kind, draft, draw))
+                asked += 1
+                if asked == turns:
+                    break
+            kinds = left
+    _shuffle(first, draw)
+    _shuffle(counts, draw)
+    _shuffle(shuffled, draw)
+    return (*first, *counts, *shuffled, *last)
+
+
+def _turn(group: TaskGroup, kind: str, draft: Draft, draw: Draw) -> Turn:
+    fields, answer, choices = draft
+    phrasings = _PROMPTS[kind]
+    prompt, template = phrasings[int(draw() * len(phrasings))]
+    return Turn(template % fields, answer, group, kind, LEVELS[group], prompt, choices)
+
+
+def _comes_later(kind: str) -> bool:
+    return kind not in _FIRST
+
+
+def _shuffle(items: list, draw: Draw) -> None:
+    for i in range(len(items) - 1, 0, -1):
+        j = int(draw() * (i + 1))
+        items[i], items[j] = items[j], items[i]
+
+
+_PROMPTS = prompts()

@@ -1,0 +1,104 @@
+"""Grounded captions, whole and in parts: what a model is pretrained on to look things up."""
+
+from functools import partial
+
+from mixlens.tasks.facts import ATTEMPTS, Draft, Draw, Facts
+from mixlens.tasks.naming import description, name
+from mixlens.tasks.scene_graph import MAX_LISTED, listed
+from mixlens.tasks.vocabulary import (
+    COLOUR,
+    COLUMNS,
+    GRID,
+    NOTHING,
+    ROWS,
+    SHAPE,
+    cell_words,
+)
+
+EMPTY_SHARE = 0.2
+"""Share of questions about a cell, row or column that ask where nothing is."""
+
+
+def caption_full(facts: Facts, draw: Draw) -> Draft | None:
+    """All objects with cell and attributes, in raster order."""
+    objects = listed(facts)
+    return ({}, objects, ()) if objects is not None and facts.ask_once("full") else None
+
+
+def caption_cell(facts: Facts, draw: Draw) -> Draft | None:
+    """What has its centre in one cell, of those with one object at most."""
+    if not facts.all_seen:
+        return None
+    cells = facts.cells()
+    for _ in range(ATTEMPTS):
+        if draw() < EMPTY_SHARE:
+            row, column = int(draw() * GRID), int(draw() * GRID)
+        else:
+            row, column = cells[int(draw() * facts.count)]
+        inside = cells.count((row, column))
+        if inside < 2 and facts.ask_once("at", row, column):
+            answer = description(facts, cells.index((row, column))) if inside else NOTHING
+            return {"cell": cell_words(row, column)}, answer, ()
+    return None
+
+
+def _line(facts: Facts, draw: Draw, axis: int) -> Draft | None:
+    """The objects of one row (axis 0) or column (axis 1), with their other coordinate."""
+    if not facts.all_seen:
+        return None
+    cells = facts.cells()
+    if draw() < EMPTY_SHARE:
+        line = int(draw() * GRID)
+    else:
+        line = cells[int(draw() * facts.count)][axis]
+    inside = [i for i in facts.raster() if cells[i][axis] == line]
+    if len(inside) > MAX_LISTED or not facts.ask_once("line", axis, line):
+        return None
+    coordinates = ROWS if axis else COLUMNS
+    texts = [f"{coordinates[cells[i][1 - axis]]} {description(facts, i)}" for i in inside]
+    fields = {"column": COLUMNS[line]} if axis else {"row": ROWS[line]}
+    return fields, " ; ".join(texts) or NOTHING, ()
+
+
+caption_row = partial(_line, axis=0)
+caption_column = partial(_line, axis=1)
+
+
+def caption_find(facts: Facts, draw: Draw) -> Draft | None:
+    """The cell of a named object."""
+    many = len(facts.seen)
+    first = int(draw() * many)
+    for step in range(min(many, ATTEMPTS)):
+        i = facts.seen[(first + step) % many]
+        if ("cell", i) in facts.asked:
+            continue
+        named = name(facts, i, draw)
+        if named is not None:
+            facts.ask_once("cell", i)
+            return {"a": "the " + named}, cell_words(*facts.cells()[i]), ()
+    return None
+
+
+def caption_find_all(facts: Facts, draw: Draw) -> Draft | None:
+    """The cells of all objects of one colour or shape, in raster order."""
+    if not facts.all_seen:
+        return None
+    attribute = COLOUR if draw() < 0.5 else SHAPE
+    word = facts.words[int(draw() * facts.count)][attribute]
+    cells = facts.cells()
+    inside = [cells[i] for i in facts.raster() if facts.words[i][attribute] == word]
+    if len(inside) > MAX_LISTED or not facts.ask_once("all", word):
+        return None
+    return {"word": word}, " ; ".join([cell_words(*cell) for cell in inside]), ()
+
+
+def _list(facts: Facts, draw: Draw, attribute: int) -> Draft | None:
+    """The words that occur, in the order of the scene spec."""
+    if not facts.all_seen or not facts.ask_once("list", attribute):
+        return None
+    there = {words[attribute] for words in facts.words}
+    return {}, " , ".join([w for w in facts.space.words[attribute] if w in there]), ()
+
+
+caption_colours = partial(_list, attribute=COLOUR)
+caption_shapes = partial(_list, attribute=SHAPE)

@@ -1,0 +1,63 @@
+"""Coarse questions: the shape and colour of the largest object, and what is there at all."""
+
+from mixlens.tasks.facts import SIZE_RATIO, Draft, Draw, Facts
+from mixlens.tasks.vocabulary import COLOUR, SHAPE, YES_NO
+
+
+def _main(facts: Facts, attribute: int) -> Draft | None:
+    """The word that all objects share which could be taken for the largest.
+
+    Size is the diameter, because the area depends on the shape and would give it away.
+    """
+    choices = facts.space.words[attribute]
+    if len(choices) < 2 or not facts.all_seen:
+        return None
+    limit = max(facts.diameter) / SIZE_RATIO
+    largest = [i for i in range(facts.count) if facts.diameter[i] > limit]
+    word = facts.words[largest[0]][attribute]
+    if word in facts.affirmed or any(facts.words[i][attribute] != word for i in largest):
+        return None
+    if not all(facts.keep_secret(i, attribute) for i in largest):
+        return None
+    facts.ask_once("main", attribute)
+    return {}, word, choices
+
+
+def main_shape(facts: Facts, draw: Draw) -> Draft | None:
+    """What shape the largest object has."""
+    return _main(facts, SHAPE)
+
+
+def main_colour(facts: Facts, draw: Draw) -> Draft | None:
+    """What colour the largest object has."""
+    return _main(facts, COLOUR)
+
+
+def _presence(facts: Facts, draw: Draw, attribute: int) -> Draft | None:
+    """Asked only where a present and an absent word are left, so that either is as likely."""
+    if ("main", attribute) in facts.asked:
+        return None
+    there = {words[attribute] for words in facts.words}
+    visible = {facts.words[i][attribute] for i in facts.seen}
+    left = [word for word in facts.space.words[attribute] if word not in facts.mentioned]
+    present = [word for word in left if word in visible]
+    absent = [word for word in left if word not in there]
+    if not present or not absent:
+        return None
+    yes = draw() < 0.5
+    candidates = present if yes else absent
+    word = candidates[int(draw() * len(candidates))]
+    facts.mentioned.add(word)
+    if yes:
+        facts.affirmed.add(word)
+    return {"word": word}, "yes" if yes else "no", YES_NO
+
+
+def shape_presence(facts: Facts, draw: Draw) -> Draft | None:
+    """Whether any object has a shape."""
+    return _presence(facts, draw, SHAPE)
+
+
+def colour_presence(facts: Facts, draw: Draw) -> Draft | None:
+    """Whether any object has a colour."""
+    return _presence(facts, draw, COLOUR)

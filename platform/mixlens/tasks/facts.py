@@ -1,0 +1,125 @@
+"""What questions need to know about one scene, and what its turns have already given away."""
+
+from collections.abc import Callable
+
+from mixlens.scenes import Scene
+from mixlens.tasks.vocabulary import GRID, AnswerSpace
+
+Draw = Callable[[], float]
+"""A uniform number in [0, 1), the only source of chance."""
+
+Draft = tuple[dict[str, str], str, tuple[str, ...]]
+"""Fields of the phrasing, answer, choices."""
+
+DIRECTION_MARGIN = 0.08
+"""Centres lie left of, right of, above or below each other from this fraction of the side."""
+
+SIZE_RATIO = 1.2
+"""Larger, smaller and largest need this ratio of diameters."""
+
+NEAREST_RATIO = 1.25
+"""The nearest object is nearer than the next by this factor."""
+
+MIN_VISIBLE = 0.25
+"""An object of which less can be seen is not asked about; nor is anything it could change."""
+
+ATTEMPTS = 8
+"""Random objects or pairs that are tried before a question type is given up for a scene."""
+
+
+class Facts:
+    """A scene as parallel lists over its objects (back to front), and a memory of its turns.
+
+    Attributes:
+        space: the words the scene could contain.
+        count: number of objects.
+        x, y, diameter: fractions of the side.
+        words: per object its words in the order of `ATTRIBUTES`.
+        seen: indices of objects of which enough can be seen to be asked about.
+        all_seen: whether these are all objects.
+        spoken: per object, the attributes (bits) by which a turn has named it.
+        secret: per object, the attributes (bits) that a turn asks for.
+        mentioned: words that a presence or count question is about.
+        affirmed: those that it was answered to be there.
+        asked: keys of facts already asked for, whatever the phrasing.
+    """
+
+    __slots__ = (
+        "_cells",
+        "_keys",
+        "_raster",
+        "affirmed",
+        "all_seen",
+        "asked",
+        "count",
+        "diameter",
+        "mentioned",
+        "secret",
+        "seen",
+        "space",
+        "spoken",
+        "words",
+        "x",
+        "y",
+    )
+
+    def __init__(self, scene: Scene, space: AnswerSpace) -> None:
+        objects = scene.objects
+        scale = 1.0 / scene.image.shape[0]
+        self.space = space
+        self.count = len(objects)
+        self.x = [thing.x * scale for thing in objects]
+        self.y = [thing.y * scale for thing in objects]
+        self.diameter = [thing.diameter * scale for thing in objects]
+        self.words = [(thing.size, thing.colour, thing.texture, thing.shape) for thing in objects]
+        self.seen = [i for i, thing in enumerate(objects) if thing.visible_fraction >= MIN_VISIBLE]
+        self.all_seen = len(self.seen) == self.count
+        self.spoken = [0] * self.count
+        self.secret = [0] * self.count
+        self.mentioned: set[str] = set()
+        self.affirmed: set[str] = set()
+        self.asked: set[tuple] = set()
+        self._keys: dict[int, list[tuple[str, ...]]] = {}
+        self._cells: list[tuple[int, int]] | None = None
+        self._raster: list[int] | None = None
+
+    def keys(self, mask: int) -> list[tuple[str, ...]]:
+        """Per object, its words for the attributes in `mask`."""
+        keys = self._keys.get(mask)
+        if keys is None:
+            chosen = [a for a in range(4) if mask >> a & 1]
+            keys = [tuple([words[a] for a in chosen]) for words in self.words]
+            self._keys[mask] = keys
+        return keys
+
+    def cells(self) -> list[tuple[int, int]]:
+        """Per object, (row, column) of the grid cell that holds its centre."""
+        if self._cells is None:
+            last = GRID - 1
+            self._cells = [
+                (min(int(y * GRID), last), min(int(x * GRID), last))
+                for x, y in zip(self.x, self.y, strict=True)
+            ]
+        return self._cells
+
+    def raster(self) -> list[int]:
+        """Objects by row, then column, then x, then y."""
+        if self._raster is None:
+            cells = self.cells()
+            self._raster = sorted(range(self.count), key=lambda i: (cells[i], self.x[i], self.y[i]))
+        return self._raster
+
+    def keep_secret(self, i: int, attribute: int) -> bool:
+        """Reserve an attribute of an object for a question; false if a turn gives it away."""
+        bit = 1 << attribute
+        if (self.spoken[i] | self.secret[i]) & bit:
+            return False
+        self.secret[i] |= bit
+        return True
+
+    def ask_once(self, *key: object) -> bool:
+        """False if this fact has been asked for before."""
+        if key in self.asked:
+            return False
+        self.asked.add(key)
+        return True

@@ -1,0 +1,244 @@
+"""Relational questions: two or three named objects, one relation or a chain of two."""
+
+from functools import partial
+
+from mixlens.tasks.facts import (
+    ATTEMPTS,
+    DIRECTION_MARGIN,
+    NEAREST_RATIO,
+    SIZE_RATIO,
+    Draft,
+    Draw,
+    Facts,
+)
+from mixlens.tasks.naming import name
+from mixlens.tasks.vocabulary import (
+    ATTRIBUTES,
+    COLOUR,
+    SAME_DIFFERENT,
+    SHAPE,
+    SIZE,
+    TEXTURE,
+    YES_NO,
+)
+
+_SIZE_BIT = 1 << SIZE
+
+
+def _pair(facts: Facts, draw: Draw) -> tuple[int, int]:
+    """Two different visible objects."""
+    many = len(facts.seen)
+    first = int(draw() * many)
+    second = (first + 1 + int(draw() * (many - 1))) % many
+    return facts.seen[first], facts.seen[second]
+
+
+def _ordered(
+    facts: Facts, draw: Draw, low: int, high: int, rising: bool, avoid: int
+) -> Draft | None:
+    """`is a REL b ?` for two objects of which `low` has the smaller value; yes is as likely as no.
+
+    The relation holds from the smaller to the larger value if `rising`, else the other way round.
+    """
+    one, other = name(facts, low, draw, avoid), name(facts, high, draw, avoid)
+    if one is None or other is None:
+        return None
+    yes = draw() < 0.5
+    if yes != rising:
+        one, other = other, one
+    return {"a": "the " + one, "b": "the " + other}, "yes" if yes else "no", YES_NO
+
+
+def _direction(facts: Facts, draw: Draw, axis: str, rising: bool) -> Draft | None:
+    if len(facts.seen) < 2:
+        return None
+    at = facts.x if axis == "x" else facts.y
+    for _ in range(ATTEMPTS):
+        i, j = _pair(facts, draw)
+        if at[i] > at[j]:
+            i, j = j, i
+        if at[j] - at[i] < DIRECTION_MARGIN or (axis, i, j) in facts.asked:
+            continue
+        draft = _ordered(facts, draw, i, j, rising, 0)
+        if draft is not None:
+            facts.ask_once(axis, i, j)
+            return draft
+    return None
+
+
+left_of = partial(_direction, axis="x", rising=True)
+right_of = partial(_direction, axis="x", rising=False)
+above = partial(_direction, axis="y", rising=True)
+below = partial(_direction, axis="y", rising=False)
+
+
+def _comparison(facts: Facts, draw: Draw, rising: bool) -> Draft | None:
+    """Names without a size; neither may a size be asked for, or used, elsewhere."""
+    if len(facts.seen) < 2:
+        return None
+    for _ in range(ATTEMPTS):
+        i, j = _pair(facts, draw)
+        if facts.diameter[i] > facts.diameter[j]:
+            i, j = j, i
+        told = facts.spoken[i] | facts.secret[i] | facts.spoken[j] | facts.secret[j]
+        if facts.diameter[j] < SIZE_RATIO * facts.diameter[i] or told & _SIZE_BIT:
+            continue
+        draft = _ordered(facts, draw, i, j, rising, _SIZE_BIT)
+        if draft is not None:
+            facts.keep_secret(i, SIZE)
+            facts.keep_secret(j, SIZE)
+            return draft
+    return None
+
+
+smaller = partial(_comparison, rising=True)
+larger = partial(_comparison, rising=False)
+
+
+def _distance(facts: Facts, i: int, j: int) -> float:
+    across, down = facts.x[i] - facts.x[j], facts.y[i] - facts.y[j]
+    return (across * across + down * down) ** 0.5
+
+
+def nearest(facts: Facts, draw: Draw) -> Draft | None:
+    """Which of two objects is nearer to a third, by their centres.
+
+    Names have no size, because large objects keep others at a distance.
+    """
+    if len(facts.seen) < 3:
+        return None
+    for _ in range(ATTEMPTS):
+        i, j = _pair(facts, draw)
+        k = facts.seen[int(draw() * len(facts.seen))]
+        if k in (i, j) or ("nearest", k, *sorted((i, j))) in facts.asked:
+            continue
+        one, other = _distance(facts, i, k), _distance(facts, j, k)
+        if max(one, other) < NEAREST_RATIO * min(one, other):
+            continue
+        names = [name(facts, thing, draw, _SIZE_BIT) for thing in (i, j, k)]
+        a, b, c = names
+        if a is None or b is None or c is None:
+            continue
+        facts.ask_once("nearest", k, *sorted((i, j)))
+        fields = {"a": "the " + a, "b": "the " + b, "c": "the " + c}
+        return fields, a if one < other else b, (a, b)
+    return None
+
+
+def _sameness(facts: Facts, draw: Draw, attribute: int) -> Draft | None:
+    """Asked only where an equal and an unequal pair can be named, so that either is as likely."""
+    if len(facts.space.words[attribute]) < 2:
+        return None
+    bit = 1 << attribute
+    told = [spoken | secret for spoken, secret in zip(facts.spoken, facts.secret, strict=True)]
+    free = [i for i in facts.seen if not told[i] & bit]
+    if len(free) < 3:
+        return None
+    # A window of the objects at a random place keeps the number of pairs small.
+    first = int(draw() * len(free))
+    free = (free[first:] + free[:first])[: 2 * ATTEMPTS]
+    equal, unequal = [], []
+    for place, i in enumerate(free):
+        word = facts.words[i][attribute]
+        for j in free[place + 1 :]:
+            (equal if facts.words[j][attribute] == word else unequal).append((i, j))
+    if not equal or not unequal:
+        return None
+    same = draw() < 0.5
+    drafts = []
+    for pairs in (equal, unequal) if same else (unequal, equal):
+        i, j = pairs[int(draw() * len(pairs))]
+        drafts.append((i, j, name(facts, i, draw, bit), name(facts, j, draw, bit)))
+    if any(a is None or b is None for _, _, a, b in drafts):
+        return None
+    i, j, one, other = drafts[0]
+    facts.keep_secret(i, attribute)
+    facts.keep_secret(j, attribute)
+    if draw() < 0.5:
+        one, other = other, one
+    return {"a": f"the {one}", "b": f"the {other}"}, SAME_DIFFERENT[not same], SAME_DIFFERENT
+
+
+same_colour = partial(_sameness, attribute=COLOUR)
+same_shape = partial(_sameness, attribute=SHAPE)
+same_texture = partial(_sameness, attribute=TEXTURE)
+
+
+def chain_attribute(facts: Facts, draw: Draw) -> Draft | None:
+    """An attribute of the only object left or right of one object and above or below another.
+
+    Every other object must clearly fail one of the two relations: it lies the margin or more on
+    the other side. The names avoid the attribute asked for.
+    """
+    if facts.count < 3 or len(facts.seen) < 3:
+        return None
+    attributes = [a for a in (COLOUR, TEXTURE, SHAPE) if len(facts.space.words[a]) > 1]
+    if not attributes:
+        return None
+    x, y = facts.x, facts.y
+    attribute = attributes[int(draw() * len(attributes))]
+    bit = 1 << attribute
+    for _ in range(ATTEMPTS):
+        i, j = _pair(facts, draw)
+        k = facts.seen[int(draw() * len(facts.seen))]
+        across, down = x[k] - x[i], y[k] - y[j]
+        if k in (i, j) or abs(across) < DIRECTION_MARGIN or abs(down) < DIRECTION_MARGIN:
+            continue
+        right, lower = 1 if across > 0 else -1, 1 if down > 0 else -1
+        word = facts.words[k][attribute]
+        if (facts.spoken[k] | facts.secret[k]) & bit or word in facts.affirmed:
+            continue
+        if any(
+            right * (x[m] - x[i]) > -DIRECTION_MARGIN and lower * (y[m] - y[j]) > -DIRECTION_MARGIN
+            for m in range(facts.count)
+            if m not in (i, j, k)
+        ):
+            continue
+        one, other = name(facts, i, draw, bit), name(facts, j, draw, bit)
+        if one is None or other is None:
+            continue
+        facts.keep_secret(k, attribute)
+        fields = {
+            "attribute": ATTRIBUTES[attribute],
+            "horizontal": "right of" if right > 0 else "left of",
+            "vertical": "below" if lower > 0 else "above",
+            "a": "the " + one,
+            "b": "the " + other,
+        }
+        return fields, word, facts.space.words[attribute]
+    return None
+
+
+def chain_nearest(facts: Facts, draw: Draw) -> Draft | None:
+    """Whether the object nearest to one object lies left, right, above or below of another."""
+    if facts.count < 3 or len(facts.seen) < 3:
+        return None
+    for _ in range(ATTEMPTS):
+        i, j = _pair(facts, draw)
+        distances = sorted([(_distance(facts, i, k), k) for k in range(facts.count) if k != i])
+        (least, k), (next_least, _) = distances[:2]
+        vertical = draw() < 0.5
+        at = facts.y if vertical else facts.x
+        gap = at[k] - at[j]
+        key = ("y" if vertical else "x", *((k, j) if gap < 0 else (j, k)))
+        if (
+            k == j
+            or k not in facts.seen
+            or next_least < NEAREST_RATIO * least
+            or abs(gap) < DIRECTION_MARGIN
+            or key in facts.asked
+        ):
+            continue
+        one, other = name(facts, i, draw), name(facts, j, draw)
+        if one is None or other is None:
+            continue
+        facts.asked.add(key)
+        yes = draw() < 0.5
+        after = (gap > 0) == yes
+        relation = ("below" if after else "above") if vertical else _SIDES[after]
+        fields = {"a": "the " + one, "b": "the " + other, "relation": relation}
+        return fields, "yes" if yes else "no", YES_NO
+    return None
+
+
+_SIDES = ("left of", "right of")
