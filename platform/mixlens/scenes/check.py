@@ -24,6 +24,4 @@ def check_scene_spec(spec: SceneSpec) -> None:
     smallest = min(pixel_range(named.diameter, spec.image_size)[0] for named in spec.sizes)
     most = cell_count(smallest, spec.image_size)
     if spec.objects[1] > most:
-        raise SpecError(
-            explain("scene.objects", spec.objects, "too many", f"At most {most} fit.")
-        )
+        raise SpecError(explain("scene.objects", spec.objects, "too many", f"At most {most} fit."))

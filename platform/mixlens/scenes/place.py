@@ -39,16 +39,14 @@ def _at_random(
     # Each placed circle is listed in the 9 cells around its own: a newcomer looks at one list.
     near: list[list[tuple[int, int, int]]] = [[] for _ in range(columns * columns)]
     places: list[tuple[int, int]] = [(0, 0)] * len(sides)
-    block, purpose, used = _block(seed, index, f"place {attempt}", 0, 4 * len(sides) + 16), 0, 0
+    raw, used = words(seed, index, f"place {attempt}", 4 * len(sides) + 16).tolist(), 0
     for i in order:
         side = sides[i]
         span = image_size - side + 1
         for _ in range(_TRIES):
-            if used + 2 > len(block):
-                purpose += 1
-                block = _block(seed, index, f"place {attempt}", purpose, 4 * len(sides) + 16)
-                used = 0
-            left, top = block[used] * span >> 32, block[used + 1] * span >> 32
+            if used == len(raw):
+                raw = words(seed, index, f"place {attempt}", 2 * used).tolist()
+            left, top = raw[used] * span >> 32, raw[used + 1] * span >> 32
             used += 2
             x, y = 2 * left + side, 2 * top + side
             at = (y // cell + 1) * columns + x // cell + 1
@@ -67,10 +65,6 @@ def _at_random(
             near[start + 1].append(entry)
             near[start + 2].append(entry)
     return places
-
-
-def _block(seed: int, index: int, purpose: str, number: int, count: int) -> list[int]:
-    return words(seed, index, f"{purpose} {number}", count).tolist()
 
 
 def _in_cells(

@@ -67,7 +67,15 @@ def _arrange(
         sides = [quarters // 4 for _, quarters in sizes]
         if (places := separated(sides, spec.image_size, seed, index, attempt)) is not None:
             return sizes, places
-    raise AssertionError("a spec that was accepted does not fit")
+    # The largest give way to the smallest size there is, until all fit into cells.
+    named = min(spec.sizes, key=lambda named: named.diameter)
+    smallest = (named.name, 4 * pixel_range(named.diameter, spec.image_size)[0])
+    for k in sorted(range(count), key=lambda k: -sizes[k][1]):
+        sizes[k] = smallest
+        sides = [quarters // 4 for _, quarters in sizes]
+        if (places := separated(sides, spec.image_size, seed, index, _REDRAWS)) is not None:
+            return sizes, places
+    raise AssertionError("check_scene_spec accepts no spec whose smallest objects do not fit")
 
 
 def _draw_sizes(

@@ -78,8 +78,10 @@ SYMMETRY = {
 
 
 @lru_cache(maxsize=8192)
-def silhouette(shape: str, quarters: int, rotation: int) -> tuple[np.ndarray, np.ndarray]:
-    """The silhouette of a shape and its rim.
+def silhouette(
+    shape: str, quarters: int, rotation: int
+) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
+    """The silhouette of a shape and its outline.
 
     Args:
         shape: a key of `CORNERS` or `HOLES`.
@@ -87,8 +89,8 @@ def silhouette(shape: str, quarters: int, rotation: int) -> tuple[np.ndarray, np
         rotation: degrees clockwise, less than the shape's `SYMMETRY`.
 
     Returns:
-        Two bool arrays [side, side], side = diameter rounded up: the silhouette, and the part of
-        it that is near its edge (as wide as a line of the outlined texture).
+        Three bool arrays [side, side], side = diameter rounded up: the silhouette, a thin rim
+        along its edge (4 % of the diameter, at least a pixel), and a thicker one (8 %).
     """
     side = -(-quarters // 4)
     size = side * OVERSAMPLING
@@ -101,7 +103,10 @@ def silhouette(shape: str, quarters: int, rotation: int) -> tuple[np.ndarray, np
                 low, high = centre - reach, centre + reach - 1
                 draw.ellipse((low, low, high, high), fill=fill)
     else:
-        cos, sin = _exact(math.cos(math.radians(rotation))), _exact(math.sin(math.radians(rotation)))
+        cos, sin = (
+            _exact(math.cos(math.radians(rotation))),
+            _exact(math.sin(math.radians(rotation))),
+        )
         corners = [
             (
                 round(centre + radius * (cos * x - sin * y) - 0.5),
@@ -111,12 +116,9 @@ def silhouette(shape: str, quarters: int, rotation: int) -> tuple[np.ndarray, np
         ]
         draw.polygon(corners, fill=255)
     whole = np.asarray(canvas.reduce(OVERSAMPLING)) >= 128
-    return whole, whole & ~_eroded(whole, rim_width(quarters))
-
-
-def rim_width(quarters: int) -> int:
-    """Width of an object's rim in pixels: 1, or 8 % of a large diameter."""
-    return max(1, round(quarters / 4 * 0.08))
+    thin, thick = (max(1, round(quarters / 4 * share)) for share in (0.04, 0.08))
+    rim = whole & ~_eroded(whole, thin)
+    return whole, rim, rim if thick == thin else whole & ~_eroded(whole, thick)
 
 
 def _eroded(whole: np.ndarray, width: int) -> np.ndarray:

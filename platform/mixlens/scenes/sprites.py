@@ -1,6 +1,5 @@
 """Sprites: a shape with its texture as pixel masks, made once and then stamped into pictures."""
 
-import math
 from dataclasses import dataclass
 from functools import lru_cache
 
@@ -33,8 +32,14 @@ class Sprite:
 @lru_cache(maxsize=16384)
 def sprite(shape: str, texture: str, quarters: int, rotation: int) -> Sprite:
     """The sprite of a diameter in quarter pixels and a rotation in degrees clockwise."""
-    whole, rim = silhouette(shape, quarters, rotation % SYMMETRY[shape])
-    ink = whole if texture == "solid" else rim | (whole & _pattern(texture, quarters, rotation))
+    whole, rim, outline = silhouette(shape, quarters, rotation % SYMMETRY[shape])
+    if texture == "solid":
+        ink = whole
+    elif texture == "outlined":
+        ink = outline
+    else:
+        # With its rim painted, an object keeps its shape whatever its texture leaves white.
+        ink = rim | (whole & _pattern(texture, quarters, whole.shape[0]))
     columns, rows = np.flatnonzero(whole.any(0)), np.flatnonzero(whole.any(1))
     return Sprite(
         side=whole.shape[0],
@@ -64,28 +69,26 @@ def _grid(side: int, width: int) -> np.ndarray:
 
 
 @lru_cache(maxsize=4096)
-def _pattern(texture: str, quarters: int, rotation: int) -> np.ndarray:
-    """bool [side, side]: where a texture paints, were the object a square; it turns with it."""
-    side = -(-quarters // 4)
+def _pattern(texture: str, quarters: int, side: int) -> np.ndarray:
+    """bool [side, side]: where a texture paints.
+
+    Textures stay upright on a turned object, so that their edges fall on pixel edges and a texture
+    can be told on an object of few pixels.
+    """
     diameter = quarters / 4
-    if texture == "outlined":
-        return np.zeros((side, side), bool)
-    turned = rotation % 180 if texture == "striped" else rotation % 90
-    cos = round(math.cos(math.radians(turned)) * 4096)
-    sin = round(math.sin(math.radians(turned)) * 4096)
-    # Whole numbers from here on: offsets from the centre in half pixels, times 4096.
-    offset = 2 * np.arange(side) + 1 - side
-    u = cos * offset[None, :] + sin * offset[:, None]
-    v = cos * offset[:, None] - sin * offset[None, :]
+    # Offsets of pixel centres from the object's centre, in half pixels.
+    offset = np.abs(2 * np.arange(side) + 1 - side)
     if texture == "striped":
-        line = round(max(2.0, diameter / 8) * 8192)
-        return (v + line // 2) // line % 2 == 0
+        line = 2 * max(2, round(diameter / 9))
+        return np.broadcast_to(((offset + line // 2) // line % 2 == 0)[:, None], (side, side))
     if texture == "checked":
-        field = round(max(3.0, diameter / 5) * 8192)
-        return (u // field + v // field) % 2 == 0
-    pitch = round(max(4.0, diameter / 4) * 8192)
-    du, dv = (u % pitch) - pitch // 2, (v % pitch) - pitch // 2
-    return du * du + dv * dv > (pitch * 5 // 16) ** 2
+        field = 2 * max(3, round(diameter / 6))
+        light = (offset + field // 2) // field % 2 == 0
+        return light[:, None] == light
+    # Four dots lie in the middle of a ring's band. A dot is centred on a pixel.
+    pitch = max(3, round(diameter / 4 + 0.25))
+    near = (np.arange(side) - side // 2 + pitch // 2) % pitch - pitch // 2
+    return near[:, None] ** 2 + near**2 > (pitch * 0.28) ** 2
 
 
 assert all(period % ROTATION_STEP == 0 for period in SYMMETRY.values())

@@ -44,9 +44,9 @@ class SceneSpec(Spec):
     )  # fmt: skip
     textures: tuple[Texture, ...] = ("solid", "striped", "dotted", "checked", "outlined")
     sizes: tuple[SizeRange, ...] = (
-        SizeRange(name="small", diameter=(0.08, 0.11)),
-        SizeRange(name="medium", diameter=(0.14, 0.17)),
-        SizeRange(name="large", diameter=(0.21, 0.26)),
+        SizeRange(name="small", diameter=(0.10, 0.12)),
+        SizeRange(name="medium", diameter=(0.155, 0.185)),
+        SizeRange(name="large", diameter=(0.23, 0.28)),
     )
     rotation: Range = Field((0.0, 360.0), description="degrees, clockwise")
     ink: Literal["free", "fixed_size", "fixed_total"] = Field(
