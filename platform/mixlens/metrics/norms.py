@@ -1,0 +1,65 @@
+"""How unevenly energy is spread over tokens: metrics of their norms."""
+
+import torch
+from jaxtyping import Bool, Float
+from torch import Tensor
+
+
+def token_norms(tokens: Float[Tensor, "*batch tokens width"]) -> Float[Tensor, "*batch tokens"]:
+    """Euclidean norm of every token, in float64."""
+    return torch.linalg.vector_norm(tokens, dim=-1, dtype=torch.float64)
+
+
+def gini(
+    norms: Float[Tensor, "*batch tokens"], mask: Bool[Tensor, "*batch tokens"] | None = None
+) -> Float[Tensor, "*batch"]:
+    """Gini coefficient of token norms: 0 when all are equal, 1 - 1/N when one token has it all.
+
+    Σ_i (2i - N - 1) e_(i) / (N Σ e), with e_(1) <= ... <= e_(N).
+
+    Unbiased for comparison over different N only after times N / (N - 1). Attention sinks dominate
+    it; pass squared norms for the Gini of energy. One token gives 0, all-zero norms NaN.
+    Range [0, 1 - 1/N]; cost N log N. Source: Hurley and Rickard 2009.
+    """
+    values, exists = _values(norms, mask)
+    count = exists.sum(-1)
+    # Sorted after every real value, what the mask leaves out gets a rank above N and weight 0.
+    ranked = torch.where(exists, values, torch.inf).sort(-1).values
+    rank = torch.arange(1, ranked.shape[-1] + 1, device=ranked.device)
+    inside = rank <= count[..., None]
+    weight = 2 * rank - count[..., None] - 1
+    weighted = torch.where(inside, ranked * weight, 0.0).sum(-1)
+    total = values.sum(-1)
+    return _estimable(weighted / (count * total), norms, mask, (count > 0) & (total > 0))
+
+
+def energy_entropy(
+    norms: Float[Tensor, "*batch tokens"], mask: Bool[Tensor, "*batch tokens"] | None = None
+) -> Float[Tensor, "*batch"]:
+    """Entropy of the tokens' shares of energy, as a fraction of the largest possible.
+
+    -Σ w ln w / ln N, with w = e² / Σ e² and 0 ln 0 = 0.
+
+    1 when all norms are equal, 0 when one token has it all. One token (ln N = 0) and all-zero
+    norms give NaN. Range [0, 1]; cost N.
+    """
+    values, exists = _values(norms, mask)
+    count = exists.sum(-1)
+    # By the largest first: squares of tiny norms must not underflow.
+    scaled = (values / values.amax(-1, keepdim=True).clamp_min(torch.finfo(values.dtype).tiny)) ** 2
+    total = scaled.sum(-1)
+    share = scaled / total[..., None]
+    entropy = -torch.special.xlogy(share, share).sum(-1)
+    return _estimable(entropy / count.log(), norms, mask, (count > 1) & (total > 0))
+
+
+def _values(norms: Tensor, mask: Tensor | None) -> tuple[Tensor, Tensor]:
+    """Norms in float64 with 0 where there is no token (or no finite norm), and where one is."""
+    exists = torch.ones_like(norms, dtype=torch.bool) if mask is None else mask
+    usable = exists & norms.isfinite()
+    return torch.where(usable, norms.double(), 0.0), exists
+
+
+def _estimable(value: Tensor, norms: Tensor, mask: Tensor | None, defined: Tensor) -> Tensor:
+    bad = ~norms.isfinite() if mask is None else ~norms.isfinite() & mask
+    return torch.where(defined & ~bad.any(-1), value, torch.nan)
