@@ -7,7 +7,7 @@ from pathlib import Path
 import numpy as np
 import pandas as pd
 
-from mixlens.spec import SweepSpec
+from mixlens.spec import Layout, SweepSpec
 
 HELD_OUT_START = 2**62
 GROUPS = {
@@ -67,16 +67,17 @@ class FakeSweep:
     def write(self, runs_dir: Path) -> Path:
         """Write the whole run directory and return it."""
         spec = self.spec(runs_dir)
-        folder = runs_dir / spec.name
+        layout = Layout.of(spec)
+        folder = layout.root
         folder.mkdir(parents=True, exist_ok=True)
         (folder / "sweep.json").write_text(spec.model_dump_json(indent=1))
         world = np.random.default_rng(7)
         hardness = world.normal(0, 1.2, self.images)  # of an image, the same for every model
         crowd = world.normal(0, 0.03, self.images)
-        self._measure(folder / "base-0123456789abcdef", None, world, hardness, crowd)
+        self._measure(layout.base(spec.runs()[0]), None, world, hardness, crowd)
         runs = spec.runs()
         for run in runs[: len(runs) - self.unfinished]:
-            trial = folder / "trials" / f"{run.name}-{run.digest()}"
+            trial = layout.trial(run)
             random = np.random.default_rng([11, run.seed, round(1000 * run.ratio)])
             self._measure(trial, run.ratio, random, hardness, crowd)
             self._train(trial, run.ratio, random)
@@ -179,13 +180,14 @@ class FakeSweep:
         with (trial / "train" / "training.jsonl").open("w") as log:
             for step in range(5, self.steps + 1, 5):
                 seen = 16 * step
+                high = round(ratio * seen)
                 loss = 0.25 + 0.35 * ratio + 1.8 * np.exp(-step / 25) + random.normal(0, 0.03)
                 record = {
                     "step": step, "loss": loss, "images_per_s": 88 + random.normal(0, 3),
                     "tokens_per_s": 12000.0, "data_wait_share": 0.004, "step_s": 0.18,
                     "peak_memory_gb": 2.1,
                     "learning_rates": {"vision": 1e-4, "projector": 1e-4, "language": 1e-4},
-                    "components": {"complex": round(ratio * seen), "simple": seen - round(ratio * seen)},
+                    "components": {"complex": high, "simple": seen - high},
                 }  # fmt: skip
                 log.write(json.dumps(record) + "\n")
 

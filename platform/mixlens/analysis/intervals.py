@@ -89,7 +89,7 @@ class Levels:
         return percentiles(self.draws, confidence)
 
     def contrast(
-        self, weights: Sequence[float], confidence: float = CONFIDENCE
+        self, weights: Sequence[float] | Array, confidence: float = CONFIDENCE
     ) -> tuple[Array, Array, Array]:
         """[columns] value, low and high of a weighted sum of the levels."""
         combine = np.asarray(weights, dtype=float)

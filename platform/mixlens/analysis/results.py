@@ -8,7 +8,7 @@ import pandas as pd
 from pydantic import ValidationError
 
 from mixlens.errors import DataError, explain
-from mixlens.spec import RunSpec, SweepSpec
+from mixlens.spec import Layout, RunSpec, SweepSpec
 
 BASE = "base"
 _TABLES = ("examples", "image_metrics", "pooled_metrics")
@@ -78,11 +78,6 @@ class SweepResults:
         return tuple(sorted({trial.ratio for trial in self.trials if trial.ratio is not None}))
 
 
-def trial_folder(sweep_dir: Path, run: RunSpec) -> Path:
-    """Where the trial of this run lives."""
-    return sweep_dir / "trials" / f"{run.name}-{run.digest()}"
-
-
 def load_sweep(sweep_dir: Path) -> SweepResults:
     """Read a run directory.
 
@@ -90,15 +85,12 @@ def load_sweep(sweep_dir: Path) -> SweepResults:
         DataError: there is no sweep, no measured base or no finished trial in `sweep_dir`, a table
             is missing or unreadable, or a run was measured on other images than the base.
     """
-    spec = _read_spec(sweep_dir)
-    base = load_run(_base_folder(sweep_dir), None)
-    trials, missing = [], []
-    for run in spec.runs():
-        folder = trial_folder(sweep_dir, run)
-        if (folder / "record.json").is_file():
-            trials.append(load_run(folder, run))
-        else:
-            missing.append(run.name)
+    layout = Layout(sweep_dir)
+    spec = _read_spec(layout.sweep_file)
+    runs = spec.runs()
+    base = load_run(_base_folder(layout, runs[0]), None)
+    trials = [load_run(layout.trial(run), run) for run in runs if layout.finished(run)]
+    missing = [run.name for run in runs if not layout.finished(run)]
     if not trials:
         raise DataError(
             explain(
@@ -121,9 +113,9 @@ def load_sweep(sweep_dir: Path) -> SweepResults:
                 )
             )
     attributes = base.folder / "measure" / "attributes.parquet"
-    table = (
-        pd.read_parquet(attributes) if attributes.is_file() else pd.DataFrame({"example_id": []})
-    )
+    table = pd.DataFrame({"example_id": []})
+    if attributes.is_file():
+        table = pd.read_parquet(attributes)
     return SweepResults(sweep_dir, spec, base, tuple(trials), tuple(missing), ids, table)
 
 
@@ -155,14 +147,14 @@ def read_training(folder: Path) -> pd.DataFrame:
             break
     if not records:
         return pd.DataFrame({"step": []})
-    return pd.DataFrame(records).drop_duplicates("step", keep="last").sort_values("step")
+    table = pd.json_normalize(records, sep=".")
+    return table.drop_duplicates("step", keep="last").sort_values("step", ignore_index=True)
 
 
-def _read_spec(sweep_dir: Path) -> SweepSpec:
-    file = sweep_dir / "sweep.json"
+def _read_spec(file: Path) -> SweepSpec:
     if not file.is_file():
         raise DataError(
-            explain("run directory", str(sweep_dir), "it holds no sweep.json", "Name runs/<sweep>.")
+            explain("run directory", str(file.parent), "it holds no sweep.json", "Name runs/NAME.")
         )
     try:
         return SweepSpec.model_validate_json(file.read_text())
@@ -170,23 +162,18 @@ def _read_spec(sweep_dir: Path) -> SweepSpec:
         raise DataError(f"{file}: not a sweep of this version of Mixlens: {error}") from None
 
 
-def _base_folder(sweep_dir: Path) -> Path:
-    measured = [
-        folder
-        for folder in sweep_dir.glob("base-*")
-        if (folder / "measure" / "examples.parquet").is_file()
-    ]
-    if not measured:
+def _base_folder(layout: Layout, run: RunSpec) -> Path:
+    folder = layout.base(run)
+    if not (folder / "measure" / "examples.parquet").is_file():
         raise DataError(
             explain(
-                str(sweep_dir),
-                "no base-*/measure/examples.parquet",
+                str(folder),
+                "no measure/examples.parquet",
                 "the base model has not been measured",
                 "Start the sweep's command again.",
             )
         )
-    # An edited sweep file leaves the base of the older one beside the newer.
-    return max(measured, key=lambda folder: (folder / "measure").stat().st_mtime)
+    return folder
 
 
 def _read_table(file: Path) -> pd.DataFrame:

@@ -107,7 +107,8 @@ def accuracy_panel(sweep: SweepResults) -> Panel:
     sums = tuple(_score_sums(run, sweep.example_ids, pairs) for run in sweep.runs)
     asked = np.stack([run.images for run in sums]).max(axis=0) > 0
     chance = _chance(sweep.base.examples)
-    rows, made_of = [], []
+    rows: list[tuple[str, str, bool, float]] = []
+    made_of: list[tuple[int, ...]] = []
     for position, (group, score) in enumerate(pairs):
         if asked[position]:
             luck = chance.get(group, np.nan) if score in ("exact", "relaxed") else np.nan
@@ -228,9 +229,10 @@ def layers_table(sweep: SweepResults, panel: Panel, weights: Array) -> pd.DataFr
 
 
 def sweep_table(sweep: SweepResults, panels: Sequence[Panel], weights: Array) -> pd.DataFrame:
-    """run, ratio, subject, metric, part, layer, value, low, high, n_images, n_seeds, covers, chance.
+    """One row a ratio and quantity, seeds combined.
 
-    `run` is "base" or "ratio=..."; `subject` is a task group, "simple", "complex" or a stream.
+    Columns: run ("base" or "ratio=..."), ratio, subject (task group, "simple", "complex" or token
+    stream), metric, part, layer, value, low, high, n_images, n_seeds, covers, chance.
     """
     names: list[str] = ["base", *(f"ratio={ratio:g}" for ratio in sweep.ratios)]
     frames = []
