@@ -43,7 +43,9 @@ class TrainingSpec(Spec):
     final_lr_share: float = Field(0.0, ge=0, le=1, description="cosine ends at this share of peak")
     clip_norm: float = Field(1.0, gt=0)
     activation_checkpointing: bool = False
-    checkpoint_every: int = Field(1000, ge=1, description="optimiser steps")
+    checkpoint_every: int = Field(
+        1000, ge=1, description="optimiser steps; above `steps`: no checkpoint but the final model"
+    )
     log_every: int = Field(10, ge=1, description="optimiser steps")
 
     @model_validator(mode="after")
@@ -54,6 +56,12 @@ class TrainingSpec(Spec):
             )
         if set(self.freeze) == {"vision", "projector", "language"} and self.lora is None:
             raise ValueError("freeze names every tower, so nothing would be trained")
+        if self.lora and (both := [tower for tower in self.lora.towers if tower in self.freeze]):
+            raise ValueError(f"{both} stand in freeze and in lora.towers; remove them from one")
+        if self.lora and not self.lora.towers:
+            raise ValueError("lora.towers names no tower, so nothing would be trained")
+        if any(not 0 <= beta < 1 for beta in self.betas):
+            raise ValueError(f"betas {self.betas} must be at least 0 and below 1")
         if self.warmup_steps >= self.steps:
             raise ValueError(f"warmup_steps {self.warmup_steps} must be below steps {self.steps}")
         return self

@@ -1,0 +1,1 @@
+"""Fine-tuning with DeepSpeed: one loop, run under Ray Train, under torchrun, or alone."""

@@ -1,0 +1,171 @@
+"""The training loop."""
+
+import time
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any, Protocol
+
+import torch
+import torch.distributed as dist
+from jaxtyping import Float, Int
+from torch import Tensor, nn
+
+from mixlens.errors import DataError, explain
+from mixlens.mixture.order import order_of
+from mixlens.models import Vllm
+from mixlens.spec import RunSpec
+from mixlens.training import checkpoint
+from mixlens.training.context import WorkerContext
+from mixlens.training.lora import add_lora
+from mixlens.training.optimizer import adamw, freeze, parameter_groups, set_learning_rates
+from mixlens.training.records import Interval, Journal, finish
+from mixlens.training.weights import save_model
+from mixlens.training.zero import clip_unsharded, start_engine
+
+IGNORED = -100  # label of a position that is no answer
+
+
+class Rows(Protocol):
+    """A micro-batch as the streams give it."""
+
+    positions: list[int]
+    tensors: dict[str, Tensor]
+
+
+class Stream(Protocol):
+    """Where the loop gets its micro-batches from."""
+
+    def steps(self, first: int, last: int) -> Iterator[list[Any]]:
+        """This rank's micro-batches of the optimiser steps first to last - 1, a list a step."""
+        ...
+
+
+def train(run: RunSpec, context: WorkerContext, vllm: Vllm, stream: Stream) -> Path:
+    """Fine-tune `vllm` as `run` says; returns the folder of the finished model.
+
+    Every rank calls it. It continues from the newest checkpoint of the run, if there is one.
+    The number of workers, the accumulation and interruptions change no result beyond rounding:
+    losses are means over the answer tokens of the global batch.
+
+    A checkpoint is written after every `checkpoint_every` steps, also if these are the last. The
+    end as such writes the model folder alone: a finished run is never continued.
+
+    Raises:
+        CheckpointError: the newest checkpoint is incomplete or of another run.
+        DataError: a global batch without answers, or a loss that is no number.
+    """
+    training, world_size = run.training, context.world_size
+    accumulation = training.global_batch // (training.micro_batch * world_size)
+
+    # Model, optimiser, and where we left off.
+    model = add_lora(vllm, training.lora, run.seed) if training.lora else vllm.model
+    freeze(model, vllm.adapter.towers(model), training.freeze)
+    if training.activation_checkpointing:
+        model.gradient_checkpointing_enable({"use_reentrant": False})
+    groups = parameter_groups(model, vllm.adapter.towers(model), training)
+    model.train()
+    engine = start_engine(model, adamw(groups, training), training, world_size, context.device)
+    latest = context.latest_checkpoint()
+    first = checkpoint.load(engine, latest, run.digest()) if latest else 0
+    journal = Journal(context, keep_until=first)
+    order = order_of(run)
+
+    steps = stream.steps(first, training.steps)
+    interval = Interval(context.device)
+    for step in range(first, training.steps):
+        asked_at = time.perf_counter()
+        micro_batches = next(steps)
+        interval.waited(time.perf_counter() - asked_at)
+        rates = set_learning_rates(engine.optimizer, step, training)
+
+        # Answer tokens of the global batch, by which every loss is divided.
+        answers = torch.stack([count_answers(mb.tensors["labels"]) for mb in micro_batches]).sum()
+        answers = answers.to(context.device)
+        dist.all_reduce(answers)
+
+        total = torch.zeros((), device=context.device)
+        for j, rows in enumerate(micro_batches):
+            check_positions(run, context, step, j, rows.positions)
+            # Dropout is a function of the rows, whichever worker has them and after any resume.
+            torch.manual_seed(run.seed << 34 ^ rows.positions[0])
+            inputs = {name: value.to(context.device) for name, value in rows.tensors.items()}
+            labels = inputs.pop("labels")
+            loss = answer_loss_sum(engine(**inputs, use_cache=False).logits, labels) / answers
+            # DeepSpeed divides by the accumulation and averages over workers: undo both.
+            engine.backward(loss * world_size * accumulation)
+            if j == accumulation - 1:
+                norm = clip_unsharded(engine, training.clip_norm)
+            engine.step()
+            total += loss.detach()
+            interval.saw(inputs["attention_mask"])
+
+        done = step + 1
+        logs = done % training.log_every == 0 or done in (1, training.steps)
+        saves = done % training.checkpoint_every == 0
+        metrics: dict[str, Any] = {"step": done}
+        if logs:
+            dist.all_reduce(total)
+            metrics["loss"] = float(total)
+            metrics |= {f"learning_rate/{tower}": rate for tower, rate in rates.items()}
+            metrics["grad_norm"] = float(engine.get_global_grad_norm() if norm is None else norm)
+            metrics |= interval.close(images=training.global_batch)
+            seen = order.counts(done * training.global_batch)
+            metrics |= {f"examples/{component}": count for component, count in seen.items()}
+            check_finite(metrics, training.learning_rates.model_dump())
+            journal.write(metrics)
+        folder = None
+        if saves:
+            folder = context.checkpoint_folder(done)
+            checkpoint.save(engine, folder, done, run.digest())
+        if logs or saves:
+            context.report(metrics, folder)
+        if saves:
+            interval.restart()  # saving is no training time
+
+    model_folder = save_model(engine, vllm, context.directory)
+    if context.rank == 0:
+        finish(run, context.directory, order.counts(training.steps * training.global_batch))
+    dist.barrier()
+    return model_folder
+
+
+def answer_loss_sum(
+    logits: Float[Tensor, "batch seq vocab"], labels: Int[Tensor, "batch seq"]
+) -> Float[Tensor, ""]:
+    """Cross-entropy, in nats, of each answer token given what stands before it, summed.
+
+    Only the logits that predict an answer token are brought to fp32.
+    """
+    wanted = labels[:, 1:]
+    answers = wanted != IGNORED
+    return nn.functional.cross_entropy(
+        logits[:, :-1][answers].float(), wanted[answers], reduction="sum"
+    )
+
+
+def count_answers(labels: Int[Tensor, "batch seq"]) -> Int[Tensor, ""]:
+    """Positions whose token is predicted from an earlier one and counts for the loss."""
+    return (labels[:, 1:] != IGNORED).sum()
+
+
+def check_positions(
+    run: RunSpec, context: WorkerContext, step: int, j: int, positions: list[int]
+) -> None:
+    """Refuse rows that are not those of micro-batch `j` of `step` on this rank."""
+    rows = run.training.micro_batch
+    start = step * run.training.global_batch + (j * context.world_size + context.rank) * rows
+    assert positions == list(range(start, start + rows)), (
+        f"step {step}, micro-batch {j}, rank {context.rank} wants rows from {start}, got {positions}"
+    )
+
+
+def check_finite(metrics: dict[str, Any], rates: dict[str, float]) -> None:
+    """Stop a run whose loss or gradient is no number any more."""
+    values = torch.tensor([metrics["loss"], metrics["grad_norm"]])
+    if not bool(values.isfinite().all()):
+        raise DataError(
+            explain(
+                f"training step {metrics['step']}", metrics["loss"], "the loss is no number",
+                f"Lower the learning rates ({rates}) or clip_norm, or add warmup_steps.",
+            )
+        )  # fmt: skip

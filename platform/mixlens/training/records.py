@@ -1,0 +1,114 @@
+"""What a run writes down about itself: one record a logged step, and one at its end."""
+
+import json
+import resource
+import time
+from pathlib import Path
+from typing import Any
+
+import torch
+import torch.distributed as dist
+from jaxtyping import Int
+from torch import Tensor
+
+from mixlens.spec import RunSpec
+from mixlens.training.context import WorkerContext
+
+JOURNAL = "training.jsonl"
+FINISHED = "trained.json"
+
+
+class Journal:
+    """`training.jsonl` of the run, written by rank 0; one JSON object a logged step.
+
+    A resumed run repeats the steps after its checkpoint, so their records are dropped first.
+    """
+
+    def __init__(self, context: WorkerContext, keep_until: int) -> None:
+        self.path = context.directory / JOURNAL
+        self.writes = context.rank == 0
+        if self.writes:
+            records = [record for record in read_journal(self.path) if record["step"] <= keep_until]
+            part = self.path.with_suffix(".part")
+            part.write_text("".join(json.dumps(record) + "\n" for record in records))
+            part.rename(self.path)
+
+    def write(self, record: dict[str, Any]) -> None:
+        if self.writes:
+            with self.path.open("a") as file:
+                file.write(json.dumps(record) + "\n")
+
+
+def read_journal(path: Path) -> list[dict[str, Any]]:
+    """The records of a `training.jsonl`; a last line that a crash cut short is left out."""
+    if not path.is_file():
+        return []
+    lines = path.read_text().splitlines(keepends=True)
+    return [json.loads(line) for line in lines if line.endswith("\n")]
+
+
+class Interval:
+    """Speed and memory since the last logged step, over all workers."""
+
+    def __init__(self, device: torch.device) -> None:
+        self.device = device
+        self.restart()
+
+    def restart(self) -> None:
+        self.started, self.wait, self.steps = time.perf_counter(), 0.0, 0
+        self.tokens = torch.zeros((), dtype=torch.long, device=self.device)
+
+    def waited(self, seconds: float) -> None:
+        """Count a step, and how long it had to wait for its data."""
+        self.wait += seconds
+        self.steps += 1
+
+    def saw(self, attention_mask: Int[Tensor, "batch seq"]) -> None:
+        """Count the positions of a micro-batch that are no padding, visual tokens included."""
+        self.tokens += attention_mask.sum()
+
+    def close(self, images: int) -> dict[str, float]:
+        """The metrics of the interval, the same on every rank; starts the next interval.
+
+        Args:
+            images: of one step, over all workers.
+        """
+        seconds = time.perf_counter() - self.started
+        dist.all_reduce(self.tokens)
+        # The slowest worker holds up the others, the fullest one runs out of memory.
+        worst = torch.tensor(
+            [self.wait / seconds, seconds, peak_memory_gb(self.device)], device=self.device
+        )
+        dist.all_reduce(worst, dist.ReduceOp.MAX)
+        wait_share, seconds, memory = worst.tolist()
+        metrics = {
+            "images_per_s": images * self.steps / seconds,
+            "tokens_per_s": int(self.tokens) / seconds,
+            "data_wait_share": wait_share,
+            "step_s": seconds / self.steps,
+            "peak_memory_gb": memory,
+        }
+        self.restart()
+        return metrics
+
+
+def peak_memory_gb(device: torch.device) -> float:
+    """Most memory this process has held so far, GiB: of the GPU if it has one, else resident."""
+    if device.type == "cuda":
+        return torch.cuda.max_memory_allocated(device) / 2**30
+    return resource.getrusage(resource.RUSAGE_SELF).ru_maxrss / 2**20  # Linux counts KiB
+
+
+def finish(run: RunSpec, directory: Path, examples: dict[str, int]) -> None:
+    """Write `trained.json`, which says that the model folder is there and how it was made."""
+    record = {
+        "run": run.digest(),
+        "name": run.name,
+        "model": run.model,
+        "steps": run.training.steps,
+        "examples": examples,
+        "last": read_journal(directory / JOURNAL)[-1],
+    }
+    part = directory / (FINISHED + ".part")
+    part.write_text(json.dumps(record, indent=1))
+    part.rename(directory / FINISHED)

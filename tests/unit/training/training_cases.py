@@ -1,0 +1,151 @@
+"""A tiny model and a stream of random rows, for training tests in one process or several."""
+
+import shutil
+from collections.abc import Iterator
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import torch
+from torch import Tensor
+
+from mixlens.models import load_vllm
+from mixlens.models.tiny import build_tiny_vllm
+from mixlens.spec import (
+    ComponentSpec,
+    EvaluationSpec,
+    LearningRates,
+    LoraSpec,
+    RunSpec,
+    TrainingSpec,
+)
+from mixlens.training.context import WorkerContext, alone
+from mixlens.training.loop import train
+from mixlens.training.records import read_journal
+
+STEPS, SAVED, GLOBAL_BATCH, MICRO_BATCH = 6, 3, 8, 2
+VISUAL_TOKENS = 64
+
+
+class Crash(Exception):
+    """What the stream raises where a test wants a run to die."""
+
+
+@dataclass
+class Rows:
+    positions: list[int]
+    tensors: dict[str, Tensor]
+
+
+@dataclass
+class RandomStream:
+    """Rows that are a pure function of their position; lengths, and so answer counts, differ."""
+
+    training: TrainingSpec
+    context: WorkerContext
+    image_token: int
+    crash_at: int | None = None
+
+    def steps(self, first: int, last: int) -> Iterator[list[Rows]]:
+        size, workers = self.training.micro_batch, self.context.world_size
+        accumulation = self.training.global_batch // (size * workers)
+        for step in range(first, last):
+            if step == self.crash_at:
+                raise Crash
+            yield [
+                self.rows(
+                    step * self.training.global_batch + (j * workers + self.context.rank) * size,
+                    size,
+                )
+                for j in range(accumulation)
+            ]
+
+    def rows(self, start: int, count: int) -> Rows:
+        positions = list(range(start, start + count))
+        texts, images = zip(*(self.row(position) for position in positions), strict=True)
+        length = max(len(text) for text in texts)
+        ids = torch.zeros(count, length, dtype=torch.long)
+        mask, labels = torch.zeros_like(ids), torch.full_like(ids, -100)
+        for i, text in enumerate(texts):
+            ids[i, : len(text)] = text
+            mask[i, : len(text)] = 1
+            answers = slice(len(text) - 2 - positions[i] % 7, len(text))
+            labels[i, answers] = text[answers]
+        return Rows(
+            positions,
+            {
+                "input_ids": ids,
+                "attention_mask": mask,
+                "labels": labels,
+                "pixel_values": torch.stack(images),
+            },
+        )
+
+    def row(self, position: int) -> tuple[Tensor, Tensor]:
+        generator = torch.Generator().manual_seed(position)
+        words = torch.randint(10, 30, (10 + position % 5,), generator=generator)
+        text = torch.cat([torch.full((VISUAL_TOKENS,), self.image_token), words])
+        return text, torch.randn(3, 32, 32, generator=generator)
+
+
+def model_folder(directory: Path) -> Path:
+    folder = directory / "base"
+    if not folder.exists():
+        build_tiny_vllm(folder, ["red", "circle"], seed=0, size="test")
+    return folder
+
+
+def run_of(model: Path, stage: int = 0, lora: bool = False, **training: Any) -> RunSpec:
+    """Three learning rates, warm-up, clipping that is active (norms are around 1)."""
+    settings: dict[str, Any] = {
+        "steps": STEPS,
+        "global_batch": GLOBAL_BATCH,
+        "micro_batch": MICRO_BATCH,
+        "learning_rates": LearningRates(vision=1e-3, projector=3e-3, language=2e-3),
+        "lora": LoraSpec(rank=4, alpha=16, dropout=0.1) if lora else None,
+        "zero_stage": stage,
+        "precision": "fp32",
+        "warmup_steps": 2,
+        "weight_decay": 0.1,
+        "clip_norm": 0.5,
+        "checkpoint_every": SAVED,
+        "log_every": 1,
+    } | training
+    return RunSpec(
+        name="case",
+        model=str(model),
+        components={"a": ComponentSpec(tasks={"coarse": 1})},
+        weights={"a": 1.0},
+        ratio=1.0,
+        seed=5,
+        training=TrainingSpec(**settings),
+        evaluation=EvaluationSpec(component="a", examples=8),
+    )
+
+
+def run_in(context: WorkerContext, run: RunSpec, crash_at: int | None = None) -> list[float]:
+    """Train in `context.directory`; the losses of all steps in its journal."""
+    vllm = load_vllm(run.model)
+    stream = RandomStream(run.training, context, vllm.adapter.image_token_id, crash_at)
+    try:
+        train(run, context, vllm, stream)
+    except Crash:
+        assert crash_at is not None
+    return losses(context.directory)
+
+
+def run_alone(run: RunSpec, directory: Path, crash_at: int | None = None) -> list[float]:
+    directory.mkdir(parents=True, exist_ok=True)
+    return run_in(alone(directory), run, crash_at)
+
+
+def losses(directory: Path) -> list[float]:
+    records = read_journal(directory / "training.jsonl")
+    assert [record["step"] for record in records] == list(range(1, len(records) + 1))
+    return [record["loss"] for record in records]
+
+
+def continued(crashed: Path, copy: Path) -> Path:
+    """A copy of what a crash left, so that it can be continued in more than one way."""
+    shutil.copytree(crashed, copy)
+    return copy
