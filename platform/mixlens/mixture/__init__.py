@@ -1,0 +1,1 @@
+"""The mixture: ratios -> an exact, resumable order of examples, and the streams over it."""

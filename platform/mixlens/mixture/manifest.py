@@ -1,0 +1,31 @@
+"""The realised order as a table, so that two runs can be compared example by example."""
+
+from pathlib import Path
+
+import numpy as np
+import pyarrow as pa
+import pyarrow.parquet as pq
+
+from mixlens.mixture.order import order_of
+from mixlens.spec import RunSpec
+
+_ROWS_AT_ONCE = 1 << 18
+
+
+def write_manifest(run: RunSpec, path: Path, steps: int) -> None:
+    """Write the first `steps` optimiser steps of a run as Parquet, in constant memory.
+
+    One row a position: position (int64, from 0), step (int64), component (name), index (int64 in
+    the component).
+    """
+    order, batch = order_of(run), run.training.global_batch
+    names = pa.array(order.components, pa.string())
+    schema = pa.schema(
+        {"position": pa.int64(), "step": pa.int64(), "component": pa.string(), "index": pa.int64()}
+    )
+    with pq.ParquetWriter(path, schema) as writer:
+        for first in range(0, steps * batch, _ROWS_AT_ONCE):
+            position = np.arange(first, min(first + _ROWS_AT_ONCE, steps * batch))
+            component, index = order.take(position)
+            columns = [position, position // batch, names.take(pa.array(component)), index]
+            writer.write_table(pa.table([pa.array(column) for column in columns], schema=schema))

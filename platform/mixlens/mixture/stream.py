@@ -1,0 +1,221 @@
+"""The mixture order as a Ray Data stream: examples are rendered on the cluster, in exact order.
+
+A row of the dataset is a *unit*: consecutive micro-batches of one rank, rendered by one task into
+one block. With `preserve_order`, the split that Ray Train makes deals unit k to rank k % workers,
+and the rows of a unit are chosen for that rank. Ray does not promise this dealing, so every worker
+checks the position of every row it receives.
+
+Where a stream starts is kept by a small actor, the cursor, that the dataset asks each time it is
+executed. Rank 0 moves it before the ranks meet at the barrier that begins an execution. So a
+restart, another number of workers and a new segment are one and the same: the step in the
+workers' own checkpoint decides.
+"""
+
+import time
+from collections.abc import Callable, Iterator
+from functools import lru_cache
+from typing import Any
+
+import numpy as np
+import pyarrow as pa
+import ray
+import ray.data
+from ray.data import DataContext, DataIterator, Dataset, Datasource, ExecutionOptions, ReadTask
+from ray.data.block import BlockMetadata
+from ray.data.collate_fn import ArrowBatchCollateFn
+from ray.train import DataConfig
+from ray.util.scheduling_strategies import NodeAffinitySchedulingStrategy
+
+from mixlens.mixture.batches import (
+    Collate,
+    MicroBatch,
+    Reader,
+    accumulation,
+    micro_batch,
+    micro_positions,
+)
+from mixlens.sources.example import from_row, to_row
+from mixlens.spec import RunSpec
+
+# A unit costs Ray about 20 ms of CPU whatever is in it, so many rows share one. It is also what a
+# rank waits for at the start and what lies in the object store: 10 MB at 224 x 224 pixels.
+_ROWS_A_UNIT = 64
+
+
+@ray.remote(num_cpus=0)
+class Cursor:
+    """What the next execution of the dataset holds: steps first ... last - 1 for some workers."""
+
+    def __init__(self) -> None:
+        self._segment = (0, 0, 1)
+
+    def set(self, first: int, last: int, world_size: int) -> None:
+        self._segment = (first, last, world_size)
+
+    def get(self) -> tuple[int, int, int]:
+        return self._segment
+
+
+def make_cursor() -> Any:
+    """Start the cursor of one training run on this node; keep the handle as long as the run."""
+    here = NodeAffinitySchedulingStrategy(ray.get_runtime_context().get_node_id(), soft=False)
+    return Cursor.options(scheduling_strategy=here).remote()  # type: ignore[attr-defined]
+
+
+def stream_data_config() -> DataConfig:
+    """How Ray Train must split the dataset; without it, units reach the ranks in any order."""
+    # Train replaces the options of the dataset's own context by these.
+    return DataConfig(
+        execution_options=ExecutionOptions(preserve_order=True), enable_shard_locality=False
+    )
+
+
+def training_dataset(run: RunSpec, cursor: Any) -> Dataset:
+    """The dataset to give a TorchTrainer as `datasets={"train": ...}`."""
+    dataset = (
+        ray.data.read_datasource(_Units(cursor, run), override_num_blocks=1)
+        # Strictly one row a block, so that every unit is a task of its own.
+        .repartition(target_num_rows_per_block=1, strict=True)
+        .map_batches(
+            _renderer(run),
+            batch_size=None,
+            batch_format="pyarrow",
+            num_cpus=run.resources.cpus_per_render,
+        )
+    )
+    dataset.context.target_max_block_size = None  # never split a unit
+    dataset.context.enable_progress_bars = False
+    return dataset
+
+
+class RayStream:
+    """Micro-batches of one rank, collated in a background thread.
+
+    Attributes:
+        waited: seconds that the consumer has waited for data so far.
+    """
+
+    def __init__(
+        self,
+        shard: DataIterator,
+        run: RunSpec,
+        rank: int,
+        world_size: int,
+        collate: Collate,
+        cursor: Any,
+    ) -> None:
+        """Take the shard that Ray Train gave this rank of `training_dataset(run, cursor)`.
+
+        Raises:
+            SpecError: `world_size` workers cannot share a global batch evenly.
+        """
+        self.waited = 0.0
+        self._accumulation = accumulation(run, world_size)
+        self._shard, self._cursor = shard, cursor
+        self._run, self._rank, self._world_size = run, rank, world_size
+        self._collate = _CollateRows(collate)
+
+    def steps(self, first: int, last: int) -> Iterator[list[MicroBatch]]:
+        """The accumulated micro-batches of steps first ... last - 1, a list a step.
+
+        All ranks must ask for the same steps, and read them to the end or not at all before they
+        ask again. A call costs about a second, so ask for many steps.
+        """
+        if first >= last:
+            return
+        if self._rank == 0:
+            ray.get(self._cursor.set.remote(first, last, self._world_size))
+        batches = iter(
+            self._shard.iter_torch_batches(
+                batch_size=self._run.training.micro_batch,
+                prefetch_batches=2 * self._accumulation,
+                collate_fn=self._collate,
+                device="cpu",
+            )
+        )
+        for step in range(first, last):
+            micros = range(step * self._accumulation, (step + 1) * self._accumulation)
+            yield [self._next(batches, micro) for micro in micros]
+        # Reading the end lets Ray release the execution.
+        assert next(batches, None) is None, "the stream went on after its last step"
+
+    def _next(self, batches: Iterator[Any], micro: int) -> MicroBatch:
+        started = time.perf_counter()
+        batch: MicroBatch | None = next(batches, None)
+        self.waited += time.perf_counter() - started
+        due = list(micro_positions(self._run, self._rank, self._world_size, micro))
+        received = batch.positions if batch else None
+        if batch is None or received != due:
+            raise RuntimeError(
+                f"rank {self._rank} of {self._world_size} was due positions {due} but received "
+                f"{received}: Ray dealt the stream in another order than Mixlens was tested with"
+            )
+        return batch
+
+
+class _Units(Datasource):
+    """One row a unit: what to render for which rank."""
+
+    def __init__(self, cursor: Any, run: RunSpec) -> None:
+        self._cursor, self._run = cursor, run
+
+    def estimate_inmemory_data_size(self) -> int | None:
+        return None
+
+    def get_read_tasks(
+        self,
+        parallelism: int,
+        per_task_row_limit: int | None = None,
+        data_context: DataContext | None = None,
+    ) -> list[ReadTask]:
+        first, last, world_size = ray.get(self._cursor.get.remote())
+        units = _units(self._run, first, last, world_size)
+        return [ReadTask(lambda: [units], BlockMetadata(None, None, None, None))]
+
+
+def _units(run: RunSpec, first: int, last: int, world_size: int) -> pa.Table:
+    """Rank and micro-batches [start, stop) of every unit of steps first ... last - 1, in order."""
+    micros = accumulation(run, world_size)
+    size = max(1, _ROWS_A_UNIT // run.training.micro_batch)
+    starts = np.arange(first * micros, last * micros, size)
+    return pa.table(
+        {
+            "rank": np.tile(np.arange(world_size), len(starts)),
+            "world_size": np.full(len(starts) * world_size, world_size),
+            "start": np.repeat(starts, world_size),
+            "stop": np.repeat(np.minimum(starts + size, last * micros), world_size),
+        }
+    )
+
+
+def _renderer(run: RunSpec) -> Callable[[pa.Table], pa.Table]:
+    content = run.model_dump_json()
+
+    def render(units: pa.Table) -> pa.Table:
+        rows = []
+        for unit in units.to_pylist():
+            for micro in range(unit["start"], unit["stop"]):
+                positions = micro_positions(run, unit["rank"], unit["world_size"], micro)
+                examples = _reader(content)(positions)
+                rows += [
+                    {"position": position, **to_row(example)}
+                    for position, example in zip(positions, examples, strict=True)
+                ]
+        return pa.Table.from_pylist(rows)
+
+    return render
+
+
+@lru_cache(maxsize=2)
+def _reader(content: str) -> Reader:
+    """Opened once in a rendering process, which serves many units."""
+    return Reader(RunSpec.model_validate_json(content))
+
+
+class _CollateRows(ArrowBatchCollateFn):
+    def __init__(self, collate: Collate) -> None:
+        self._collate = collate
+
+    def __call__(self, batch: pa.Table) -> Any:
+        examples = [from_row(row) for row in batch.to_pylist()]
+        return micro_batch(batch["position"].to_pylist(), examples, self._collate)

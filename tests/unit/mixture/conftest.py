@@ -1,0 +1,28 @@
+"""A run over two tiny components, one of them finite."""
+
+from collections.abc import Callable
+
+import pytest
+
+from mixlens.spec import ComponentSpec, EvaluationSpec, RunSpec, SceneSpec, TrainingSpec
+
+
+@pytest.fixture
+def mixture_run() -> Callable[..., RunSpec]:
+    def make(**training: int) -> RunSpec:
+        scene = SceneSpec(image_size=32, objects=(1, 2))
+        return RunSpec(
+            name="test",
+            model="none",
+            components={
+                "easy": ComponentSpec(scene=scene, tasks={"coarse": 1}),
+                "hard": ComponentSpec(scene=scene, tasks={"attribute": 1}, seed=1, size=50),
+            },
+            weights={"easy": 0.75, "hard": 0.25},
+            ratio=0.25,
+            seed=3,
+            training=TrainingSpec(**{"steps": 10, "global_batch": 8, "micro_batch": 2, **training}),
+            evaluation=EvaluationSpec(component="easy", examples=8),
+        )
+
+    return make
