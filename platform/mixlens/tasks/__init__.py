@@ -2,6 +2,7 @@
 
 from mixlens.tasks.ask import KINDS, LEVELS, ask
 from mixlens.tasks.prompts import prompts_digest
+from mixlens.tasks.score import score
 from mixlens.tasks.turn import Turn
 from mixlens.tasks.vocabulary import AnswerSpace, answer_space, vocabulary
 
@@ -13,5 +14,6 @@ __all__ = [
     "answer_space",
     "ask",
     "prompts_digest",
+    "score",
     "vocabulary",
 ]

@@ -16,7 +16,7 @@ from mixlens.tasks.vocabulary import (
 )
 
 EMPTY_SHARE = 0.2
-"""Share of questions about a cell, row or column that ask where nothing is."""
+"""Share of questions about a cell, row or column that take any; the others take one in use."""
 
 
 def caption_full(facts: Facts, draw: Draw) -> Draft | None:
@@ -47,10 +47,8 @@ def _line(facts: Facts, draw: Draw, axis: int) -> Draft | None:
     if not facts.all_seen:
         return None
     cells = facts.cells()
-    if draw() < EMPTY_SHARE:
-        line = int(draw() * GRID)
-    else:
-        line = cells[int(draw() * facts.count)][axis]
+    empty = draw() < EMPTY_SHARE
+    line = int(draw() * GRID) if empty else cells[int(draw() * facts.count)][axis]
     inside = [i for i in facts.raster() if cells[i][axis] == line]
     if len(inside) > MAX_LISTED or not facts.ask_once("line", axis, line):
         return None

@@ -137,7 +137,8 @@ def _sameness(facts: Facts, draw: Draw, attribute: int) -> Draft | None:
     # A window of the objects at a random place keeps the number of pairs small.
     first = int(draw() * len(free))
     free = (free[first:] + free[:first])[: 2 * ATTEMPTS]
-    equal, unequal = [], []
+    equal: list[tuple[int, int]] = []
+    unequal: list[tuple[int, int]] = []
     for place, i in enumerate(free):
         word = facts.words[i][attribute]
         for j in free[place + 1 :]:

@@ -3,6 +3,7 @@
 import re
 from dataclasses import dataclass, field
 from functools import cache
+from itertools import pairwise
 from typing import get_args
 
 from mixlens.errors import SpecError, explain
@@ -93,8 +94,7 @@ def answer_space(spec: SceneSpec) -> AnswerSpace:
             )
     ranges = sorted(spec.sizes, key=lambda size: size.diameter)
     apart = all(
-        above.diameter[0] >= SIZE_GAP * below.diameter[1]
-        for below, above in zip(ranges, ranges[1:], strict=False)
+        above.diameter[0] >= SIZE_GAP * below.diameter[1] for below, above in pairwise(ranges)
     )
     return AnswerSpace(
         sizes=tuple(size.name for size in ranges) if apart and spec.ink == "free" else (),
