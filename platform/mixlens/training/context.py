@@ -2,17 +2,20 @@
 
 import os
 import shutil
+from abc import ABC, abstractmethod
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any, Protocol
+from typing import Any
 
 import torch
 import torch.distributed as dist
+from torch._C._distributed_c10d import HashStore
 
 Metrics = dict[str, Any]
 
 
-class WorkerContext(Protocol):
+@dataclass(frozen=True)
+class WorkerContext(ABC):
     """The only door between the training loop and whatever runs it.
 
     Attributes:
@@ -29,34 +32,28 @@ class WorkerContext(Protocol):
     device: torch.device
     directory: Path
 
+    @abstractmethod
     def checkpoint_folder(self, step: int) -> Path:
         """An existing folder for this rank's part of the checkpoint after `step` steps."""
-        ...
 
+    @abstractmethod
     def report(self, metrics: Metrics, checkpoint: Path | None = None) -> None:
         """Publish metrics, and the checkpoint that all ranks have written.
 
         All ranks must call it equally often: it waits for every one of them.
         """
-        ...
 
+    @abstractmethod
     def latest_checkpoint(self) -> Path | None:
         """A readable folder of the newest published checkpoint, if there is one."""
-        ...
 
 
 @dataclass(frozen=True)
-class FolderContext:
+class FolderContext(WorkerContext):
     """A worker without Ray: checkpoints are kept in `directory/checkpoints`, the newest only.
 
     The process group must exist; `alone` and `from_torchrun` see to that.
     """
-
-    rank: int
-    world_size: int
-    local_rank: int
-    device: torch.device
-    directory: Path
 
     def checkpoint_folder(self, step: int) -> Path:
         folder = self._checkpoints() / f"step-{step:08d}.part"
@@ -90,7 +87,7 @@ def alone(directory: Path) -> FolderContext:
     """The only worker, in this process."""
     device = default_device(0)
     if not dist.is_initialized():
-        dist.init_process_group(backend(device), store=dist.HashStore(), rank=0, world_size=1)
+        dist.init_process_group(backend(device), store=HashStore(), rank=0, world_size=1)
     return FolderContext(0, 1, 0, device, directory)
 
 

@@ -11,6 +11,8 @@ from jaxtyping import Float, Int
 from torch import Tensor, nn
 
 from mixlens.errors import DataError, explain
+from mixlens.mixture.batches import MicroBatch, micro_positions
+from mixlens.mixture.batches import accumulation as micro_batches_a_step
 from mixlens.mixture.order import order_of
 from mixlens.models import Vllm
 from mixlens.spec import RunSpec
@@ -25,17 +27,10 @@ from mixlens.training.zero import clip_unsharded, start_engine
 IGNORED = -100  # label of a position that is no answer
 
 
-class Rows(Protocol):
-    """A micro-batch as the streams give it."""
-
-    positions: list[int]
-    tensors: dict[str, Tensor]
-
-
 class Stream(Protocol):
     """Where the loop gets its micro-batches from."""
 
-    def steps(self, first: int, last: int) -> Iterator[list[Any]]:
+    def steps(self, first: int, last: int) -> Iterator[list[MicroBatch]]:
         """This rank's micro-batches of the optimiser steps first to last - 1, a list a step."""
         ...
 
@@ -52,10 +47,11 @@ def train(run: RunSpec, context: WorkerContext, vllm: Vllm, stream: Stream) -> P
 
     Raises:
         CheckpointError: the newest checkpoint is incomplete or of another run.
+        SpecError: the workers cannot share a global batch evenly.
         DataError: a global batch without answers, or a loss that is no number.
     """
     training, world_size = run.training, context.world_size
-    accumulation = training.global_batch // (training.micro_batch * world_size)
+    accumulation = micro_batches_a_step(run, world_size)
 
     # Model, optimiser, and where we left off.
     model = add_lora(vllm, training.lora, run.seed) if training.lora else vllm.model
@@ -82,10 +78,12 @@ def train(run: RunSpec, context: WorkerContext, vllm: Vllm, stream: Stream) -> P
         answers = torch.stack([count_answers(mb.tensors["labels"]) for mb in micro_batches]).sum()
         answers = answers.to(context.device)
         dist.all_reduce(answers)
+        check_answers(int(answers), step)
 
         total = torch.zeros((), device=context.device)
         for j, rows in enumerate(micro_batches):
-            check_positions(run, context, step, j, rows.positions)
+            due = micro_positions(run, context.rank, world_size, step * accumulation + j)
+            assert rows.positions == list(due), f"rows {rows.positions} came instead of {due}"
             # Dropout is a function of the rows, whichever worker has them and after any resume.
             torch.manual_seed(run.seed << 34 ^ rows.positions[0])
             inputs = {name: value.to(context.device) for name, value in rows.tensors.items()}
@@ -121,6 +119,7 @@ def train(run: RunSpec, context: WorkerContext, vllm: Vllm, stream: Stream) -> P
             context.report(metrics, folder)
         if saves:
             interval.restart()  # saving is no training time
+    assert next(steps, None) is None, "the stream went on after its last step"
 
     model_folder = save_model(engine, vllm, context.directory)
     if context.rank == 0:
@@ -148,15 +147,13 @@ def count_answers(labels: Int[Tensor, "batch seq"]) -> Int[Tensor, ""]:
     return (labels[:, 1:] != IGNORED).sum()
 
 
-def check_positions(
-    run: RunSpec, context: WorkerContext, step: int, j: int, positions: list[int]
-) -> None:
-    """Refuse rows that are not those of micro-batch `j` of `step` on this rank."""
-    rows = run.training.micro_batch
-    start = step * run.training.global_batch + (j * context.world_size + context.rank) * rows
-    assert positions == list(range(start, start + rows)), (
-        f"step {step}, micro-batch {j}, rank {context.rank} wants rows from {start}, got {positions}"
-    )
+def check_answers(answers: int, step: int) -> None:
+    """Refuse a step that nothing can be learned from."""
+    if answers == 0:
+        raise DataError(
+            explain(f"training step {step + 1}", answers, "the global batch has no answer tokens",
+                    "Give the components tasks whose turns have answers.")
+        )  # fmt: skip
 
 
 def check_finite(metrics: dict[str, Any], rates: dict[str, float]) -> None:

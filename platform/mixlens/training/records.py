@@ -11,11 +11,13 @@ import torch.distributed as dist
 from jaxtyping import Int
 from torch import Tensor
 
+from mixlens.errors import CheckpointError, explain
 from mixlens.spec import RunSpec
 from mixlens.training.context import WorkerContext
 
 JOURNAL = "training.jsonl"
 FINISHED = "trained.json"
+MODEL = "model"
 
 
 class Journal:
@@ -97,6 +99,24 @@ def peak_memory_gb(device: torch.device) -> float:
     if device.type == "cuda":
         return torch.cuda.max_memory_allocated(device) / 2**30
     return resource.getrusage(resource.RUSAGE_SELF).ru_maxrss / 2**20  # Linux counts KiB
+
+
+def finished_model(run: RunSpec, directory: Path) -> Path | None:
+    """The model folder of `run` if it has been trained in `directory`.
+
+    Raises:
+        CheckpointError: another run has been trained there.
+    """
+    path = directory / FINISHED
+    if not path.is_file():
+        return None
+    owner = json.loads(path.read_text())["run"]
+    if owner != run.digest():
+        raise CheckpointError(
+            explain(str(path), owner, f"another run than {run.digest()} was trained here",
+                    "Give this run a directory of its own.")
+        )  # fmt: skip
+    return directory / MODEL
 
 
 def finish(run: RunSpec, directory: Path, examples: dict[str, int]) -> None:

@@ -8,9 +8,8 @@ import torch.distributed as dist
 from torch import Tensor
 
 from mixlens.models import Vllm
+from mixlens.training.records import MODEL
 from mixlens.training.zero import import_deepspeed
-
-MODEL = "model"
 
 
 def save_model(engine: Any, vllm: Vllm, directory: Path) -> Path:

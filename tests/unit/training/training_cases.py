@@ -9,6 +9,7 @@ from typing import Any
 import torch
 from torch import Tensor
 
+from mixlens.mixture.batches import MicroBatch
 from mixlens.models import load_vllm
 from mixlens.models.tiny import build_tiny_vllm
 from mixlens.spec import (
@@ -22,19 +23,16 @@ from mixlens.spec import (
 from mixlens.training.context import WorkerContext, alone
 from mixlens.training.loop import train
 from mixlens.training.records import read_journal
+from mixlens.training.zero import import_deepspeed
+
+import_deepspeed()
 
 STEPS, SAVED, GLOBAL_BATCH, MICRO_BATCH = 6, 3, 8, 2
 VISUAL_TOKENS = 64
 
 
-class Crash(Exception):
+class CrashError(Exception):
     """What the stream raises where a test wants a run to die."""
-
-
-@dataclass
-class Rows:
-    positions: list[int]
-    tensors: dict[str, Tensor]
 
 
 @dataclass
@@ -46,12 +44,12 @@ class RandomStream:
     image_token: int
     crash_at: int | None = None
 
-    def steps(self, first: int, last: int) -> Iterator[list[Rows]]:
+    def steps(self, first: int, last: int) -> Iterator[list[MicroBatch]]:
         size, workers = self.training.micro_batch, self.context.world_size
         accumulation = self.training.global_batch // (size * workers)
         for step in range(first, last):
             if step == self.crash_at:
-                raise Crash
+                raise CrashError
             yield [
                 self.rows(
                     step * self.training.global_batch + (j * workers + self.context.rank) * size,
@@ -60,7 +58,7 @@ class RandomStream:
                 for j in range(accumulation)
             ]
 
-    def rows(self, start: int, count: int) -> Rows:
+    def rows(self, start: int, count: int) -> MicroBatch:
         positions = list(range(start, start + count))
         texts, images = zip(*(self.row(position) for position in positions), strict=True)
         length = max(len(text) for text in texts)
@@ -71,8 +69,10 @@ class RandomStream:
             mask[i, : len(text)] = 1
             answers = slice(len(text) - 2 - positions[i] % 7, len(text))
             labels[i, answers] = text[answers]
-        return Rows(
+        return MicroBatch(
             positions,
+            [str(position) for position in positions],
+            ["a"] * count,
             {
                 "input_ids": ids,
                 "attention_mask": mask,
@@ -129,7 +129,7 @@ def run_in(context: WorkerContext, run: RunSpec, crash_at: int | None = None) ->
     stream = RandomStream(run.training, context, vllm.adapter.image_token_id, crash_at)
     try:
         train(run, context, vllm, stream)
-    except Crash:
+    except CrashError:
         assert crash_at is not None
     return losses(context.directory)
 

@@ -1,0 +1,65 @@
+"""Train one run without Ray.
+
+    python -m mixlens.training.alone RUN_JSON DIRECTORY
+    torchrun --nproc-per-node 2 -m mixlens.training.alone RUN_JSON DIRECTORY
+
+A second start continues from the latest checkpoint; a finished run is left as it is.
+"""
+
+import argparse
+import os
+import sys
+from pathlib import Path
+
+import torch
+import torch.distributed as dist
+from pydantic import ValidationError
+
+from mixlens.errors import MixlensError, SpecError
+from mixlens.mixture.local import LocalStream
+from mixlens.models import load_vllm
+from mixlens.spec import RunSpec
+from mixlens.training.context import alone, from_torchrun
+from mixlens.training.loop import train
+from mixlens.training.records import finished_model
+from mixlens.training.zero import import_deepspeed
+
+
+def train_alone(run: RunSpec, directory: Path) -> Path:
+    """Train in this process, as one of torchrun's workers or the only one; returns the model."""
+    if (model := finished_model(run, directory)) is not None:
+        return model
+    directory.mkdir(parents=True, exist_ok=True)
+    import_deepspeed()
+    context = (from_torchrun if "RANK" in os.environ else alone)(directory)
+    vllm = load_vllm(run.model, device=str(context.device))
+    stream = LocalStream(run, context.rank, context.world_size, vllm.adapter.training_batch)
+    return train(run, context, vllm, stream)
+
+
+def main() -> int:
+    parser = argparse.ArgumentParser(prog="python -m mixlens.training.alone", description=__doc__)
+    parser.add_argument("run", type=Path, help="a RunSpec as JSON, such as a trial's run.json")
+    parser.add_argument("directory", type=Path, help="where the run is kept")
+    arguments = parser.parse_args()
+    torch.set_num_threads(int(os.environ.get("OMP_NUM_THREADS", torch.get_num_threads())))
+    try:
+        print(train_alone(_read(arguments.run), arguments.directory.absolute()))
+    except MixlensError as error:
+        print(error, file=sys.stderr)
+        return 2
+    finally:
+        if dist.is_initialized():
+            dist.destroy_process_group()
+    return 0
+
+
+def _read(path: Path) -> RunSpec:
+    try:
+        return RunSpec.model_validate_json(path.read_text())
+    except (OSError, ValidationError) as error:
+        raise SpecError(f"{path}: this is no run: {error}") from None
+
+
+if __name__ == "__main__":
+    sys.exit(main())

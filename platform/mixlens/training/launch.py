@@ -1,0 +1,202 @@
+"""Training on Ray: a worker group per run, restarted from its latest checkpoint when it breaks."""
+
+import os
+import shutil
+import uuid
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Any
+
+import ray.train
+import torch
+import torch.distributed as dist
+from ray.train import (
+    Checkpoint,
+    CheckpointConfig,
+    CheckpointUploadMode,
+    FailureConfig,
+    RunConfig,
+    ScalingConfig,
+    UserCallback,
+)
+from ray.train.torch import TorchTrainer
+from ray.train.v2.api.exceptions import ControllerError, TrainingFailedError, WorkerGroupError
+
+from mixlens.errors import MixlensError, ResourceError, explain
+from mixlens.mixture.batches import accumulation
+from mixlens.mixture.stream import (
+    RayStream,
+    make_cursor,
+    stream_data_config,
+    training_dataset,
+)
+from mixlens.spec import RunSpec
+from mixlens.training.context import Metrics, WorkerContext, default_device
+from mixlens.training.records import finished_model
+
+STORAGE = "train"  # in the run's directory
+GROUP = "workers"  # Ray Train's name of the run; the same at every start, so that it resumes
+STARTS = 3  # attempts to get all workers, of a minute each
+
+
+def launch(run: RunSpec, directory: Path, callbacks: Sequence[UserCallback] = ()) -> Path:
+    """Train `run` on the connected Ray cluster; returns `directory/model`.
+
+    A second call continues from the latest checkpoint, or returns at once when the run is
+    finished. `directory` must be readable and writable from every node. Workers log to
+    `directory/logs`.
+
+    Args:
+        run: what to train; `run.resources` says on how many workers.
+        directory: the folder of this run.
+        callbacks: Ray Train callbacks; `after_report` gets the metrics of each logged step.
+
+    Raises:
+        MixlensError: whatever a person can correct, as it was raised in a worker.
+        ResourceError: the cluster did not give the workers.
+        TrainingFailedError: any other failure, after `resources.max_failures` restarts.
+    """
+    directory = directory.absolute()
+    if (model := finished_model(run, directory)) is None:
+        accumulation(run, run.resources.workers)
+        directory.mkdir(parents=True, exist_ok=True)
+        try:
+            _trainer(run, directory, callbacks).fit()
+        except TrainingFailedError as error:
+            raise _explained(error, run) from error
+        model = finished_model(run, directory)
+        assert model is not None, "the workers ended without an error and without a model"
+    # Optimiser state, three times the model, serves nothing any more.
+    shutil.rmtree(directory / STORAGE, ignore_errors=True)
+    return model
+
+
+def _trainer(run: RunSpec, directory: Path, callbacks: Sequence[UserCallback]) -> TorchTrainer:
+    resources = run.resources
+    cursor = make_cursor()
+    bundle = {"CPU": resources.cpus_per_worker, "GPU": resources.gpus_per_worker}
+    return TorchTrainer(
+        _work,
+        train_loop_config={
+            "run": run.model_dump_json(),
+            "directory": str(directory),
+            "cursor": cursor,
+        },
+        scaling_config=ScalingConfig(
+            num_workers=resources.workers,
+            use_gpu=resources.gpus_per_worker > 0,
+            resources_per_worker={name: amount for name, amount in bundle.items() if amount},
+        ),
+        datasets={"train": training_dataset(run, cursor)},
+        dataset_config=stream_data_config(),
+        run_config=RunConfig(
+            name=GROUP,
+            storage_path=str(directory / STORAGE),
+            failure_config=FailureConfig(
+                max_failures=resources.max_failures, controller_failure_limit=STARTS - 1
+            ),
+            checkpoint_config=CheckpointConfig(num_to_keep=1),
+            callbacks=[_NoRetryOfUserErrors(), *callbacks],
+        ),
+    )
+
+
+def _work(config: dict[str, Any]) -> None:
+    """What each worker does."""
+    run = RunSpec.model_validate_json(config["run"])
+    train_context = ray.train.get_context()
+    rank, world_size = train_context.get_world_rank(), train_context.get_world_size()
+    directory = Path(config["directory"])
+    _log_to(directory / "logs" / f"train-{rank}.log")
+    torch.set_num_threads(max(1, int(run.resources.cpus_per_worker)))
+
+    from mixlens.training.zero import import_deepspeed
+
+    import_deepspeed()
+    from mixlens.models import load_vllm
+    from mixlens.training.loop import train
+
+    local_rank = train_context.get_local_rank()
+    device = default_device(local_rank) if run.resources.gpus_per_worker else torch.device("cpu")
+    context = RayContext(rank, world_size, local_rank, device, directory)
+    vllm = load_vllm(run.model, device=str(device))
+    shard = ray.train.get_dataset_shard("train")
+    collate = vllm.adapter.training_batch
+    stream = RayStream(shard, run, rank, world_size, collate, config["cursor"])
+    train(run, context, vllm, stream)
+
+
+class RayContext(WorkerContext):
+    """A worker of a Ray Train group."""
+
+    def checkpoint_folder(self, step: int) -> Path:
+        # A fresh name at every attempt: a worker that was cut off and lives on disturbs nobody.
+        suffix = [uuid.uuid4().hex[:8]]
+        dist.broadcast_object_list(suffix, src=0)
+        folder = self.directory / STORAGE / GROUP / f"step-{step:08d}-{suffix[0]}"
+        folder.mkdir(parents=True, exist_ok=True)
+        return folder
+
+    def report(self, metrics: Metrics, checkpoint: Path | None = None) -> None:
+        ray.train.report(
+            metrics,
+            checkpoint=checkpoint and Checkpoint.from_directory(str(checkpoint)),
+            # It was written to where Ray would put it.
+            checkpoint_upload_mode=CheckpointUploadMode.NO_UPLOAD,
+        )
+
+    def latest_checkpoint(self) -> Path | None:
+        checkpoint = ray.train.get_checkpoint()
+        return Path(checkpoint.path) if checkpoint else None
+
+
+class _NoRetryOfUserErrors(UserCallback):
+    """A wrong input stays wrong: end the run instead of restarting its workers."""
+
+    def after_exception(self, run_context: Any, worker_exceptions: dict[int, Exception]) -> None:
+        for error in worker_exceptions.values():
+            if (wrong := _user_error(error)) is not None:
+                raise wrong
+
+
+def _explained(error: TrainingFailedError, run: RunSpec) -> Exception:
+    """What to tell the person whose run failed."""
+    if isinstance(error, ControllerError):
+        if (wrong := _user_error(error.controller_failure)) is not None:
+            return wrong
+        if "Startup" in type(error.controller_failure).__name__:
+            resources = run.resources
+            return ResourceError(
+                explain(
+                    "resources.workers", resources.workers,
+                    f"the cluster did not start so many with {resources.cpus_per_worker} CPUs and "
+                    f"{resources.gpus_per_worker} GPUs each",
+                    "Ask for less, or see `ray status` for what is taken.",
+                )
+            )  # fmt: skip
+    if isinstance(error, WorkerGroupError):
+        for failure in error.worker_failures.values():
+            if (wrong := _user_error(failure)) is not None:
+                return wrong
+    return error
+
+
+def _user_error(error: BaseException | None) -> MixlensError | None:
+    """The MixlensError that is wrapped in what Ray passed on, as it was raised."""
+    seen: set[int] = set()
+    while error is not None and id(error) not in seen:
+        seen.add(id(error))
+        inner = getattr(error, "cause", None)  # a RayTaskError is also an instance of its cause
+        if isinstance(error, MixlensError) and inner is None:
+            return error
+        error = inner or error.__cause__
+    return None
+
+
+def _log_to(path: Path) -> None:
+    """Send what this process prints, native libraries included, to the end of a file."""
+    path.parent.mkdir(parents=True, exist_ok=True)
+    file = os.open(path, os.O_WRONLY | os.O_APPEND | os.O_CREAT)
+    for stream in (1, 2):
+        os.dup2(file, stream)
+    os.close(file)
