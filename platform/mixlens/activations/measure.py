@@ -1,0 +1,164 @@
+"""Measure one model on a set of images: two passes, then the tables."""
+
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass
+
+import numpy as np
+import pyarrow as pa
+import torch
+
+from mixlens.activations.reduce import (
+    ACROSS,
+    WITHIN,
+    PositionSums,
+    Subspaces,
+    Values,
+    image_values,
+    position_sums,
+)
+from mixlens.activations.streams import STREAMS, Place
+from mixlens.errors import DataError, explain
+from mixlens.metrics.redundancy import pool
+from mixlens.models import Vllm
+from mixlens.sources import Example
+
+IMAGE_METRICS = pa.schema(
+    [
+        ("stream", pa.string()),
+        ("layer", pa.int32()),
+        ("metric", pa.string()),
+        ("example_id", pa.string()),
+        ("value", pa.float64()),
+    ]
+)
+POOLED_METRICS = pa.schema(
+    [
+        ("stream", pa.string()),
+        ("layer", pa.int32()),
+        ("metric", pa.string()),
+        ("value", pa.float64()),
+        ("low", pa.float64()),
+        ("high", pa.float64()),
+        ("n", pa.int64()),
+    ]
+)
+
+
+@dataclass(frozen=True)
+class Measured:
+    """The tables of one model.
+
+    Attributes:
+        image_metrics: stream, layer, metric, example_id, value; NaN where not estimable.
+        pooled_metrics: stream, layer, metric, value, low, high, n, for what is not the mean of
+            values of single images: redundancy_score and redundancy_score_clipped with their image
+            jackknife (95 %), and redundancy_chance, the C that they are corrected by.
+        subspaces: bases of the top subspaces, to compare another model with.
+    """
+
+    image_metrics: pa.Table
+    pooled_metrics: pa.Table
+    subspaces: Subspaces
+
+
+def measure(
+    vllm: Vllm,
+    examples: Sequence[Example],
+    batch_size: int = 64,
+    base_subspaces: Subspaces | None = None,
+) -> Measured:
+    """Measure a model in this process; the result does not depend on `batch_size`.
+
+    Args:
+        vllm: the model.
+        examples: at least 3 images, in the same order for every model that is compared.
+        batch_size: images a forward pass (one more is added, the one that follows).
+        base_subspaces: `Measured.subspaces` of the same images before fine-tuning.
+    """
+    check_enough(len(examples))
+    images = [example.image for example in examples]
+    sums: dict[Place, PositionSums] = {}
+    for first, last in batches(len(images), batch_size):
+        sums = merge_sums(sums, position_sums(vllm, images[first:last]))
+    parts, bases = [], []
+    for first, last in batches(len(images), batch_size):
+        base = base_subspaces and {place: b[first:last] for place, b in base_subspaces.items()}
+        following = images[last % len(images)]
+        values, subspaces = image_values(
+            vllm, [*images[first:last], following], sums, last - first, base
+        )
+        parts.append(values)
+        bases.append(subspaces)
+    ids = [example.example_id for example in examples]
+    image_metrics, pooled_metrics = tables(ids, join_values(parts))
+    joined = {place: torch.cat([part[place] for part in bases]) for place in bases[0]}
+    return Measured(image_metrics, pooled_metrics, joined)
+
+
+def check_enough(images: int) -> None:
+    """Raises DataError for fewer images than a jackknife over pairs needs."""
+    if images < 3:
+        raise DataError(
+            explain("evaluation.examples", images, "too few to measure", "Use at least 3 images.")
+        )
+
+
+def batches(images: int, size: int) -> Iterator[tuple[int, int]]:
+    """First and last + 1 of each batch."""
+    for first in range(0, images, size):
+        yield first, min(first + size, images)
+
+
+def merge_sums(
+    first: dict[Place, PositionSums], second: dict[Place, PositionSums]
+) -> dict[Place, PositionSums]:
+    """The sums of two sets of images."""
+    merged = {**first, **second}
+    for place in first.keys() & second.keys():
+        merged[place] = first[place] + second[place]
+    return merged
+
+
+def join_values(parts: Sequence[Values]) -> Values:
+    """The values of all images from those of consecutive batches."""
+    return {key: np.concatenate([part[key] for part in parts]) for key in parts[0]}
+
+
+def tables(example_ids: Sequence[str], values: Values) -> tuple[pa.Table, pa.Table]:
+    """The table of single images and the pooled one, from the values of all images in order."""
+    image_columns = {key: value for key, value in values.items() if key[2] not in (WITHIN, ACROSS)}
+    pooled = []
+    ring = torch.arange(len(example_ids))
+    for stream, layer in {(key[0], key[1]) for key in values}:
+        within = torch.from_numpy(values[stream, layer, WITHIN])
+        across = torch.from_numpy(values[stream, layer, ACROSS])
+        result = pool(within, torch.ones_like(within), across, ring, ring.roll(-1))
+        image_columns[stream, layer, "redundancy_score"] = result.per_image.numpy()
+        n = int(result.images)
+        ends = (result.value, result.low, result.high)
+        for metric, numbers in (
+            ("redundancy_score", ends),
+            ("redundancy_score_clipped", result.clipped()),
+            ("redundancy_chance", (result.chance, torch.nan, torch.nan)),
+        ):
+            pooled.append((stream, layer, metric, *(float(number) for number in numbers), n))
+    pooled.sort(key=lambda row: (STREAMS.index(row[0]), *row[1:3]))
+    return _image_table(example_ids, image_columns), pa.Table.from_pylist(
+        [dict(zip(POOLED_METRICS.names, row, strict=True)) for row in pooled], POOLED_METRICS
+    )
+
+
+def _image_table(example_ids: Sequence[str], values: Values) -> pa.Table:
+    order = sorted(values, key=lambda key: (STREAMS.index(key[0]), *key[1:]))
+    n = len(example_ids)
+    columns = [
+        [key[0] for key in order for _ in range(n)],
+        np.repeat([key[1] for key in order], n),
+        [key[2] for key in order for _ in range(n)],
+        list(example_ids) * len(order),
+        np.concatenate([values[key] for key in order]),
+    ]
+    return pa.table(
+        [pa.array(c, kind) for c, kind in zip(columns, IMAGE_METRICS.types, strict=True)],
+        schema=IMAGE_METRICS,
+    )
