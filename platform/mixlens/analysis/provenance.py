@@ -8,6 +8,7 @@ import sys
 from dataclasses import asdict, dataclass
 from importlib import metadata
 from pathlib import Path
+from typing import Any
 
 PACKAGES = (
     "mixlens", "torch", "ray", "deepspeed", "transformers", "peft", "numpy", "pyarrow", "pillow",
@@ -37,6 +38,15 @@ class Provenance:
     python: str
     packages: dict[str, str]
     machine: str
+
+    @property
+    def is_clean(self) -> bool:
+        """Whether the commit alone says what the code was."""
+        return bool(self.commit) and not self.diff and not self.untracked
+
+    def summary(self) -> dict[str, Any]:
+        """Everything but the patch."""
+        return {key: value for key, value in asdict(self).items() if key != "diff"}
 
     def write(self, sweep_dir: Path) -> None:
         """Keep it beside the sweep's spec."""

@@ -3,6 +3,7 @@
 import json
 from dataclasses import dataclass
 from pathlib import Path
+from typing import Any
 
 import pandas as pd
 from pydantic import ValidationError
@@ -43,6 +44,11 @@ class RunResults:
     @property
     def seed(self) -> int | None:
         return None if self.spec is None else self.spec.seed
+
+    def training_records(self) -> list[dict[str, Any]]:
+        """The rows of `training` as records, without what a step did not log."""
+        rows = self.training.to_dict("records")
+        return [{str(key): value for key, value in row.items() if pd.notna(value)} for row in rows]
 
 
 @dataclass(frozen=True)

@@ -101,7 +101,7 @@ class Tables:
 
 def accuracy_panel(sweep: SweepResults) -> Panel:
     """Scores per task group, and the means of the simple and of the complex groups."""
-    scores = _score_columns(sweep.runs)
+    scores = score_columns(sweep.runs)
     keys = sorted({group for run in sweep.runs for group in run.examples["group"].unique()})
     pairs = [(group, score) for group in keys for score in scores]
     sums = tuple(_score_sums(run, sweep.example_ids, pairs) for run in sweep.runs)
@@ -157,7 +157,7 @@ def token_panel(sweep: SweepResults) -> Panel:
     for (stream, metric), positions in profiles.items():
         if stream == "pixels":
             continue
-        for part, members in zip(PARTS, (positions, *_thirds(positions)), strict=True):
+        for part, members in zip(PARTS, depth_parts(positions), strict=True):
             if members:
                 rows.append((stream, metric, part, pd.NA))
                 parts.append(members)
@@ -280,6 +280,25 @@ def weights_of(sweep: SweepResults) -> Array:
     return image_weights(len(sweep.example_ids))
 
 
+def score_columns(runs: Sequence[RunResults]) -> list[str]:
+    """The columns of `examples` that hold a score some run has."""
+    names = [
+        name
+        for name in runs[0].examples.columns
+        if name not in _NOT_SCORES and pd.api.types.is_numeric_dtype(runs[0].examples[name])
+    ]
+    return [name for name in names if any(run.examples[name].notna().any() for run in runs)]
+
+
+def depth_parts(layers: Sequence[int]) -> tuple[list[int], list[int], list[int], list[int]]:
+    """All layers, and their first, middle and last third (empty with fewer than three layers)."""
+    everything = list(layers)
+    if len(everything) < 3:
+        return everything, [], [], []
+    early, middle, late = (part.tolist() for part in np.array_split(everything, 3))
+    return everything, early, middle, late
+
+
 def _named(run: RunResults, frame: pd.DataFrame) -> pd.DataFrame:
     frame = frame.drop(columns=[name for name in ("run", "ratio", "seed") if name in frame])
     frame.insert(0, "run", run.name)
@@ -316,14 +335,6 @@ def _average(means: Array, made_of: Sequence[Sequence[int]]) -> Array:
     return np.stack([means[..., list(parts)].mean(axis=-1) for parts in made_of], axis=-1)
 
 
-def _thirds(positions: list[int]) -> tuple[list[int], list[int], list[int]]:
-    """First, middle and last third; none of them where there are fewer than three layers."""
-    if len(positions) < 3:
-        return [], [], []
-    early, middle, late = np.array_split(positions, 3)
-    return list(early), list(middle), list(late)
-
-
 def _pivot(frame: pd.DataFrame, ids: Sequence[str], index: pd.MultiIndex) -> Array:
     """[images, columns] the values of a long table of image metrics; NaN where there is none."""
     row = pd.Index(ids).get_indexer(pd.Index(frame["example_id"]))
@@ -332,15 +343,6 @@ def _pivot(frame: pd.DataFrame, ids: Sequence[str], index: pd.MultiIndex) -> Arr
     values = np.full((len(ids), len(index)), np.nan)
     values[row[there], column[there]] = frame["value"].to_numpy(dtype=float)[there]
     return values
-
-
-def _score_columns(runs: Sequence[RunResults]) -> list[str]:
-    names = [
-        name
-        for name in runs[0].examples.columns
-        if name not in _NOT_SCORES and pd.api.types.is_numeric_dtype(runs[0].examples[name])
-    ]
-    return [name for name in names if any(run.examples[name].notna().any() for run in runs)]
 
 
 def _score_sums(run: RunResults, ids: Sequence[str], pairs: Sequence[tuple[str, str]]) -> Sums:

@@ -1,0 +1,145 @@
+"""Which results go to MLflow under which names.
+
+The names are chosen for its compare and parallel-coordinates views, where the trials of a sweep
+lie side by side: the params `ratio` and `seed`, and beside them
+
+    accuracy/<group>            the headline score of each task group
+    scores/<group>/<score>      all others
+    redundancy/<stream>_<part>  mean redundancy score over all layers, or a third of them
+    tokens/<metric>/<stream>    mean of any other token metric over the layers
+    layers/<metric>/<stream>    the layer profile: step = layer
+
+and in the sweep's own run `by_ratio/...`, where step = percent of complex data, and `effect/...`.
+"""
+
+from collections.abc import Iterator, Sequence
+from pathlib import Path
+
+import pandas as pd
+
+from mixlens.analysis import RunResults, Tables
+from mixlens.analysis.effect import DIFFERENCE
+from mixlens.analysis.provenance import Provenance
+from mixlens.analysis.tables import (
+    COMPLEX,
+    EXCESS,
+    HEADLINE,
+    PARTS,
+    REDUNDANCY,
+    SIMPLE,
+    depth_parts,
+    score_columns,
+)
+from mixlens.tracking.tracker import TrackedRun
+
+Point = tuple[str, float, int]
+
+
+def log_run(tracked: TrackedRun, run: RunResults) -> None:
+    """Log one measured model: its training log, accuracies and layer profiles."""
+    tracked.log_training(run.training_records())
+    tracked.log_metrics("accuracy", list(accuracy_points(run)))
+    tracked.log_metrics("layers", list(layer_points(run)))
+    realised = realised_mixture(run)
+    if realised:
+        tracked.log_json("realised_mixture.json", realised)
+
+
+def log_sweep(
+    tracked: TrackedRun,
+    tables: Tables,
+    sentences: Sequence[str],
+    provenance: Provenance,
+    folder: Path,
+) -> None:
+    """Log what the sweep as a whole says, with its tables, figures, report and code state."""
+    tracked.log_metrics("sweep", list(sweep_points(tables)))
+    tracked.log_text("answer.txt", "\n".join(sentences) + "\n")
+    log_provenance(tracked, provenance)
+    for kind in ("tables", "figures"):
+        for file in sorted((folder / kind).glob("*.*")):
+            tracked.log_file(file, kind)
+    if (folder / "report.html").is_file():
+        tracked.log_file(folder / "report.html")
+
+
+def log_provenance(tracked: TrackedRun, provenance: Provenance) -> None:
+    """Keep command, packages and git state, and the uncommitted changes as a patch."""
+    tracked.log_json("provenance.json", provenance.summary())
+    tracked.log_text("uncommitted.patch", provenance.diff or "no uncommitted changes\n")
+
+
+def accuracy_points(run: RunResults) -> Iterator[Point]:
+    """Scores of one model: the mean over all questions of a group."""
+    headline = {}
+    for group, rows in run.examples.groupby("group"):
+        for score in score_columns([run]):
+            value = float(rows[score].mean())
+            if score == HEADLINE.get(str(group)):
+                headline[str(group)] = value
+                yield f"accuracy/{group}", value, 0
+            else:
+                yield f"scores/{group}/{score}", value, 0
+    for name, groups in (("simple", SIMPLE), ("complex", COMPLEX)):
+        values = [headline[group] for group in groups if group in headline]
+        if values:
+            yield f"accuracy/{name}", sum(values) / len(values), 0
+
+
+def layer_points(run: RunResults) -> Iterator[Point]:
+    """Layer profiles of one model, and their means over the depth."""
+    keys = ["stream", "metric", "layer"]
+    means = run.image_metrics.groupby(keys)["value"].mean()
+    for (stream, metric), profile in means.groupby(level=["stream", "metric"]):
+        layers = profile.index.get_level_values("layer")
+        for layer, value in zip(layers, profile, strict=True):
+            yield f"layers/{metric}/{stream}", float(value), int(layer)
+        if metric != REDUNDANCY:
+            yield f"tokens/{metric}/{stream}", float(profile.mean()), 0
+            continue
+        values = profile.to_numpy()
+        for part, members in zip(PARTS, depth_parts(range(len(values))), strict=True):
+            if members:
+                yield f"redundancy/{stream}_{part}", float(values[members].mean()), 0
+
+
+def sweep_points(tables: Tables) -> Iterator[Point]:
+    """Means of the ratios over a step that is the percentage of complex data, and effects."""
+    for row in tables.sweep.itertuples():
+        name = _headline_name(row.subject, row.metric, row.part)
+        if name and pd.notna(row.ratio):
+            yield f"by_ratio/{name}", float(row.value), round(100 * row.ratio)
+    for row in tables.effects[tables.effects["contrast"] == DIFFERENCE].itertuples():
+        name = _headline_name(row.subject, row.metric, row.part)
+        if name:
+            for end in ("value", "low", "high"):
+                yield f"effect/{name}/{end}", float(getattr(row, end)), 0
+    if len(tables.recommendation):
+        first = tables.recommendation.iloc[0]
+        if first["is_distinguishable"]:
+            chosen = tables.recommendation[tables.recommendation["is_sufficient"]].iloc[0]
+            yield "sufficient_ratio/value", float(chosen["ratio"]), 0
+            yield "sufficient_ratio/low", float(first["sufficient_low"]), 0
+            yield "sufficient_ratio/high", float(first["sufficient_high"]), 0
+
+
+def realised_mixture(run: RunResults) -> dict[str, int]:
+    """Examples of each component that the run has trained on, from the end of its log."""
+    if run.training.empty:
+        return {}
+    last = run.training.iloc[-1]
+    prefix = "components."
+    return {
+        str(name).removeprefix(prefix): int(last[name])
+        for name in run.training.columns
+        if str(name).startswith(prefix) and pd.notna(last[name])
+    }
+
+
+def _headline_name(subject: str, metric: str, part: str) -> str:
+    if metric == HEADLINE.get(subject) or metric == "accuracy":
+        return f"accuracy/{subject}"
+    if metric in (REDUNDANCY, EXCESS) and part in PARTS:
+        kind = "redundancy" if metric == REDUNDANCY else "redundancy_excess"
+        return f"{kind}/{subject}_{part}"
+    return ""
