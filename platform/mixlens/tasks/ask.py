@@ -109,23 +109,18 @@ def ask(
         if not turns:
             continue
         into = parts.get(group, shuffled)
-        kinds = list(KINDS[group])
-        _shuffle(kinds, draw)
-        # What comes first in the image is decided first, so that later turns can mind it.
-        kinds[:turns] = sorted(kinds[:turns], key=_comes_later)
-        asked = 0
-        while kinds and asked < turns:
-            left = []
-            for kind in kinds:
-                draft = KINDS[group][kind](facts, draw)
-                if draft is None:
-                    continue
-                left.append(kind)
+        # Each round goes through the types that were possible so far in a new random order.
+        kinds: list[str] = list(KINDS[group])
+        again: list[str] = []
+        while turns and (kinds or again):
+            if not kinds:
+                kinds, again = again, []
+            kind = kinds.pop(int(draw() * len(kinds)))
+            draft = KINDS[group][kind](facts, draw)
+            if draft is not None:
+                again.append(kind)
                 (first if kind in _FIRST else into).append(_turn(group, kind, draft, draw))
-                asked += 1
-                if asked == turns:
-                    break
-            kinds = left
+                turns -= 1
     _shuffle(first, draw)
     _shuffle(counts, draw)
     _shuffle(shuffled, draw)
@@ -137,10 +132,6 @@ def _turn(group: TaskGroup, kind: str, draft: Draft, draw: Draw) -> Turn:
     phrasings = _PROMPTS[kind]
     prompt, template = phrasings[int(draw() * len(phrasings))]
     return Turn(template % fields, answer, group, kind, LEVELS[group], prompt, choices)
-
-
-def _comes_later(kind: str) -> bool:
-    return kind not in _FIRST
 
 
 def _shuffle(items: list, draw: Draw) -> None:

@@ -9,14 +9,19 @@ from mixlens.tasks.vocabulary import COLOUR, SHAPE, SIZE, TEXTURE
 
 def _attribute(facts: Facts, draw: Draw, attribute: int) -> Draft | None:
     choices = facts.space.words[attribute]
-    many = len(facts.seen)
-    if len(choices) < 2 or not many:
+    if len(choices) < 2 or not facts.seen:
         return None
     bit = 1 << attribute
-    first = int(draw() * many)
-    for step in range(min(many, ATTEMPTS)):
-        i = facts.seen[(first + step) % many]
-        word = facts.words[i][attribute]
+    words = facts.columns[attribute]
+    by_word: dict[str, list[int]] = {}
+    for i in facts.seen:
+        by_word.setdefault(words[i], []).append(i)
+    answers = list(by_word)
+    for _ in range(ATTEMPTS):
+        # The answer is drawn first: crowded scenes have more small objects than large ones.
+        word = answers[int(draw() * len(answers))]
+        things = by_word[word]
+        i = things[int(draw() * len(things))]
         if (facts.spoken[i] | facts.secret[i]) & bit or word in facts.affirmed:
             continue
         named = name(facts, i, draw, bit)

@@ -82,9 +82,10 @@ def caption_find_all(facts: Facts, draw: Draw) -> Draft | None:
     if not facts.all_seen:
         return None
     attribute = COLOUR if draw() < 0.5 else SHAPE
-    word = facts.words[int(draw() * facts.count)][attribute]
+    words = facts.columns[attribute]
+    word = words[int(draw() * facts.count)]
     cells = facts.cells()
-    inside = [cells[i] for i in facts.raster() if facts.words[i][attribute] == word]
+    inside = [cells[i] for i in facts.raster() if words[i] == word]
     if len(inside) > MAX_LISTED or not facts.ask_once("all", word):
         return None
     return {"word": word}, " ; ".join([cell_words(*cell) for cell in inside]), ()
@@ -94,7 +95,7 @@ def _list(facts: Facts, draw: Draw, attribute: int) -> Draft | None:
     """The words that occur, in the order of the scene spec."""
     if not facts.all_seen or not facts.ask_once("list", attribute):
         return None
-    there = {words[attribute] for words in facts.words}
+    there = facts.columns[attribute]
     return {}, " , ".join([w for w in facts.space.words[attribute] if w in there]), ()
 
 

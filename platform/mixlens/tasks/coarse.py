@@ -14,12 +14,13 @@ def _main(facts: Facts, attribute: int) -> Draft | None:
         return None
     limit = max(facts.diameter) / SIZE_RATIO
     largest = [i for i in range(facts.count) if facts.diameter[i] > limit]
-    word = facts.words[largest[0]][attribute]
-    if word in facts.affirmed or any(facts.words[i][attribute] != word for i in largest):
+    words = facts.columns[attribute]
+    word = words[largest[0]]
+    if word in facts.affirmed or any(words[i] != word for i in largest):
         return None
     if not all(facts.keep_secret(i, attribute) for i in largest):
         return None
-    facts.ask_once("main", attribute)
+    facts.mentioned.add(word)
     return {}, word, choices
 
 
@@ -35,13 +36,11 @@ def main_colour(facts: Facts, draw: Draw) -> Draft | None:
 
 def _presence(facts: Facts, draw: Draw, attribute: int) -> Draft | None:
     """Asked only where a present and an absent word are left, so that either is as likely."""
-    if ("main", attribute) in facts.asked:
-        return None
-    there = {words[attribute] for words in facts.words}
-    visible = {facts.words[i][attribute] for i in facts.seen}
+    words = facts.columns[attribute]
+    visible = [words[i] for i in facts.seen]
     left = [word for word in facts.space.words[attribute] if word not in facts.mentioned]
     present = [word for word in left if word in visible]
-    absent = [word for word in left if word not in there]
+    absent = [word for word in left if word not in words]
     if not present or not absent:
         return None
     yes = draw() < 0.5

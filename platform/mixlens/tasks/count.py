@@ -21,9 +21,9 @@ def _count(facts: Facts, draw: Draw, attribute: int) -> Draft | None:
     First the number is drawn, evenly from those that occur in this scene (the choices), then a
     word with this number: small numbers are far more frequent, and would be a good guess.
     """
-    if not facts.all_seen or ("main", attribute) in facts.asked:
+    if not facts.all_seen:
         return None
-    present = [words[attribute] for words in facts.words]
+    present = facts.columns[attribute]
     by_number: dict[int, list[str]] = {}
     for word in facts.space.words[attribute]:
         if word not in facts.mentioned:

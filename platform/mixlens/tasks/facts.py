@@ -34,13 +34,14 @@ class Facts:
         space: the words the scene could contain.
         count: number of objects.
         x, y, diameter: fractions of the side.
-        words: per object its words in the order of `ATTRIBUTES`.
+        columns: per attribute, in the order of `ATTRIBUTES`, the words of the objects.
         seen: indices of objects of which enough can be seen to be asked about.
         all_seen: whether these are all objects.
         spoken: per object, the attributes (bits) by which a turn has named it.
         secret: per object, the attributes (bits) that a turn asks for.
-        mentioned: words that a presence or count question is about.
-        affirmed: those that it was answered to be there.
+        mentioned: words that a presence or count question is about, or the answer to what the
+            largest object is.
+        affirmed: those that a presence or count question was answered to be there.
         asked: keys of facts already asked for, whatever the phrasing.
     """
 
@@ -51,6 +52,7 @@ class Facts:
         "affirmed",
         "all_seen",
         "asked",
+        "columns",
         "count",
         "diameter",
         "mentioned",
@@ -58,7 +60,6 @@ class Facts:
         "seen",
         "space",
         "spoken",
-        "words",
         "x",
         "y",
     )
@@ -71,7 +72,12 @@ class Facts:
         self.x = [thing.x * scale for thing in objects]
         self.y = [thing.y * scale for thing in objects]
         self.diameter = [thing.diameter * scale for thing in objects]
-        self.words = [(thing.size, thing.colour, thing.texture, thing.shape) for thing in objects]
+        self.columns = (
+            [thing.size for thing in objects],
+            [thing.colour for thing in objects],
+            [thing.texture for thing in objects],
+            [thing.shape for thing in objects],
+        )
         self.seen = [i for i, thing in enumerate(objects) if thing.visible_fraction >= MIN_VISIBLE]
         self.all_seen = len(self.seen) == self.count
         self.spoken = [0] * self.count
@@ -87,9 +93,8 @@ class Facts:
         """Per object, its words for the attributes in `mask`."""
         keys = self._keys.get(mask)
         if keys is None:
-            chosen = [a for a in range(4) if mask >> a & 1]
-            keys = [tuple([words[a] for a in chosen]) for words in self.words]
-            self._keys[mask] = keys
+            chosen = [self.columns[a] for a in range(4) if mask >> a & 1]
+            keys = self._keys[mask] = list(zip(*chosen, strict=True))
         return keys
 
     def cells(self) -> list[tuple[int, int]]:

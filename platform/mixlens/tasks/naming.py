@@ -46,5 +46,5 @@ def name(facts: Facts, i: int, draw: Draw, avoid: int = 0) -> str | None:
 
 def description(facts: Facts, i: int) -> str:
     """All attributes of an object: `large red striped circle`, without a size if it has no word."""
-    words = facts.words[i]
+    words = [column[i] for column in facts.columns]
     return " ".join(words if facts.space.sizes else words[1:])

@@ -25,12 +25,12 @@ from mixlens.tasks.vocabulary import (
 _SIZE_BIT = 1 << SIZE
 
 
-def _pair(facts: Facts, draw: Draw) -> tuple[int, int]:
-    """Two different visible objects."""
-    many = len(facts.seen)
+def _two(things: list[int], draw: Draw) -> tuple[int, int]:
+    """Two different ones."""
+    many = len(things)
     first = int(draw() * many)
     second = (first + 1 + int(draw() * (many - 1))) % many
-    return facts.seen[first], facts.seen[second]
+    return things[first], things[second]
 
 
 def _ordered(
@@ -54,7 +54,7 @@ def _direction(facts: Facts, draw: Draw, axis: str, rising: bool) -> Draft | Non
         return None
     at = facts.x if axis == "x" else facts.y
     for _ in range(ATTEMPTS):
-        i, j = _pair(facts, draw)
+        i, j = _two(facts.seen, draw)
         if at[i] > at[j]:
             i, j = j, i
         if at[j] - at[i] < DIRECTION_MARGIN or (axis, i, j) in facts.asked:
@@ -77,7 +77,7 @@ def _comparison(facts: Facts, draw: Draw, rising: bool) -> Draft | None:
     if len(facts.seen) < 2:
         return None
     for _ in range(ATTEMPTS):
-        i, j = _pair(facts, draw)
+        i, j = _two(facts.seen, draw)
         if facts.diameter[i] > facts.diameter[j]:
             i, j = j, i
         told = facts.spoken[i] | facts.secret[i] | facts.spoken[j] | facts.secret[j]
@@ -108,7 +108,7 @@ def nearest(facts: Facts, draw: Draw) -> Draft | None:
     if len(facts.seen) < 3:
         return None
     for _ in range(ATTEMPTS):
-        i, j = _pair(facts, draw)
+        i, j = _two(facts.seen, draw)
         k = facts.seen[int(draw() * len(facts.seen))]
         if k in (i, j) or ("nearest", k, *sorted((i, j))) in facts.asked:
             continue
@@ -130,34 +130,28 @@ def _sameness(facts: Facts, draw: Draw, attribute: int) -> Draft | None:
     if len(facts.space.words[attribute]) < 2:
         return None
     bit = 1 << attribute
-    told = [spoken | secret for spoken, secret in zip(facts.spoken, facts.secret, strict=True)]
-    free = [i for i in facts.seen if not told[i] & bit]
+    free = [i for i in facts.seen if not (facts.spoken[i] | facts.secret[i]) & bit]
     if len(free) < 3:
         return None
-    # A window of the objects at a random place keeps the number of pairs small.
-    first = int(draw() * len(free))
-    free = (free[first:] + free[:first])[: 2 * ATTEMPTS]
-    equal: list[tuple[int, int]] = []
-    unequal: list[tuple[int, int]] = []
-    for place, i in enumerate(free):
-        word = facts.words[i][attribute]
-        for j in free[place + 1 :]:
-            (equal if facts.words[j][attribute] == word else unequal).append((i, j))
-    if not equal or not unequal:
+    words = facts.columns[attribute]
+    by_word: dict[str, list[int]] = {}
+    for i in free:
+        by_word.setdefault(words[i], []).append(i)
+    groups = [things for things in by_word.values() if len(things) > 1]
+    if not groups or len(by_word) < 2:
         return None
+    equal = _two(groups[int(draw() * len(groups))], draw)
+    unequal = equal
+    while words[unequal[0]] == words[unequal[1]]:
+        unequal = _two(free, draw)
     same = draw() < 0.5
-    drafts = []
-    for pairs in (equal, unequal) if same else (unequal, equal):
-        i, j = pairs[int(draw() * len(pairs))]
-        drafts.append((i, j, name(facts, i, draw, bit), name(facts, j, draw, bit)))
-    if any(a is None or b is None for _, _, a, b in drafts):
+    names = {i: name(facts, i, draw, bit) for i in (*equal, *unequal)}
+    if None in names.values():
         return None
-    i, j, one, other = drafts[0]
+    i, j = equal if same else unequal
     facts.keep_secret(i, attribute)
     facts.keep_secret(j, attribute)
-    if draw() < 0.5:
-        one, other = other, one
-    return {"a": f"the {one}", "b": f"the {other}"}, SAME_DIFFERENT[not same], SAME_DIFFERENT
+    return {"a": f"the {names[i]}", "b": f"the {names[j]}"}, SAME_DIFFERENT[not same], SAME_DIFFERENT
 
 
 same_colour = partial(_sameness, attribute=COLOUR)
@@ -180,13 +174,13 @@ def chain_attribute(facts: Facts, draw: Draw) -> Draft | None:
     attribute = attributes[int(draw() * len(attributes))]
     bit = 1 << attribute
     for _ in range(ATTEMPTS):
-        i, j = _pair(facts, draw)
+        i, j = _two(facts.seen, draw)
         k = facts.seen[int(draw() * len(facts.seen))]
         across, down = x[k] - x[i], y[k] - y[j]
         if k in (i, j) or abs(across) < DIRECTION_MARGIN or abs(down) < DIRECTION_MARGIN:
             continue
         right, lower = 1 if across > 0 else -1, 1 if down > 0 else -1
-        word = facts.words[k][attribute]
+        word = facts.columns[attribute][k]
         if (facts.spoken[k] | facts.secret[k]) & bit or word in facts.affirmed:
             continue
         if any(
@@ -215,7 +209,7 @@ def chain_nearest(facts: Facts, draw: Draw) -> Draft | None:
     if facts.count < 3 or len(facts.seen) < 3:
         return None
     for _ in range(ATTEMPTS):
-        i, j = _pair(facts, draw)
+        i, j = _two(facts.seen, draw)
         distances = sorted([(_distance(facts, i, k), k) for k in range(facts.count) if k != i])
         (least, k), (next_least, _) = distances[:2]
         vertical = draw() < 0.5
