@@ -2,7 +2,8 @@
 
 from mixlens.errors import SpecError, explain
 from mixlens.scenes.place import cell_count
-from mixlens.scenes.sample import pixel_range, rotations
+from mixlens.scenes.sample import rotations
+from mixlens.scenes.sizes import pixel_range
 from mixlens.spec.scene import SceneSpec
 
 

@@ -1,33 +1,42 @@
 """Exact facts about a painted scene: each object's, and the scene's attributes."""
 
 import math
+from collections import Counter
 from collections.abc import Sequence
 
 import numpy as np
 
-from mixlens.scenes.sample import Draft
+from mixlens.scenes.sample import Plan
 from mixlens.scenes.scene import SceneObject
-from mixlens.scenes.sprites import Sprite
+from mixlens.scenes.sizes import size_word
+from mixlens.spec.scene import SceneSpec
+
+Attributes = dict[str, float | int | str]
 
 
 def describe_objects(
-    drafts: Sequence[Draft], stamps: Sequence[Sprite], visible: Sequence[int]
+    spec: SceneSpec, plan: Plan, visible: Sequence[int]
 ) -> tuple[SceneObject, ...]:
     """The objects of a scene; `visible` are the pixels of each that show."""
+    words = {quarters: size_word(spec, quarters) for quarters in set(plan.quarters)}
     objects = []
-    for draft, stamp, seen in zip(drafts, stamps, visible, strict=True):
+    for kind, colour, quarters, stamp, corner, seen in zip(
+        plan.kinds, plan.colours, plan.quarters, plan.sprites, plan.corners, visible, strict=True
+    ):
+        shape, texture, rotation = kind
+        left, top = corner
         x0, y0, x1, y1 = stamp.box
-        left, top, half = draft.left, draft.top, stamp.side / 2
+        half = stamp.side / 2
         objects.append(
             SceneObject(
-                draft.shape,
-                draft.colour,
-                draft.texture,
-                draft.size,
+                shape,
+                colour,
+                texture,
+                words[quarters],
                 left + half,
                 top + half,
-                draft.quarters / 4,
-                draft.rotation,
+                quarters / 4,
+                rotation,
                 (left + x0, top + y0, left + x1, top + y1),
                 stamp.area,
                 stamp.painted,
@@ -38,58 +47,63 @@ def describe_objects(
 
 
 def describe_scene(
-    objects: Sequence[SceneObject], visible_ink: Sequence[int], side: int
-) -> dict[str, float | int | str]:
-    """Attributes of a scene of `side` x `side` pixels.
+    plan: Plan, visible: Sequence[int], visible_ink: Sequence[int], side: int
+) -> Attributes:
+    """Attributes of a scene of `side` x `side` pixels, from the pixels of each object that show.
 
     object_count; shape_diversity, colour_diversity, texture_diversity: entropy of the objects'
     shapes (colours, textures), nats; size_mean, size_variance: of the diameters as shares of the
     side (population variance); ink_fraction: share of the image painted in the colour of an
-    object; covered_fraction: share of the image where an object shows; dominant_colour: with the
-    most visible ink; dominant_shape: with the most visible area; occlusion: mean of
-    1 - visible_fraction; crowding: mean distance from an object's centre to the nearest other
-    one, divided by the side (1 for a single object).
+    object; covered_fraction: share of the image where an object shows; object_area_mean: mean
+    unoccluded area as a share of the image; dominant_colour: with the most visible ink;
+    dominant_shape: with the most visible area; occlusion: mean of 1 - visible_fraction; crowding:
+    mean distance from an object's centre to the nearest other one as a share of the side (1 for a
+    single object). The first name in the alphabet wins a tie.
     """
-    count = len(objects)
-    diameters = [thing.diameter for thing in objects]
-    mean = sum(diameters) / count
-    colour_ink: dict[str, float] = {}
-    shape_area: dict[str, float] = {}
-    covered = 0.0
-    hidden = 0.0
-    for thing, ink in zip(objects, visible_ink, strict=True):
-        seen = thing.visible_fraction * thing.area
-        covered += seen
-        hidden += 1 - thing.visible_fraction
-        colour_ink[thing.colour] = colour_ink.get(thing.colour, 0) + ink
-        shape_area[thing.shape] = shape_area.get(thing.shape, 0) + seen
+    count = len(plan.kinds)
+    pixels = side * side
+    shapes = [kind[0] for kind in plan.kinds]
+    areas = [stamp.area for stamp in plan.sprites]
+    # Whole numbers up to the last step, so that the results are the same everywhere.
+    total, squares = sum(plan.quarters), sum(quarters * quarters for quarters in plan.quarters)
+    shares = [seen / area for seen, area in zip(visible, areas, strict=True)]
     return {
         "object_count": count,
-        "shape_diversity": _entropy([thing.shape for thing in objects]),
-        "colour_diversity": _entropy([thing.colour for thing in objects]),
-        "texture_diversity": _entropy([thing.texture for thing in objects]),
-        "size_mean": round(mean / side, 6),
-        "size_variance": round(sum((d - mean) ** 2 for d in diameters) / count / side**2, 8),
-        "ink_fraction": sum(visible_ink) / side**2,
-        "covered_fraction": round(covered) / side**2,
-        "dominant_colour": max(sorted(colour_ink), key=colour_ink.__getitem__),
-        "dominant_shape": max(sorted(shape_area), key=shape_area.__getitem__),
-        "occlusion": round(hidden / count, 6),
-        "crowding": _nearest(objects, side),
+        "shape_diversity": _entropy(shapes),
+        "colour_diversity": _entropy(plan.colours),
+        "texture_diversity": _entropy([kind[1] for kind in plan.kinds]),
+        "size_mean": total / (count * 4 * side),
+        "size_variance": (count * squares - total * total) / (count * 4 * side) ** 2,
+        "ink_fraction": sum(visible_ink) / pixels,
+        "covered_fraction": sum(visible) / pixels,
+        "object_area_mean": sum(areas) / (count * pixels),
+        "dominant_colour": _largest(plan.colours, visible_ink),
+        "dominant_shape": _largest(shapes, visible),
+        "occlusion": 1 - math.fsum(shares) / count,
+        "crowding": _crowding(plan, side),
     }
 
 
-def _entropy(names: list[str]) -> float:
+def _entropy(names: Sequence[str]) -> float:
+    """Entropy of the shares of each name, nats; rounded, as logarithms differ in the last bit."""
     total = len(names)
-    counts = [names.count(name) for name in set(names)]
-    return round(math.log(total) - math.fsum(n * math.log(n) for n in counts) / total, 6) + 0.0
+    counts = Counter(names).values()
+    return round(math.log(total) - sum(n * math.log(n) for n in counts) / total, 9) + 0.0
 
 
-def _nearest(objects: Sequence[SceneObject], side: int) -> float:
-    if len(objects) == 1:
+def _largest(names: Sequence[str], weights: Sequence[int]) -> str:
+    sums: dict[str, int] = {}
+    for name, weight in zip(names, weights, strict=True):
+        sums[name] = sums.get(name, 0) + weight
+    return min(sums, key=lambda name: (-sums[name], name))
+
+
+def _crowding(plan: Plan, side: int) -> float:
+    if len(plan.corners) == 1:
         return 1.0
-    x = np.array([thing.x for thing in objects])
-    y = np.array([thing.y for thing in objects])
-    squares = (x[:, None] - x) ** 2 + (y[:, None] - y) ** 2
-    np.fill_diagonal(squares, np.inf)
-    return round(math.fsum(np.sqrt(squares.min(1)).tolist()) / len(objects) / side, 6)
+    half = np.array([stamp.side for stamp in plan.sprites])
+    x, y = 2 * np.array(plan.corners).T + half  # centres in half pixels
+    squares = np.square(x[:, None] - x) + np.square(y[:, None] - y)
+    np.fill_diagonal(squares, 8 * side * side)
+    nearest = map(math.sqrt, squares.min(1).tolist())
+    return math.fsum(nearest) / (2 * side * len(half))

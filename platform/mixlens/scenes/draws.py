@@ -4,19 +4,27 @@ import hashlib
 
 import numpy as np
 
-WORD = 2**32
-
 
 def words(seed: int, index: int, purpose: str, count: int) -> np.ndarray:
-    """`count` uniform 32-bit integers (int64) that depend on the arguments only.
+    """`count` uniform 32-bit integers that depend on the arguments only.
 
     They are the SHAKE-128 output for the arguments, so each purpose has a stream of its own and a
-    longer request continues a shorter one.
+    longer request continues a shorter one. To draw from [0, n) take `word * n >> 32`, whose bias
+    is at most n / 2**32.
+
+    Returns:
+        int64 [count], each in [0, 2**32).
     """
     key = f"{seed}/{index}/{purpose}".encode()
     return np.frombuffer(hashlib.shake_128(key).digest(4 * count), "<u4").astype(np.int64)
 
 
-def below(raw: np.ndarray, bound: int) -> np.ndarray:
-    """Map 32-bit words to integers in [0, bound); the bias is at most bound / 2**32."""
-    return (raw * bound) >> 32
+def word_list(seed: int, index: int, purpose: str, count: int) -> list[int]:
+    """`words` as a list of Python integers, which are faster one at a time."""
+    return words(seed, index, purpose, count).tolist()
+
+
+def between(bounds: tuple[float, float], word: int) -> float:
+    """A number drawn uniformly between two bounds with a 32-bit word."""
+    low, high = bounds
+    return low + (high - low) * word / 2**32

@@ -1,12 +1,11 @@
 """A scene from its three numbers: sample, paint, describe."""
 
-import numpy as np
-
+from mixlens.scenes.background import background
 from mixlens.scenes.describe import describe_objects, describe_scene
+from mixlens.scenes.effects import add_effects
 from mixlens.scenes.render import paint
 from mixlens.scenes.sample import sample
 from mixlens.scenes.scene import Scene
-from mixlens.scenes.sprites import sprite
 from mixlens.spec.scene import SceneSpec
 
 
@@ -18,10 +17,10 @@ def make_scene(spec: SceneSpec, seed: int, index: int) -> Scene:
         seed: of the component, any integer.
         index: any integer; no other scene has to be made before.
     """
-    drafts = sample(spec, seed, index)
-    stamps = [sprite(d.shape, d.texture, d.quarters, d.rotation) for d in drafts]
-    image = np.full((spec.image_size, spec.image_size, 3), 255, np.uint8)
-    ids = paint(drafts, stamps, image)
-    objects = describe_objects(drafts, stamps, [stamp.area for stamp in stamps])
-    attributes = describe_scene(objects, [stamp.painted for stamp in stamps], spec.image_size)
-    return Scene(image, objects, ids, attributes)
+    plan = sample(spec, seed, index)
+    image = background(spec, seed, index)
+    ids, visible, visible_ink = paint(plan, image)
+    image, strengths = add_effects(spec, image, seed, index)
+    attributes = describe_scene(plan, visible, visible_ink, spec.image_size)
+    attributes.update(strengths, background=spec.background)
+    return Scene(image, describe_objects(spec, plan, visible), ids, attributes)

@@ -1,8 +1,10 @@
-"""Places for objects: none touches another, or each is hidden by a controlled share."""
+"""Places for objects that never touch one another."""
 
 from collections.abc import Sequence
 
-from mixlens.scenes.draws import words
+from mixlens.scenes.draws import word_list, words
+
+Corners = list[tuple[int, int]]  # left, top of the square that holds each object, pixels
 
 GAP = 2  # pixels between circumscribed circles that count as not touching
 _TRIES = 100  # random places an object gets before the crowd is arranged in cells
@@ -10,7 +12,7 @@ _TRIES = 100  # random places an object gets before the crowd is arranged in cel
 
 def separated(
     sides: Sequence[int], image_size: int, seed: int, index: int, attempt: int
-) -> list[tuple[int, int]] | None:
+) -> Corners | None:
     """Top left corners of squares of these sides whose inscribed circles are `GAP` apart.
 
     Random sequential addition, the largest first; where that gets stuck, cells of a grid in random
@@ -31,7 +33,7 @@ def cell_count(side: int, image_size: int) -> int:
 
 def _at_random(
     sides: Sequence[int], image_size: int, seed: int, index: int, attempt: int
-) -> list[tuple[int, int]] | None:
+) -> Corners | None:
     order = sorted(range(len(sides)), key=lambda i: -sides[i])
     # All lengths in half pixels, so that centres and radii are whole numbers.
     cell = 2 * (sides[order[0]] + GAP)
@@ -39,13 +41,13 @@ def _at_random(
     # Each placed circle is listed in the 9 cells around its own: a newcomer looks at one list.
     near: list[list[tuple[int, int, int]]] = [[] for _ in range(columns * columns)]
     places: list[tuple[int, int]] = [(0, 0)] * len(sides)
-    raw, used = words(seed, index, f"place {attempt}", 4 * len(sides) + 16).tolist(), 0
+    raw, used = word_list(seed, index, f"place {attempt}", 4 * len(sides) + 16), 0
     for i in order:
         side = sides[i]
         span = image_size - side + 1
         for _ in range(_TRIES):
             if used == len(raw):
-                raw = words(seed, index, f"place {attempt}", 2 * used).tolist()
+                raw = word_list(seed, index, f"place {attempt}", 2 * used)
             left, top = raw[used] * span >> 32, raw[used + 1] * span >> 32
             used += 2
             x, y = 2 * left + side, 2 * top + side
@@ -69,7 +71,7 @@ def _at_random(
 
 def _in_cells(
     sides: Sequence[int], image_size: int, seed: int, index: int, attempt: int
-) -> list[tuple[int, int]] | None:
+) -> Corners | None:
     count, largest = len(sides), max(sides)
     columns = (image_size + GAP) // (largest + GAP)
     if columns * columns < count:

@@ -1,11 +1,8 @@
-"""Paint drafts onto a background: two scatters of pixels, whatever the number of objects."""
-
-from collections.abc import Sequence
+"""Paint a plan onto a background: two scatters of pixels, whatever the number of objects."""
 
 import numpy as np
 
-from mixlens.scenes.sample import Draft
-from mixlens.scenes.sprites import Sprite, cells
+from mixlens.scenes.sample import Plan
 
 RGB = {
     "red": (226, 26, 28),
@@ -21,28 +18,36 @@ RGB = {
 }
 _WHITE = (255, 255, 255)
 _PIXEL = np.dtype("V3")
-_COLOURS = {
-    name: np.array([rgb, _WHITE], np.uint8).view(_PIXEL).reshape(2) for name, rgb in RGB.items()
-}
-assert Sprite is not None
+_NUMBER = {name: 2 * number for number, name in enumerate(RGB)}
+_INKS = np.array([pair for rgb in RGB.values() for pair in (rgb, _WHITE)], np.uint8)
+_INKS = _INKS.view(_PIXEL).reshape(-1)
+_IDS = np.arange(1, 256, dtype=np.uint8)
 
 
-def paint(drafts: Sequence[Draft], stamps: Sequence[Sprite], image: np.ndarray) -> np.ndarray:
+def paint(plan: Plan, image: np.ndarray) -> tuple[np.ndarray, list[int], list[int]]:
     """Paint objects, back to front, onto `image` (uint8 [side, side, 3]) in place.
 
     Returns:
         ids: uint8 [side, side], which object is on top (see `Scene`).
+        visible: pixels of each object that show.
+        visible_ink: those of them that are painted in the object's colour.
     """
     side = image.shape[0]
     ids = np.zeros(side * side, np.uint8)
-    where = np.concatenate(
-        [cells(d.shape, d.texture, d.quarters, d.rotation, side) for d in drafts]
-    )
-    areas = [stamp.area for stamp in stamps]
-    where += np.repeat([d.top * side + d.left for d in drafts], areas)
-    # Where pixels are named twice the last one wins, so the objects in front hide those behind.
-    ids[where] = np.repeat(np.arange(1, len(drafts) + 1, dtype=np.uint8), areas)
-    shares = [n for stamp in stamps for n in (stamp.painted, stamp.area - stamp.painted)]
-    colours = np.concatenate([_COLOURS[d.colour] for d in drafts])
-    image.reshape(-1).view(_PIXEL)[where] = np.repeat(colours, shares)
-    return ids.reshape(side, side)
+    areas = [stamp.area for stamp in plan.sprites]
+    painted = [stamp.painted for stamp in plan.sprites]
+    where = np.repeat([left + top * side for left, top in plan.corners], areas)
+    where += np.concatenate([stamp.cells for stamp in plan.sprites])
+    owner = np.repeat(_IDS[: len(areas)], areas)
+    # Where a pixel is named twice the last one wins, so what is in front hides what is behind.
+    ids[where] = owner
+    shares = [n for area, ink in zip(areas, painted, strict=True) for n in (ink, area - ink)]
+    inks = [n for name in plan.colours for n in (_NUMBER[name], _NUMBER[name] + 1)]
+    image.reshape(-1).view(_PIXEL)[where] = np.repeat(_INKS[inks], shares)
+    if sum(areas) == np.count_nonzero(ids):
+        return ids.reshape(side, side), areas, painted
+    on_top = np.concatenate([[0], np.cumsum(ids[where] == owner)])
+    ends = np.cumsum([0, *shares])
+    seen = np.diff(on_top[ends]).tolist()
+    visible = [ink + gaps for ink, gaps in zip(seen[::2], seen[1::2], strict=True)]
+    return ids.reshape(side, side), visible, seen[::2]

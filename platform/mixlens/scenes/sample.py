@@ -1,27 +1,36 @@
 """Draw what a scene holds: how many objects, of which kind and size, and where."""
 
+from collections.abc import Sequence
 from dataclasses import dataclass
 
-from mixlens.scenes.draws import below, words
-from mixlens.scenes.place import separated
+from mixlens.scenes.draws import word_list
+from mixlens.scenes.overlap import overlapping
+from mixlens.scenes.place import Corners, separated
 from mixlens.scenes.shapes import ROTATION_STEP
+from mixlens.scenes.sizes import Kinds, draw_sizes, sizes_with_ink, smallest_sizes
+from mixlens.scenes.sprites import Sprite, sprite
 from mixlens.spec.scene import SceneSpec
 
-_REDRAWS = 16  # times that the sizes of a scene are drawn again when they do not fit together
+_ATTEMPTS = 16  # times that sizes and places are drawn again when they do not fit together
 
 
 @dataclass(frozen=True, slots=True)
-class Draft:
-    """One object of a scene that is not painted yet; `quarters` is its diameter in 1/4 pixel."""
+class Plan:
+    """The objects of a scene before they are painted, back to front; one item an object in each.
 
-    shape: str
-    colour: str
-    texture: str
-    size: str
-    quarters: int
-    rotation: int
-    left: int
-    top: int
+    Attributes:
+        kinds: shape, texture and rotation.
+        colours: their names.
+        quarters: diameters of the circumscribed circles, quarter pixels.
+        sprites: their pixels.
+        corners: left and top of each sprite's square, pixels.
+    """
+
+    kinds: Kinds
+    colours: Sequence[str]
+    quarters: list[int]
+    sprites: list[Sprite]
+    corners: Corners
 
 
 def rotations(spec: SceneSpec) -> range:
@@ -32,65 +41,71 @@ def rotations(spec: SceneSpec) -> range:
     return range(first * ROTATION_STEP, last * ROTATION_STEP + 1, ROTATION_STEP)
 
 
-def sample(spec: SceneSpec, seed: int, index: int) -> list[Draft]:
-    """The objects of a scene, back to front. `check_scene_spec` must have accepted the spec."""
+def sample(spec: SceneSpec, seed: int, index: int) -> Plan:
+    """The objects of a scene; `check_scene_spec` must have accepted the spec.
+
+    Every property has random numbers of its own, so a spec with another palette, background or
+    effect gives the same objects in the same places.
+    """
     low, high = spec.objects
-    count = low + int(below(words(seed, index, "count", 1), high - low + 1)[0])
-    kinds = words(seed, index, "kinds", 4 * count).reshape(count, 4)
-    turns = rotations(spec)
-    shapes = below(kinds[:, 0], len(spec.shapes)).tolist()
-    colours = below(kinds[:, 1], len(spec.colours)).tolist()
-    textures = below(kinds[:, 2], len(spec.textures)).tolist()
-    rotation = below(kinds[:, 3], len(turns)).tolist()
-    sizes, places = _arrange(spec, seed, index, count)
-    return [
-        Draft(
-            spec.shapes[shapes[i]],
-            spec.colours[colours[i]],
-            spec.textures[textures[i]],
-            sizes[i][0],
-            sizes[i][1],
-            turns[rotation[i]] % 360,
-            places[i][0],
-            places[i][1],
+    count = low + (word_list(seed, index, "count", 1)[0] * (high - low + 1) >> 32)
+    raw = word_list(seed, index, "kinds", 4 * count)
+    shapes, textures, turns = spec.shapes, spec.textures, rotations(spec)
+    kinds = [
+        (
+            shapes[raw[k] * len(shapes) >> 32],
+            textures[raw[k + 2] * len(textures) >> 32],
+            turns[raw[k + 3] * len(turns) >> 32] % 360,
         )
-        for i in range(count)
+        for k in range(0, 4 * count, 4)
+    ]
+    colours = [spec.colours[word * len(spec.colours) >> 32] for word in raw[1::4]]
+    for attempt in range(_ATTEMPTS):
+        quarters, grains = draw_sizes(spec, seed, index, attempt, kinds)
+        sprites = _sprites(kinds, quarters, grains, spec.image_size)
+        if (corners := _place(spec, sprites, seed, index, attempt)) is not None:
+            return Plan(kinds, colours, quarters, sprites, corners)
+    return _crowded(spec, seed, index, kinds, colours, quarters)
+
+
+def _crowded(
+    spec: SceneSpec,
+    seed: int,
+    index: int,
+    kinds: Kinds,
+    colours: Sequence[str],
+    quarters: list[int],
+) -> Plan:
+    """The last resort: sizes that `check_scene_spec` has found to fit, whatever the kinds.
+
+    With free sizes the largest objects give way to the smallest size there is, as many as it
+    takes; with a fixed total of ink all objects get the same size.
+    """
+    for kept in reversed(range(len(kinds))):
+        if spec.ink == "fixed_total":
+            quarters, grains = sizes_with_ink(spec, kinds, [0.1] * len(kinds))
+        else:
+            quarters, grains = smallest_sizes(spec, quarters, kept)
+        sprites = _sprites(kinds, quarters, grains, spec.image_size)
+        if (corners := _place(spec, sprites, seed, index, _ATTEMPTS)) is not None:
+            return Plan(kinds, colours, quarters, sprites, corners)
+    if spec.placement == "overlapping" and spec.visible_fraction[1] == 1.0:
+        sides = [stamp.side for stamp in sprites]
+        if (corners := separated(sides, spec.image_size, seed, index, _ATTEMPTS)) is not None:
+            return Plan(kinds, colours, quarters, sprites, corners)
+    raise AssertionError(f"check_scene_spec accepted a spec that does not fit: {spec!r}")
+
+
+def _sprites(kinds: Kinds, quarters: list[int], grains: list[int], width: int) -> list[Sprite]:
+    return [
+        sprite(shape, texture, quarter, rotation, grain, width)
+        for (shape, texture, rotation), quarter, grain in zip(kinds, quarters, grains, strict=True)
     ]
 
 
-def _arrange(
-    spec: SceneSpec, seed: int, index: int, count: int
-) -> tuple[list[tuple[str, int]], list[tuple[int, int]]]:
-    """Size word and diameter (quarter pixels) of each object, and its top left corner."""
-    for attempt in range(_REDRAWS):
-        sizes = _draw_sizes(spec, seed, index, count, attempt)
-        sides = [quarters // 4 for _, quarters in sizes]
-        if (places := separated(sides, spec.image_size, seed, index, attempt)) is not None:
-            return sizes, places
-    # The largest give way to the smallest size there is, until all fit into cells.
-    named = min(spec.sizes, key=lambda named: named.diameter)
-    smallest = (named.name, 4 * pixel_range(named.diameter, spec.image_size)[0])
-    for k in sorted(range(count), key=lambda k: -sizes[k][1]):
-        sizes[k] = smallest
-        sides = [quarters // 4 for _, quarters in sizes]
-        if (places := separated(sides, spec.image_size, seed, index, _REDRAWS)) is not None:
-            return sizes, places
-    raise AssertionError("check_scene_spec accepts no spec whose smallest objects do not fit")
-
-
-def _draw_sizes(
-    spec: SceneSpec, seed: int, index: int, count: int, attempt: int
-) -> list[tuple[str, int]]:
-    raw = words(seed, index, f"sizes {attempt}", 2 * count).tolist()
-    sizes = []
-    for k in range(count):
-        named = spec.sizes[raw[2 * k] * len(spec.sizes) >> 32]
-        low, high = pixel_range(named.diameter, spec.image_size)
-        sizes.append((named.name, 4 * (low + (raw[2 * k + 1] * (high - low + 1) >> 32))))
-    return sizes
-
-
-def pixel_range(diameter: tuple[float, float], image_size: int) -> tuple[int, int]:
-    """Smallest and largest whole diameter in pixels of a range given as shares of the side."""
-    low, high = (int(share * image_size + 0.5) for share in diameter)
-    return low, high
+def _place(
+    spec: SceneSpec, sprites: list[Sprite], seed: int, index: int, attempt: int
+) -> Corners | None:
+    if spec.placement == "overlapping":
+        return overlapping(sprites, spec.image_size, spec.visible_fraction, seed, index, attempt)
+    return separated([stamp.side for stamp in sprites], spec.image_size, seed, index, attempt)

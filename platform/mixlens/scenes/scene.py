@@ -4,7 +4,7 @@ from dataclasses import dataclass
 
 import numpy as np
 
-from mixlens.scenes.sprites import sprite
+from mixlens.scenes.shapes import SYMMETRY, silhouette
 
 
 @dataclass(frozen=True, slots=True)
@@ -61,15 +61,17 @@ class Scene:
 
 
 def mask(scene: Scene, i: int) -> np.ndarray:
-    """bool [side, side]: where object `i` is visible."""
+    """Bool [side, side]: where object `i` is visible."""
     return scene.ids == i + 1
 
 
 def full_mask(scene: Scene, i: int) -> np.ndarray:
-    """bool [side, side]: the whole silhouette of object `i`, also where it is hidden."""
+    """Bool [side, side]: the whole silhouette of object `i`, also where it is hidden."""
     thing = scene.objects[i]
-    stamp = sprite(thing.shape, thing.texture, round(thing.diameter * 4), thing.rotation)
-    left, top = round(thing.x - stamp.side / 2), round(thing.y - stamp.side / 2)
+    period = SYMMETRY[thing.shape]
+    shape = silhouette(thing.shape, round(thing.diameter * 4), thing.rotation % period).mask
+    side = shape.shape[0]
+    left, top = round(thing.x - side / 2), round(thing.y - side / 2)
     whole = np.zeros(scene.ids.shape, bool)
-    whole[top : top + stamp.side, left : left + stamp.side] = stamp.mask
+    whole[top : top + side, left : left + side] = shape
     return whole

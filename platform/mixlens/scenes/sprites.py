@@ -1,11 +1,11 @@
-"""Sprites: a shape with its texture as pixel masks, made once and then stamped into pictures."""
+"""Sprites: a shape with its texture as lists of pixels, made once and stamped into pictures."""
 
 from dataclasses import dataclass
 from functools import lru_cache
 
 import numpy as np
 
-from mixlens.scenes.shapes import ROTATION_STEP, SYMMETRY, silhouette
+from mixlens.scenes.shapes import SYMMETRY, outline, silhouette
 
 
 @dataclass(frozen=True, slots=True)
@@ -13,82 +13,85 @@ class Sprite:
     """An object before it has a place and a colour.
 
     Attributes:
-        side: width and height of the masks, pixels; their centre is the object's centre.
-        mask: bool [side, side], the silhouette.
-        ink: bool [side, side], the part of it that is painted in the object's colour.
-        box: x0, y0, x1, y1 of the silhouette within the masks; the end is exclusive.
+        side: width and height of the square that holds the object about its centre, pixels.
+        cells: int32 [area], flat positions of the silhouette's pixels in a picture of one certain
+            width when the square is in its top left corner: first the painted ones.
+        painted: pixels that are painted in the object's colour.
         area: pixels of the silhouette.
-        painted: pixels of the ink.
+        box: x0, y0, x1, y1 of the silhouette within the square; the end is exclusive.
     """
 
     side: int
-    mask: np.ndarray
-    ink: np.ndarray
-    box: tuple[int, int, int, int]
-    area: int
+    cells: np.ndarray
     painted: int
+    area: int
+    box: tuple[int, int, int, int]
 
 
-@lru_cache(maxsize=16384)
-def sprite(shape: str, texture: str, quarters: int, rotation: int) -> Sprite:
-    """The sprite of a diameter in quarter pixels and a rotation in degrees clockwise."""
-    whole, rim, outline = silhouette(shape, quarters, rotation % SYMMETRY[shape])
-    if texture == "solid":
-        ink = whole
-    elif texture == "outlined":
-        ink = outline
-    else:
-        # With its rim painted, an object keeps its shape whatever its texture leaves white.
-        ink = rim | (whole & _pattern(texture, quarters, whole.shape[0]))
-    columns, rows = np.flatnonzero(whole.any(0)), np.flatnonzero(whole.any(1))
-    return Sprite(
-        side=whole.shape[0],
-        mask=whole,
-        ink=ink,
-        box=(int(columns[0]), int(rows[0]), int(columns[-1]) + 1, int(rows[-1]) + 1),
-        area=int(np.count_nonzero(whole)),
-        painted=int(np.count_nonzero(ink)),
-    )
+def sprite(
+    shape: str, texture: str, quarters: int, rotation: int, grain: int, width: int
+) -> Sprite:
+    """The sprite of an object.
 
-
-@lru_cache(maxsize=16384)
-def cells(shape: str, texture: str, quarters: int, rotation: int, width: int) -> np.ndarray:
-    """Flat positions of a sprite's pixels in a picture of this width, its corner at 0; ink first.
-
-    Returns:
-        int64 [area]: the `painted` pixels of the ink, then the rest of the silhouette.
+    Args:
+        shape: one of `mixlens.spec.scene.Shape`.
+        texture: one of `mixlens.spec.scene.Texture`.
+        quarters: diameter of the circumscribed circle in quarter pixels.
+        rotation: degrees clockwise, a multiple of 5.
+        grain: the diameter, in pixels, that the texture is made for: its lines, dots and fields
+            have whole widths in pixels that grow with it.
+        width: of the picture, pixels.
     """
-    stamp = sprite(shape, texture, quarters, rotation)
-    grid = _grid(stamp.side, width)
-    return np.concatenate([grid[stamp.ink], grid[stamp.mask & ~stamp.ink]])
+    return _sprite(shape, texture, quarters, rotation % SYMMETRY[shape], grain, width)
+
+
+# Some 3 KB each at the default sizes and 224 pixels.
+@lru_cache(maxsize=8192)
+def _sprite(
+    shape: str, texture: str, quarters: int, rotation: int, grain: int, width: int
+) -> Sprite:
+    whole = silhouette(shape, quarters, rotation)
+    side = whole.mask.shape[0]
+    cells = _grid(side, width)[whole.mask]
+    painted = whole.area
+    if texture != "solid":
+        ink = _ink(shape, texture, quarters, rotation, grain)[whole.mask]
+        painted = int(np.count_nonzero(ink))
+        cells = np.concatenate([cells[ink], cells[~ink]])
+    return Sprite(side, cells, painted, whole.area, whole.box)
+
+
+def _ink(shape: str, texture: str, quarters: int, rotation: int, grain: int) -> np.ndarray:
+    """Bool [side, side]: the pixels that a texture paints; outside the silhouette anything."""
+    if texture == "outlined":
+        return outline(shape, quarters, rotation, max(1, round(grain * 0.08)))
+    # With its rim painted, an object keeps its shape whatever its texture leaves white.
+    rim = outline(shape, quarters, rotation, max(1, round(grain * 0.04)))
+    return rim | _pattern(texture, grain, rim.shape[0])
+
+
+@lru_cache(maxsize=256)
+def _grid(side: int, width: int) -> np.ndarray:
+    return np.arange(side, dtype=np.int32)[:, None] * width + np.arange(side, dtype=np.int32)
 
 
 @lru_cache(maxsize=1024)
-def _grid(side: int, width: int) -> np.ndarray:
-    return np.arange(side)[:, None] * width + np.arange(side)
-
-
-@lru_cache(maxsize=4096)
-def _pattern(texture: str, quarters: int, side: int) -> np.ndarray:
-    """bool [side, side]: where a texture paints.
+def _pattern(texture: str, grain: int, side: int) -> np.ndarray:
+    """Bool [side, side]: where a striped, checked or dotted texture paints.
 
     Textures stay upright on a turned object, so that their edges fall on pixel edges and a texture
     can be told on an object of few pixels.
     """
-    diameter = quarters / 4
     # Offsets of pixel centres from the object's centre, in half pixels.
     offset = np.abs(2 * np.arange(side) + 1 - side)
     if texture == "striped":
-        line = 2 * max(2, round(diameter / 9))
+        line = 2 * max(2, round(grain / 9))
         return np.broadcast_to(((offset + line // 2) // line % 2 == 0)[:, None], (side, side))
     if texture == "checked":
-        field = 2 * max(3, round(diameter / 6))
+        field = 2 * max(3, round(grain / 6))
         light = (offset + field // 2) // field % 2 == 0
         return light[:, None] == light
-    # Four dots lie in the middle of a ring's band. A dot is centred on a pixel.
-    pitch = max(3, round(diameter / 4 + 0.25))
+    # Dots: four of them lie in the middle of a ring's band. A dot is centred on a pixel.
+    pitch = max(3, round(grain / 4 + 0.25))
     near = (np.arange(side) - side // 2 + pitch // 2) % pitch - pitch // 2
     return near[:, None] ** 2 + near**2 > (pitch * 0.28) ** 2
-
-
-assert all(period % ROTATION_STEP == 0 for period in SYMMETRY.values())

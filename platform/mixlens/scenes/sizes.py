@@ -1,0 +1,122 @@
+"""Sizes of the objects of a scene: drawn freely, all the same, or such that their ink sums up."""
+
+import math
+from collections.abc import Sequence
+
+from mixlens.scenes.draws import between, word_list
+from mixlens.scenes.sprites import sprite
+from mixlens.spec.scene import SceneSpec
+
+# Total ink is met within this share of it, or within this many pixels where that is more.
+INK_TOLERANCE = 0.02
+INK_TOLERANCE_PIXELS = 4
+MIN_DIAMETER = 5  # pixels; a smaller object shows no shape
+
+Kinds = Sequence[tuple[str, str, int]]  # shape, texture, rotation of each object
+
+
+def draw_sizes(
+    spec: SceneSpec, seed: int, index: int, attempt: int, kinds: Kinds
+) -> tuple[list[int], list[int]]:
+    """Diameter (quarter pixels) and texture grain (pixels) of each object; see `sprite`."""
+    if spec.ink == "fixed_size":
+        assert spec.object_diameter is not None
+        pixels = whole_pixels(spec.object_diameter, spec.image_size)
+        return [4 * pixels] * len(kinds), [pixels] * len(kinds)
+    raw = word_list(seed, index, f"sizes {attempt}", 2 * len(kinds))
+    ranges = [named.diameter for named in spec.sizes]
+    chosen = [ranges[word * len(ranges) >> 32] for word in raw[::2]]
+    if spec.ink == "fixed_total":
+        shares = [between(bounds, word) for bounds, word in zip(chosen, raw[1::2], strict=True)]
+        return sizes_with_ink(spec, kinds, shares)
+    pixel_ranges = {bounds: pixel_range(bounds, spec.image_size) for bounds in ranges}
+    pixels_of = []
+    for bounds, word in zip(chosen, raw[1::2], strict=True):
+        low, high = pixel_ranges[bounds]
+        pixels_of.append(low + (word * (high - low + 1) >> 32))
+    return [4 * pixels for pixels in pixels_of], pixels_of
+
+
+def smallest_sizes(
+    spec: SceneSpec, quarters: Sequence[int], kept: int
+) -> tuple[list[int], list[int]]:
+    """The `kept` smallest of the diameters as they are; all others as small as the spec allows."""
+    smallest = 4 * min(pixel_range(named.diameter, spec.image_size)[0] for named in spec.sizes)
+    if spec.ink == "fixed_size":
+        smallest = quarters[0]
+    order = sorted(range(len(quarters)), key=lambda i: quarters[i])
+    sizes = list(quarters)
+    for i in order[kept:]:
+        sizes[i] = smallest
+    return sizes, [quarter // 4 for quarter in sizes]
+
+
+def sizes_with_ink(
+    spec: SceneSpec, kinds: Kinds, shares: Sequence[float]
+) -> tuple[list[int], list[int]]:
+    """Diameters in the proportions of `shares` whose painted pixels sum to `spec.total_ink`.
+
+    The grain of each texture is settled first, for then the ink grows smoothly with the diameter;
+    the sum is approached by scaling all objects, and met by changing single ones by quarter pixels.
+    """
+    assert spec.total_ink is not None
+    side = spec.image_size
+    target = spec.total_ink * side * side
+    tolerance = ink_tolerance(target)
+    scale = 4.0 * side
+    quarters: list[int] = []
+    grains: list[int] = []
+
+    def ink(i: int, quarter: int) -> int:
+        shape, texture, rotation = kinds[i]
+        return sprite(shape, texture, quarter, rotation, grains[i], side).painted
+
+    for step in range(8):
+        quarters = [max(4 * MIN_DIAMETER, min(4 * side, round(scale * share))) for share in shares]
+        if step < 4:
+            grains = [quarter // 4 for quarter in quarters]
+        inks = [ink(i, quarter) for i, quarter in enumerate(quarters)]
+        error = sum(inks) - target
+        if step >= 4 and abs(error) <= tolerance:
+            return quarters, grains
+        scale *= math.sqrt(target / sum(inks))
+    # Single changes of a few objects, each time the one that comes nearest, while any helps.
+    while abs(error) > tolerance:
+        changes = [
+            (abs(error + ink(i, quarters[i] + step) - inks[i]), i, step)
+            for i in range(min(len(kinds), 12))
+            for step in (-3, -2, -1, 1, 2, 3)
+            if 4 * MIN_DIAMETER <= quarters[i] + step <= 4 * side
+        ]
+        left, i, step = min(changes)
+        if left >= abs(error):
+            break
+        quarters[i] += step
+        error += ink(i, quarters[i]) - inks[i]
+        inks[i] = ink(i, quarters[i])
+    return quarters, grains
+
+
+def ink_tolerance(target: float) -> float:
+    """How far from a total ink of `target` pixels a scene may be, pixels."""
+    return max(INK_TOLERANCE * target, INK_TOLERANCE_PIXELS)
+
+
+def size_word(spec: SceneSpec, quarters: int) -> str:
+    """The name of the range that holds a diameter, else of the one with the nearest end."""
+    share = quarters / 4 / spec.image_size
+
+    def distance(bounds: tuple[float, float]) -> float:
+        return max(bounds[0] - share, share - bounds[1], 0.0)
+
+    return min(spec.sizes, key=lambda named: distance(named.diameter)).name
+
+
+def whole_pixels(share: float, image_size: int) -> int:
+    """A diameter given as a share of the side, in whole pixels."""
+    return int(share * image_size + 0.5)
+
+
+def pixel_range(diameter: tuple[float, float], image_size: int) -> tuple[int, int]:
+    """Smallest and largest whole diameter in pixels of a range given as shares of the side."""
+    return whole_pixels(diameter[0], image_size), whole_pixels(diameter[1], image_size)
