@@ -8,7 +8,7 @@ from mixlens.scenes.draws import between, word_list
 from mixlens.scenes.place import Corners
 from mixlens.scenes.sprites import Sprite
 
-_TRIES = 64  # random places an object gets to come near its own visible share
+_TRIES = 64  # random places an object gets to come near the share it wants to show
 _CLOSE = 0.03  # a visible share this near to the wanted one ends the search
 
 
@@ -20,64 +20,74 @@ def overlapping(
     index: int,
     attempt: int,
 ) -> Corners | None:
-    """Places such that the visible share of every object but the front one lies in `visible`.
+    """Places where each object is whole or shows a share that lies within `visible`.
 
-    From front to back, each object draws the share it would like to show, and takes the best of
-    some places near the objects in front of it. What is placed later is behind, so a share never
-    changes once it is settled.
+    From front to back, a coin decides for each object whether it lies free of those in front, or
+    behind a free one, so that objects hide each other in small groups. A hidden one draws the share
+    it wants to show and takes the best of some random places. What comes later lies behind, so a
+    share never changes once it is settled.
 
     Returns:
         A corner for each sprite, back to front as they are given, or None when one found no place.
     """
     taken = np.zeros(image_size * image_size, bool)
-    wishes = word_list(seed, index, f"visible {attempt}", len(sprites))
+    coins = word_list(seed, index, f"overlap {attempt}", 2 * len(sprites))
     corners: Corners = [(0, 0)] * len(sprites)
-    placed: list[int] = []
+    free: list[int] = []
     for i in reversed(range(len(sprites))):
-        bounds = visible if placed else (1.0, 1.0)
-        wish = between(bounds, wishes[i])
-        raw = word_list(seed, index, f"overlap {attempt} {i}", 3 * _TRIES)
-        best = None
-        for k in range(0, 3 * _TRIES, 3):
-            corner = _proposal(sprites, corners, placed, i, image_size, raw[k : k + 3], wish)
-            share = _visible(sprites[i], corner, taken, image_size)
-            if not bounds[0] <= share <= bounds[1]:
-                continue
-            if best is None or abs(share - wish) < best[0]:
-                best = (abs(share - wish), corner)
-                if best[0] <= _CLOSE:
-                    break
-        if best is None:
+        raw = word_list(seed, index, f"overlap {attempt} {i}", 5 * _TRIES)
+        corner = None
+        if not free or coins[2 * i] < 2**31:
+            corner = _free_place(sprites[i], taken, image_size, raw)
+        if corner is not None:
+            free.append(i)
+        elif free:
+            wish = between(visible, coins[2 * i + 1])
+            near = [(corners[k], sprites[k].side) for k in free]
+            corner = _hidden_place(sprites[i], near, taken, image_size, visible, wish, raw)
+        if corner is None:
             return None
-        corners[i] = best[1]
-        taken[sprites[i].cells + best[1][1] * image_size + best[1][0]] = True
-        placed.append(i)
+        corners[i] = corner
+        taken[_cells(sprites[i], corner, image_size)] = True
     return corners
 
 
-def _proposal(
-    sprites: Sequence[Sprite],
-    corners: Corners,
-    placed: Sequence[int],
-    i: int,
+def _free_place(
+    stamp: Sprite, taken: np.ndarray, image_size: int, raw: Sequence[int]
+) -> tuple[int, int] | None:
+    span = image_size - stamp.side + 1
+    for k in range(0, 2 * _TRIES, 2):
+        corner = (raw[k] * span >> 32, raw[k + 1] * span >> 32)
+        if not taken[_cells(stamp, corner, image_size)].any():
+            return corner
+    return None
+
+
+def _hidden_place(
+    stamp: Sprite,
+    near: Sequence[tuple[tuple[int, int], int]],
+    taken: np.ndarray,
     image_size: int,
-    raw: Sequence[int],
+    visible: tuple[float, float],
     wish: float,
-) -> tuple[int, int]:
-    """A random place: anywhere to stay whole, else near a random object in front."""
-    side = sprites[i].side
-    span = image_size - side + 1
-    if wish > 1 - _CLOSE:
-        return raw[0] * span >> 32, raw[1] * span >> 32
-    front = placed[raw[2] * len(placed) >> 32]
-    reach = side + sprites[front].side
-    place = []
-    for axis in (0, 1):
-        offset = (raw[axis] * reach >> 32) - side
-        place.append(max(0, min(span - 1, corners[front][axis] + offset)))
-    return place[0], place[1]
+    raw: Sequence[int],
+) -> tuple[int, int] | None:
+    """The place whose visible share is nearest to the wish, of random ones behind the `near`."""
+    span = image_size - stamp.side + 1
+    found: list[tuple[float, tuple[int, int]]] = []
+    for k in range(2 * _TRIES, 5 * _TRIES, 3):
+        (left, top), side = near[raw[k] * len(near) >> 32]
+        left += (raw[k + 1] * (stamp.side + side) >> 32) - stamp.side
+        top += (raw[k + 2] * (stamp.side + side) >> 32) - stamp.side
+        corner = (max(0, min(span - 1, left)), max(0, min(span - 1, top)))
+        hidden = np.count_nonzero(taken[_cells(stamp, corner, image_size)])
+        share = 1 - hidden / stamp.area
+        if visible[0] <= share <= visible[1]:
+            found.append((abs(share - wish), corner))
+            if found[-1][0] <= _CLOSE:
+                break
+    return min(found)[1] if found else None
 
 
-def _visible(stamp: Sprite, corner: tuple[int, int], taken: np.ndarray, image_size: int) -> float:
-    hidden = np.count_nonzero(taken[stamp.cells + corner[1] * image_size + corner[0]])
-    return 1 - hidden / stamp.area
+def _cells(stamp: Sprite, corner: tuple[int, int], image_size: int) -> np.ndarray:
+    return stamp.cells + (corner[1] * image_size + corner[0])

@@ -1,5 +1,6 @@
 """Places for objects that never touch one another."""
 
+import math
 from collections.abc import Sequence
 
 from mixlens.scenes.draws import word_list, words
@@ -29,6 +30,12 @@ def separated(
 def cell_count(side: int, image_size: int) -> int:
     """How many objects of this side are sure to find a place in the cells of a grid."""
     return ((image_size + GAP) // (side + GAP)) ** 2
+
+
+def largest_side(count: int, image_size: int) -> int:
+    """The largest side of which `count` objects are sure to find a place."""
+    columns = math.isqrt(count - 1) + 1
+    return (image_size + GAP) // columns - GAP
 
 
 def _at_random(

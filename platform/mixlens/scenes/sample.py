@@ -89,7 +89,7 @@ def _crowded(
         sprites = _sprites(kinds, quarters, grains, spec.image_size)
         if (corners := _place(spec, sprites, seed, index, _ATTEMPTS)) is not None:
             return Plan(kinds, colours, quarters, sprites, corners)
-    if spec.placement == "overlapping" and spec.visible_fraction[1] == 1.0:
+    if spec.placement == "overlapping":
         sides = [stamp.side for stamp in sprites]
         if (corners := separated(sides, spec.image_size, seed, index, _ATTEMPTS)) is not None:
             return Plan(kinds, colours, quarters, sprites, corners)

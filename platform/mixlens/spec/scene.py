@@ -1,5 +1,6 @@
 """What a generated scene may contain: the knobs of visual complexity, each independent."""
 
+from itertools import pairwise
 from typing import Literal
 
 from pydantic import Field, model_validator
@@ -27,8 +28,17 @@ Texture = Literal["solid", "striped", "dotted", "checked", "outlined"]
 class SizeRange(Spec):
     """A size word and the diameters it stands for, as fractions of the image side."""
 
-    name: str
+    name: str = Field(min_length=1)
     diameter: Range
+
+    @model_validator(mode="after")
+    def _check(self) -> "SizeRange":
+        low, high = self.diameter
+        if low <= 0 or high > 1:
+            raise ValueError(
+                f"the diameters of {self.name!r} {self.diameter} must lie within 0 to 1"
+            )
+        return self
 
 
 class SceneSpec(Spec):
@@ -48,21 +58,32 @@ class SceneSpec(Spec):
         SizeRange(name="medium", diameter=(0.155, 0.185)),
         SizeRange(name="large", diameter=(0.23, 0.28)),
     )
-    rotation: Range = Field((0.0, 360.0), description="degrees, clockwise")
+    rotation: Range = Field(
+        (0.0, 360.0), description="degrees clockwise; the multiples of 5 in the range are used"
+    )
     ink: Literal["free", "fixed_size", "fixed_total"] = Field(
         "free",
         description="free: sizes from `sizes`; fixed_size: every object has diameter "
-        "`object_diameter`; fixed_total: the objects together paint `total_ink` of the image",
+        "`object_diameter`; fixed_total: the objects together paint `total_ink` of the image, "
+        "with diameters in the proportions of `sizes`",
     )
     object_diameter: float | None = Field(None, gt=0, le=1, description="fraction of the side")
-    total_ink: float | None = Field(None, gt=0, le=0.5, description="fraction of the image area")
+    total_ink: float | None = Field(
+        None,
+        gt=0,
+        le=0.5,
+        description="fraction of the image area that is painted in the objects' colours, within "
+        "2 %; counted before objects hide one another",
+    )
     placement: Literal["separated", "overlapping"] = "separated"
     visible_fraction: Range = Field(
-        (0.4, 1.0), description="overlapping only: allowed visible share of every object"
+        (0.4, 0.9),
+        description="overlapping only: an object is whole or shows a share within this range; "
+        "about half are whole",
     )
     background: Literal["white", "colour", "gradient", "noise"] = "white"
     lighting: Range = Field((0.0, 0.0), description="strength of a brightness gradient, 0 to 1")
-    sensor_noise: Range = Field((0.0, 0.0), description="standard deviation, 8-bit grey levels")
+    sensor_noise: Range = Field((0.0, 0.0), description="standard deviation, 8-bit levels")
     blur: Range = Field((0.0, 0.0), description="Gaussian radius, pixels")
 
     @model_validator(mode="after")
@@ -78,4 +99,16 @@ class SceneSpec(Spec):
             values = getattr(self, name)
             if not values or len(set(values)) != len(values):
                 raise ValueError(f"{name} must name at least one value, each once")
+        names = [named.name for named in self.sizes]
+        if len(set(names)) != len(names):
+            raise ValueError(f"sizes must have different names: {names}")
+        ends = sorted(named.diameter for named in self.sizes)
+        if any(first[1] >= second[0] for first, second in pairwise(ends)):
+            raise ValueError(f"the ranges of sizes must not meet: {ends}")
+        for name, highest in (
+            ("visible_fraction", 1.0), ("lighting", 1.0), ("sensor_noise", 128.0), ("blur", 16.0),
+        ):  # fmt: skip
+            bounds = getattr(self, name)
+            if bounds[0] < 0 or bounds[1] > highest:
+                raise ValueError(f"{name} {bounds} must lie within 0 and {highest:g}")
         return self
