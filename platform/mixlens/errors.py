@@ -5,6 +5,9 @@ Mixlens and keeps its traceback. All of them survive pickling, because Ray carri
 processes.
 """
 
+import sys
+from collections.abc import Callable
+
 
 class MixlensError(Exception):
     """Something that a person wrote, supplied or asked for cannot be used."""
@@ -29,3 +32,15 @@ class ResourceError(MixlensError):
 def explain(where: str, value: object, problem: str, remedy: str) -> str:
     """One message with the four things a person needs: where, which value, what, what instead."""
     return f"{where}: got {value!r}: {problem}. {remedy}"
+
+
+def exit_clearly(main: Callable[[], None]) -> None:
+    """Run `main`; print a `MixlensError` as a message and exit with code 2."""
+    try:
+        main()
+    except MixlensError as error:
+        print(f"error: {error}", file=sys.stderr)
+        sys.exit(2)
+    except KeyboardInterrupt:
+        print("stopped; the same command goes on where this one ended", file=sys.stderr)
+        sys.exit(130)

@@ -28,7 +28,14 @@ def load_spec(kind: type[S], path: Path, overrides: Sequence[str] = ()) -> S:
     try:
         return kind.model_validate(content)
     except ValidationError as error:
-        problems = [_describe(item, kind, path) for item in error.errors(include_url=False)]
+        items = error.errors(include_url=False)
+        # pydantic counts only right elements, so a wrong one makes its list too short as well.
+        inside = {item["loc"][:-1] for item in items}
+        problems = [
+            _describe(item, kind, path)
+            for item in items
+            if item["type"] != "too_short" or item["loc"] not in inside
+        ]
         raise SpecError("\n".join(problems)) from None
 
 

@@ -1,0 +1,1 @@
+"""A whole sweep: plan it, check it, run it on Ray, show it, report it."""

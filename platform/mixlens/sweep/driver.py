@@ -1,0 +1,159 @@
+"""Run a sweep on Ray: one Ray Train job a trial under Ray Tune, each measured when it is trained.
+
+What is finished is known from the records in the sweep's directory, never from Ray's own state:
+the same command, started again, does what is missing.
+"""
+
+import os
+import socket
+import time
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from pathlib import Path
+from typing import Any
+
+import ray
+from ray import tune
+from ray.tune.integration.ray_train import TuneReportCallback
+
+import mixlens
+from mixlens.activations.pool import MeasurementPool
+from mixlens.errors import ResourceError, explain
+from mixlens.spec import Layout, ResourceSpec, RunSpec
+from mixlens.sweep.machine import capacity_of, trials_at_once
+from mixlens.sweep.records import finish_trial, start_trial
+from mixlens.training.launch import launch
+
+PACKAGE = Path(mixlens.__file__).parent
+CONNECT_TIMEOUT_S = 5.0
+
+OnTrial = Callable[[str, str, dict[str, Any]], None]
+"""Called with trial name, stage and last metrics whenever a trial reports or ends."""
+
+
+@contextmanager
+def ray_running(resources: ResourceSpec, logs: Path) -> Iterator[None]:
+    """Connect to the cluster of `resources.address` or RAY_ADDRESS, or start Ray on this machine.
+
+    Raises:
+        ResourceError: there is no Ray at the address.
+    """
+    address = resources.address or os.environ.get("RAY_ADDRESS")
+    options: dict[str, Any] = {"log_to_driver": False, "logging_level": "ERROR"}
+    os.environ.setdefault("RAY_TRAIN_HEALTH_CHECK_INTERVAL_S", "0.2")
+    if address:
+        _check_reachable(address)
+        # Workers elsewhere have no checkout: they get the package as it is here.
+        options |= {"address": address, "runtime_env": {"py_modules": [str(PACKAGE)]}}
+    else:
+        root = str(PACKAGE.parent)
+        known = os.environ.get("PYTHONPATH", "")
+        os.environ["PYTHONPATH"] = os.pathsep.join(filter(None, [root, known]))
+        options |= {"address": "local", "include_dashboard": False}
+    try:
+        ray.init(**options)
+    except (ConnectionError, RuntimeError, ValueError) as error:
+        raise ResourceError(
+            explain("Ray address", address or "local", str(error).splitlines()[0],
+                    f"Check the address and the token; details are in {logs}.")
+        ) from error  # fmt: skip
+    try:
+        yield
+    finally:
+        ray.shutdown()
+
+
+def _check_reachable(address: str) -> None:
+    """Knock at host:port first, because Ray itself would try for minutes."""
+    host, _, port = address.rpartition("://")[2].rpartition(":")
+    if address in ("auto", "local") or not port.isdigit():
+        return
+    try:
+        socket.create_connection((host, int(port)), timeout=CONNECT_TIMEOUT_S).close()
+    except OSError as error:
+        raise ResourceError(
+            explain("Ray address", address, f"nothing answers there ({error})",
+                    "Start Ray there, or leave resources.address out to use this machine.")
+        ) from error  # fmt: skip
+
+
+def run_trials(runs: tuple[RunSpec, ...], layout: Layout, on_trial: OnTrial) -> dict[str, str]:
+    """Measure the base, then train and measure every run that is not finished.
+
+    Returns:
+        The names of runs that failed, each with its reason.
+
+    Raises:
+        ResourceError: the cluster is too small for one trial.
+    """
+    first = runs[0]
+    pending = [run for run in runs if not layout.finished(run)]
+    at_once = trials_at_once(first.resources, capacity_of(ray.cluster_resources()), len(pending))
+    pool = MeasurementPool(first.resources)
+    base = layout.base(first)
+    try:
+        pool.measure(first, first.model, base / "measure")
+        if not pending:
+            return {}
+        by_name = {run.name: run for run in pending}
+        tuner = tune.Tuner(
+            tune.with_resources(
+                tune.with_parameters(_run_trial, runs=by_name, layout=layout, pool=pool),
+                {"CPU": 0},
+            ),
+            param_space={"run": tune.grid_search(list(by_name))},
+            tune_config=tune.TuneConfig(max_concurrent_trials=at_once, reuse_actors=True),
+            run_config=tune.RunConfig(
+                # Kept for Ray's own logs; what is finished is told by our records.
+                name=time.strftime("tune-%Y%m%d-%H%M%S"),
+                storage_path=str(layout.logs),
+                verbose=0,
+                callbacks=[_Watcher(on_trial)],
+            ),
+        )
+        results = tuner.fit()
+        return {
+            result.config["run"]: _reason(result.error)
+            for result in results
+            if result.error is not None
+        }
+    finally:
+        pool.close()
+
+
+def _run_trial(
+    config: dict[str, str], runs: dict[str, RunSpec], layout: Layout, pool: MeasurementPool
+) -> None:
+    """One trial, in a process of its own: train, measure, and write the record last."""
+    run = runs[config["run"]]
+    folder = layout.trial(run)
+    start_trial(run, folder)
+    model = launch(run, folder, callbacks=[TuneReportCallback()])
+    tune.report({"stage": "measuring"})
+    pool.measure(run, str(model), folder / "measure", base=layout.base(run) / "measure")
+    finish_trial(run, folder)
+    tune.report({"stage": "done"})
+
+
+def _reason(error: Exception) -> str:
+    """The last line of what went wrong, which names it."""
+    lines = [line for line in str(error).strip().splitlines() if line.strip()]
+    return lines[-1] if lines else type(error).__name__
+
+
+class _Watcher(tune.Callback):
+    """Passes on what trials report."""
+
+    def __init__(self, on_trial: OnTrial) -> None:
+        self._on_trial = on_trial
+
+    def on_trial_start(self, iteration: int, trials: list[Any], trial: Any, **_: Any) -> None:
+        self._on_trial(trial.config["run"], "training", {})
+
+    def on_trial_result(
+        self, iteration: int, trials: list[Any], trial: Any, result: dict[str, Any], **_: Any
+    ) -> None:
+        self._on_trial(trial.config["run"], result.get("stage", "training"), result)
+
+    def on_trial_error(self, iteration: int, trials: list[Any], trial: Any, **_: Any) -> None:
+        self._on_trial(trial.config["run"], "failed", {})

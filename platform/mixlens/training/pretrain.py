@@ -1,0 +1,31 @@
+"""Make the built-in base model: random weights, then one stage of training after another."""
+
+import shutil
+from collections.abc import Iterator
+from pathlib import Path
+
+from mixlens.models.tiny import build_tiny_vllm
+from mixlens.spec import PretrainSpec
+from mixlens.tasks import vocabulary
+from mixlens.training.alone import train_alone
+
+
+def pretrain(spec: PretrainSpec, folder: Path) -> Iterator[tuple[int, Path]]:
+    """Yield each stage's number and finished model folder; done stages are not trained again.
+
+    Each stage is an ordinary run of the training loop in this process.
+    """
+    model = folder / "random-weights"
+    if not (model / "config.json").is_file():
+        build_tiny_vllm(model, vocabulary(), seed=spec.seed)
+    for number in range(len(spec.stages)):
+        run = spec.run(number, str(model))
+        model = train_alone(run, folder / f"stage-{number}-{run.digest()}")
+        yield number, model
+
+
+def install(model: Path, destination: Path) -> None:
+    """Put the finished model where `builtin:tiny-vllm` finds it, without training leftovers."""
+    if destination.exists():
+        shutil.rmtree(destination)
+    shutil.copytree(model, destination)

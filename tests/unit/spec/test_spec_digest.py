@@ -1,0 +1,94 @@
+"""What is part of a run's identity, and what is not."""
+
+import subprocess
+import sys
+
+import pytest
+
+from mixlens.spec import MixtureSpec, RunSpec, SweepSpec
+
+SWEEP = SweepSpec.model_validate(
+    {
+        "name": "small",
+        "components": {"a": {"tasks": {"coarse": 1}}, "b": {"tasks": {"relational": 1}}},
+        "mixture": {"high": {"b": 1.0}, "low": {"a": 1.0}},
+        "ratios": [0.0, 0.25, 1.0],
+        "seeds": [0, 1],
+        "training": {"steps": 2, "global_batch": 4, "micro_batch": 2},
+        "evaluation": {"component": "b", "examples": 8},
+    }
+)
+RUN = SWEEP.runs()[2]
+
+
+def test_one_run_for_each_ratio_and_seed_with_its_weights():
+    runs = SWEEP.runs()
+    assert [(run.ratio, run.seed) for run in runs] == [
+        (0.0, 0), (0.0, 1), (0.25, 0), (0.25, 1), (1.0, 0), (1.0, 1),
+    ]  # fmt: skip
+    assert [run.weights for run in runs[::2]] == [
+        {"a": 1.0, "b": 0.0}, {"a": 0.75, "b": 0.25}, {"a": 0.0, "b": 1.0},
+    ]  # fmt: skip
+    assert len({run.digest() for run in runs}) == 6
+
+
+def changed(**values: object) -> RunSpec:
+    return RunSpec.model_validate({**RUN.model_dump(), **values})
+
+
+@pytest.mark.parametrize(
+    "values",
+    [
+        {"seed": 7},
+        {"weights": {"a": 0.5, "b": 0.5}},
+        {"model": "other/model"},
+        {"model_fingerprint": "0123"},
+        {"training": {**RUN.training.model_dump(), "weight_decay": 0.5}},
+        {"evaluation": {**RUN.evaluation.model_dump(), "examples": 9}},
+    ],
+)
+def test_what_changes_a_result_changes_the_digest(values: dict[str, object]):
+    assert changed(**values).digest() != RUN.digest()
+
+
+@pytest.mark.parametrize(
+    "values",
+    [
+        {"name": "another"},
+        {"resources": {"workers": 2, "max_failures": 9}},
+        {"training": {**RUN.training.model_dump(), "checkpoint_every": 1}},
+    ],
+)
+def test_what_changes_no_result_leaves_the_digest(values: dict[str, object]):
+    assert changed(**values).digest() == RUN.digest()
+
+
+def test_digest_survives_json_and_another_process():
+    script = (
+        "import sys; from mixlens.spec import RunSpec;"
+        "print(RunSpec.model_validate_json(sys.stdin.read()).digest())"
+    )
+    there = subprocess.run(
+        [sys.executable, "-c", script], input=RUN.model_dump_json(), capture_output=True, text=True
+    )
+    assert there.stdout.strip() == RUN.digest()
+
+
+def test_the_base_is_the_same_for_all_runs_but_not_for_other_images():
+    assert len({run.base_digest() for run in SWEEP.runs()}) == 1
+    other = changed(evaluation={**RUN.evaluation.model_dump(), "examples": 9})
+    assert other.base_digest() != RUN.base_digest()
+
+
+def test_ratio_mixes_both_sides_of_a_mixture():
+    mixture = MixtureSpec(high={"b": 0.5, "c": 0.5}, low={"a": 0.8, "c": 0.2})
+    assert mixture.weights(0.25) == pytest.approx({"a": 0.6, "b": 0.125, "c": 0.275})
+
+
+def test_specs_need_neither_torch_nor_ray():
+    script = (
+        "import sys; import mixlens.spec;"
+        "print([name for name in ('torch', 'ray', 'transformers') if name in sys.modules])"
+    )
+    there = subprocess.run([sys.executable, "-c", script], capture_output=True, text=True)
+    assert there.stdout.strip() == "[]"

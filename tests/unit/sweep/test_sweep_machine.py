@@ -1,0 +1,53 @@
+from pathlib import Path
+
+import pytest
+
+from mixlens.errors import ResourceError
+from mixlens.spec import ResourceSpec
+from mixlens.sweep.machine import Capacity, capacity_of, trials_at_once
+
+NOWHERE = Path("/nonexistent/ray_bootstrap_config.yaml")
+
+
+def test_as_many_trials_as_fit_beside_actors_and_rendering():
+    need = ResourceSpec(cpus_per_worker=0.5, cpus_per_actor=0.5, cpus_per_render=0.25)
+    assert trials_at_once(need, Capacity(2, 0, "here"), trials=10) == 2
+    assert trials_at_once(need, Capacity(16, 0, "here"), trials=10) == 10
+    assert trials_at_once(need, Capacity(16, 0, "here"), trials=100) == 30
+
+
+def test_fractions_that_do_not_add_up_exactly_still_count():
+    need = ResourceSpec(cpus_per_worker=0.1, cpus_per_actor=0.0, cpus_per_render=0.1)
+    assert trials_at_once(need, Capacity(0.4, 0, "here"), trials=9) == 3
+
+
+def test_gpus_limit_too_and_a_person_may_limit_further():
+    need = ResourceSpec(workers=4, gpus_per_worker=1, gpus_per_actor=1, cpus_per_actor=1)
+    assert trials_at_once(need, Capacity(64, 16, "here"), trials=10) == 3
+    capped = need.model_copy(update={"max_concurrent_trials": 2})
+    assert trials_at_once(capped, Capacity(64, 16, "here"), trials=10) == 2
+
+
+@pytest.mark.parametrize(
+    "need", [ResourceSpec(workers=8), ResourceSpec(gpus_per_worker=1), ResourceSpec(actors=9)]
+)
+def test_what_does_not_fit_is_refused_with_both_sides(need: ResourceSpec):
+    with pytest.raises(ResourceError, match=r"here has 4 CPUs and 0 GPUs.*resources\.workers"):
+        trials_at_once(need, Capacity(4, 0, "here"), trials=1)
+
+
+def test_a_cluster_without_launcher_has_what_it_has():
+    assert capacity_of({"CPU": 3.0}, NOWHERE) == Capacity(3.0, 0.0, "the Ray cluster")
+
+
+def test_a_launched_cluster_counts_the_nodes_it_may_add(tmp_path: Path):
+    config = tmp_path / "ray_bootstrap_config.yaml"
+    config.write_text(
+        "max_workers: 3\nhead_node_type: head\navailable_node_types:\n"
+        "  head: {resources: {}}\n"
+        "  small: {resources: {CPU: 8}, max_workers: 2}\n"
+        "  large: {resources: {CPU: 16, GPU: 4}}\n"
+        "  none: {resources: {GPU: 8}, max_workers: 0}\n"
+    )
+    found = capacity_of({"CPU": 4.0}, config)
+    assert (found.cpus, found.gpus) == (4 + 2 * 8 + 3 * 16, float("inf"))

@@ -1,0 +1,59 @@
+"""The files a person edits are right as they are shipped. `make check` runs these too."""
+
+import json
+import subprocess
+import sys
+from pathlib import Path
+
+import jsonschema
+import pytest
+import ray.autoscaler
+import yaml
+
+from mixlens.sources import open_source
+from mixlens.spec import PretrainSpec, SweepSpec, load_spec
+
+ROOT = Path(__file__).resolve().parents[2]
+SWEEPS = sorted((ROOT / "sweeps").glob("*.yaml"))
+
+
+@pytest.mark.parametrize("file", SWEEPS, ids=lambda file: file.name)
+def test_every_sweep_file_parses_and_its_scenes_can_be_made(file: Path):
+    spec = load_spec(SweepSpec, file)
+    assert spec.name == file.stem
+    for name, component in spec.components.items():
+        assert open_source(name, component)[0].turns
+
+
+def test_the_recipe_of_the_base_parses():
+    spec = load_spec(PretrainSpec, ROOT / "jobs" / "pretrain.yaml")
+    for name, component in spec.components.items():
+        assert open_source(name, component)[0].turns
+
+
+def test_cluster_file_follows_rays_schema():
+    schema = json.loads((Path(ray.autoscaler.__file__).parent / "ray-schema.json").read_text())
+    cluster = yaml.safe_load((ROOT / "cluster.yaml").read_text())
+    jsonschema.validate(cluster, schema)
+    groups = cluster["available_node_types"]
+    assert cluster["head_node_type"] in groups
+    assert any("InstanceMarketOptions" in group["node_config"] for group in groups.values())
+
+
+def test_the_source_root_does_not_shadow_the_standard_librarys_platform():
+    # `ray job submit --working-dir .` puts the repository root first on the path.
+    script = f"import sys; sys.path.insert(0, {str(ROOT)!r}); import platform; print(platform.__file__, platform.system())"  # noqa: E501
+    there = subprocess.run([sys.executable, "-I", "-c", script], capture_output=True, text=True)
+    file, system = there.stdout.split()
+    assert str(ROOT) not in file
+    assert system
+    assert not list((ROOT / "platform").glob("*.py"))
+
+
+def test_both_images_install_as_the_makefile_does():
+    dockerfile = (ROOT / "docker" / "Dockerfile").read_text()
+    install = "pip install --constraint constraints.txt"
+    for target in ("cpu", "gpu"):
+        stage = dockerfile.partition(f" AS {target}\n")[2].partition("\nFROM ")[0]
+        assert f"{install} torch" in stage
+        assert f"{install} ." in stage
