@@ -20,8 +20,8 @@ def effects_table(sweep: SweepResults, panels: Sequence[Panel], weights: Array) 
     only the last exists.
 
     Returns:
-        contrast, ratio_from, ratio_to, subject, metric, part, value, low, high, n_images, n_runs,
-        n_seeds, covers. NaN where a quantity is missing on either side.
+        contrast, ratio_from, ratio_to, subject, metric, part, layer, value, low, high, n_images,
+        n_runs, n_seeds, covers. NaN where a quantity is missing on either side.
     """
     ratios = sweep.ratios
     contrasts: list[tuple[str, float, float, Array]] = []
@@ -45,7 +45,7 @@ def effects_table(sweep: SweepResults, panels: Sequence[Panel], weights: Array) 
             value, low, high = levels.contrast(combination)
             # Every seed of every ratio informs the seed error; only one ratio stands in the last.
             some = combination[1:] != 0 if name == AGAINST_BASE else np.full(len(ratios), True)
-            frame = panel.columns[["subject", "metric", "part"]].assign(
+            frame = panel.columns[["subject", "metric", "part", "layer"]].assign(
                 contrast=name,
                 ratio_from=start,
                 ratio_to=end,

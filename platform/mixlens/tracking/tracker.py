@@ -228,11 +228,11 @@ def open_tracker(spec: SweepSpec, runs_dir: Path) -> Tracker:
     if urlsplit(uri).scheme.partition("+")[0] in _DATABASES:
         runs_dir.mkdir(parents=True, exist_ok=True)
         artifacts = (runs_dir / "mlflow-artifacts").as_uri()
-    logging.getLogger("mlflow").setLevel(logging.WARNING)
-    logging.getLogger("alembic").setLevel(logging.WARNING)
     with _explained(uri), _impatient():
-        from mlflow import MlflowClient
+        from mlflow import MlflowClient  # sets up its own logging, so what follows comes after
 
+        for library in ("mlflow", "alembic"):
+            logging.getLogger(library).setLevel(logging.WARNING)
         client = MlflowClient(tracking_uri=uri)
         name = spec.tracking.experiment
         experiment = client.get_experiment_by_name(name)

@@ -1,0 +1,109 @@
+"""What each figure shows, and what the numbers of a report do not say."""
+
+from mixlens.analysis import SweepResults, Tables
+from mixlens.analysis.recommendation import MARGIN
+from mixlens.analysis.tables import REDUNDANCY
+
+
+def captions(sweep: SweepResults, tables: Tables) -> dict[str, dict[str, str]]:
+    """For each figure its title, caption and alternative text."""
+    images = len(sweep.example_ids)
+    runs = len(sweep.trials)
+    seeds = sorted({int(trial.seed or 0) for trial in sweep.trials})
+    many = f"{len(seeds)} seed{'s' if len(seeds) != 1 else ''}"
+    covers = _covers(tables)
+    bars = f"Bars: 95 % intervals over {covers}."
+    return {
+        "redundancy": {
+            "title": "Redundancy of visual tokens against the share of complex data.",
+            "text": f"Redundancy score of the hidden states at visual tokens on n = {images} "
+            f"held-out images, {runs} runs, {many}. 1: all tokens of an image are alike; 0: no "
+            "more alike than tokens of different images. (a) Mean over the decoder layers; grey: "
+            f"base model before fine-tuning with its interval. (b) Thirds of the depth. {bars}",
+        },
+        "accuracy": {
+            "title": "Accuracy of each task group against the share of complex data.",
+            "text": "Exact match of the answers (relaxed match for localisation; F1 of the listed "
+            f"objects for scene graphs) on {images} held-out images; n counts the images with a "
+            f"question of the group. {bars} Dotted: chance, where all questions of a group have "
+            "a fixed set of answers.",
+        },
+        "sufficiency": {
+            "title": "Which ratio is enough for complex tasks.",
+            "text": "Complex accuracy is the mean of relational accuracy and scene-graph object "
+            f"F1. (a) Difference to the best ratio, n = {images} images; circled: the smallest "
+            f"ratio within {100 * MARGIN:g} points of the best, if the ratios differ beyond the "
+            f"noise. {bars} (b) How often each ratio is that smallest one when images are "
+            "resampled and seed noise is redrawn.",
+        },
+        "layers": {
+            "title": "Redundancy along the depth.",
+            "text": "(a, b) Redundancy score by decoder layer, layer 0 being the decoder's input; "
+            "dotted: the same score of the raw pixel patches, the part that blank or alike "
+            f"patches explain. (c, d) Change against the base model, paired by image, n = {images}"
+            f"; shaded: 95 % intervals over {covers} for the lowest and the highest ratio.",
+        },
+        "tradeoff": {
+            "title": "Redundancy against accuracy.",
+            "text": "Each point is one run; the star is the base model. Left: mean of the simple "
+            "groups; right: mean of the complex groups. A relation here is one across mixtures, "
+            "not proof that redundancy causes accuracy.",
+        },
+        "token_metrics": {
+            "title": "Other measures of the visual tokens along the depth.",
+            "text": f"Means over n = {images} images and seeds, by decoder layer. Gini and energy "
+            "entropy describe how token norms spread over an image; participation ratio, stable "
+            "rank and effective rank count the directions that tokens span; mean cosine is their "
+            "average direction in common; subspace alignment is the overlap of the top five "
+            "singular directions with the layer below or with the base model (not defined for "
+            "the base itself).",
+        },
+        "training": {
+            "title": "Training loss.",
+            "text": f"Loss on answer tokens, {runs} runs. Losses of different ratios are of "
+            "different data and do not compare; those of one ratio do.",
+        },
+    }
+
+
+def caveats(sweep: SweepResults, tables: Tables) -> list[str]:
+    """What a reader must know before relying on the numbers."""
+    notes = []
+    if sweep.missing:
+        notes.append(
+            f"{len(sweep.missing)} trials have not finished and are left out: "
+            f"{'; '.join(sweep.missing)}."
+        )
+    if _covers(tables) == "images":
+        notes.append(
+            "There is one seed a ratio. The intervals cover the choice of held-out images only; "
+            "how much a repeated training would differ is unknown."
+        )
+    else:
+        seeds = tables.sweep[tables.sweep["run"] != "base"]["n_seeds"].min()
+        notes.append(
+            "Intervals combine a bootstrap over held-out images (2,000 draws, the same images for "
+            "every model, questions about an image kept together) with Student's t error for the "
+            f"training seeds (at least {seeds} a ratio), whose variance is pooled over all ratios. "
+            "They assume that seed noise is roughly normal and equally large at every ratio."
+        )
+    notes += [
+        "No interval is corrected for the number of comparisons on this page: of twenty "
+        "unaffected quantities one is expected to look changed.",
+        "The share of complex data also changes what the model is asked in training: a ratio of 0 "
+        "has seen no relational or scene-graph question if the simple components ask none. An "
+        "effect on accuracy is one of images and questions together.",
+        "The redundancy score is a chance-corrected mean squared cosine, this project's own "
+        "definition. Its intervals hold the chance level of a model fixed. Patches of blank "
+        "background are alike by construction; compare with the pixel floor, and read the "
+        "score as a comparison between models on the same images.",
+        "Right or wrong beside an example follows the relaxed match.",
+    ]
+    scores = tables.sweep[tables.sweep["metric"] == REDUNDANCY]
+    if scores["value"].isna().any():
+        notes.append("A redundancy score is missing where too few images have two tokens or more.")
+    return notes
+
+
+def _covers(tables: Tables) -> str:
+    return str(tables.effects["covers"].iloc[0])

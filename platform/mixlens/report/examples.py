@@ -1,0 +1,94 @@
+"""Held-out images with their questions, and what three models answered."""
+
+import base64
+from collections.abc import Sequence
+from dataclasses import dataclass
+from io import BytesIO
+
+import numpy as np
+import pandas as pd
+from PIL import Image
+
+from mixlens.analysis import RunResults, SweepResults
+from mixlens.sources import open_source
+
+SHOWN = 4
+
+
+@dataclass(frozen=True)
+class Reply:
+    """One model's answer to one question."""
+
+    text: str
+    is_right: bool
+
+
+@dataclass(frozen=True)
+class Asked:
+    """One question with the right answer and one reply a model."""
+
+    group: str
+    question: str
+    answer: str
+    replies: tuple[Reply, ...]
+
+
+@dataclass(frozen=True)
+class Shown:
+    """One held-out image: its PNG as a data URI, and what was asked about it."""
+
+    example_id: str
+    image: str
+    asked: tuple[Asked, ...]
+
+
+def compared_models(sweep: SweepResults) -> tuple[RunResults, ...]:
+    """The base, and the first seed of the lowest and of the highest ratio."""
+    lowest = next(trial for trial in sweep.trials if trial.ratio == sweep.ratios[0])
+    highest = next(trial for trial in sweep.trials if trial.ratio == sweep.ratios[-1])
+    return (sweep.base, lowest) if lowest is highest else (sweep.base, lowest, highest)
+
+
+def show_examples(sweep: SweepResults, shown: int = SHOWN) -> list[Shown]:
+    """Images at even steps through the held-out set, not chosen by their answers.
+
+    Of each task group the first question about an image is shown.
+    """
+    models = compared_models(sweep)
+    places = np.linspace(0, len(sweep.example_ids) - 1, min(shown, len(sweep.example_ids)))
+    ids = [sweep.example_ids[round(place)] for place in places]
+    return [Shown(name, _picture(sweep, name), _asked(models, name)) for name in ids]
+
+
+def _asked(models: Sequence[RunResults], example_id: str) -> tuple[Asked, ...]:
+    rows = [run.examples[run.examples["example_id"] == example_id] for run in models]
+    asked = []
+    for _, turn in rows[0].drop_duplicates("group").sort_values("level", kind="stable").iterrows():
+        replies = []
+        for some in rows:
+            same = some[
+                (some["group"] == turn["group"])
+                & (some["question"] == turn["question"])
+                & (some["answer"] == turn["answer"])
+            ]
+            replies.append(_reply(same.iloc[0]) if len(same) else Reply("(not asked)", False))
+        asked.append(
+            Asked(str(turn["group"]), str(turn["question"]), str(turn["answer"]), tuple(replies))
+        )
+    return tuple(asked)
+
+
+def _reply(row: pd.Series) -> Reply:
+    return Reply(str(row["response"]).strip() or "(empty)", bool(row["relaxed"] == 1))
+
+
+def _picture(sweep: SweepResults, example_id: str) -> str:
+    """The image as a PNG data URI, made anew from the component's spec."""
+    component, _, index = example_id.rpartition("/")
+    image = open_source(component, sweep.spec.components[component])[int(index)].image
+    if not isinstance(image, bytes):
+        file = BytesIO()
+        Image.fromarray(image).save(file, format="PNG", optimize=True)
+        image = file.getvalue()
+    kind = "png" if image.startswith(b"\x89PNG") else "jpeg"
+    return f"data:image/{kind};base64,{base64.b64encode(image).decode()}"
