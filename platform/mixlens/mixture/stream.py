@@ -137,20 +137,24 @@ class RayStream:
             micros = range(step * self._accumulation, (step + 1) * self._accumulation)
             yield [self._next(batches, micro) for micro in micros]
         # Reading the end lets Ray release the execution.
-        assert next(batches, None) is None, "the stream went on after its last step"
+        self._check(next(batches, None), "no more positions", None)
 
-    def _next(self, batches: Iterator[Any], micro: int) -> MicroBatch:
+    def _next(self, batches: Iterator[MicroBatch], micro: int) -> MicroBatch:
         started = time.perf_counter()
-        batch: MicroBatch | None = next(batches, None)
+        batch = next(batches, None)
         self.waited += time.perf_counter() - started
-        due = list(micro_positions(self._run, self._rank, self._world_size, micro))
-        received = batch.positions if batch else None
-        if batch is None or received != due:
-            raise RuntimeError(
-                f"rank {self._rank} of {self._world_size} was due positions {due} but received "
-                f"{received}: Ray dealt the stream in another order than Mixlens was tested with"
-            )
+        due = micro_positions(self._run, self._rank, self._world_size, micro)
+        self._check(batch, f"positions {list(due)}", list(due))
+        assert batch is not None
         return batch
+
+    def _check(self, batch: MicroBatch | None, due: str, positions: list[int] | None) -> None:
+        received = batch.positions if batch else None
+        if received != positions:
+            raise RuntimeError(
+                f"rank {self._rank} of {self._world_size} was due {due} but received {received}: "
+                "Ray dealt the stream in another order than Mixlens was tested with"
+            )
 
 
 class _Units(Datasource):
@@ -169,11 +173,11 @@ class _Units(Datasource):
         data_context: DataContext | None = None,
     ) -> list[ReadTask]:
         first, last, world_size = ray.get(self._cursor.get.remote())
-        units = _units(self._run, first, last, world_size)
+        units = stream_units(self._run, first, last, world_size)
         return [ReadTask(lambda: [units], BlockMetadata(None, None, None, None))]
 
 
-def _units(run: RunSpec, first: int, last: int, world_size: int) -> pa.Table:
+def stream_units(run: RunSpec, first: int, last: int, world_size: int) -> pa.Table:
     """Rank and micro-batches [start, stop) of every unit of steps first ... last - 1, in order."""
     micros = accumulation(run, world_size)
     size = max(1, _ROWS_A_UNIT // run.training.micro_batch)

@@ -4,13 +4,21 @@ from collections.abc import Callable
 
 import pytest
 
-from mixlens.spec import ComponentSpec, EvaluationSpec, RunSpec, SceneSpec, TrainingSpec
+from mixlens.spec import (
+    ComponentSpec,
+    EvaluationSpec,
+    RunSpec,
+    SceneSpec,
+    SizeRange,
+    TrainingSpec,
+)
 
 
 @pytest.fixture
 def mixture_run() -> Callable[..., RunSpec]:
     def make(**training: int) -> RunSpec:
-        scene = SceneSpec(image_size=32, objects=(1, 2))
+        large = SizeRange(name="large", diameter=(0.3, 0.4))
+        scene = SceneSpec(image_size=32, objects=(1, 2), sizes=(large,))
         return RunSpec(
             name="test",
             model="none",

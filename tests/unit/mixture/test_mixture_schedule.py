@@ -11,7 +11,7 @@ from mixlens.mixture.schedule import LONGEST_PERIOD, Schedule, turns, whole_shar
 
 
 def deviations(weights: np.ndarray, component: np.ndarray) -> np.ndarray:
-    """realised - requested count of each component after each position, [components, positions]."""
+    """Realised - requested count of each component after each position, [components, positions]."""
     n = np.arange(1, len(component) + 1)
     realised = np.cumsum(component == np.arange(len(weights))[:, None], axis=1)
     return realised - weights[:, None] * n
