@@ -2,6 +2,7 @@
 
 import math
 from functools import lru_cache
+from statistics import fmean, pstdev
 
 from mixlens.errors import SpecError, explain
 from mixlens.scenes.place import cell_count, largest_side
@@ -10,7 +11,8 @@ from mixlens.scenes.sizes import MIN_DIAMETER, pixel_range, whole_pixels
 from mixlens.scenes.sprites import sprite
 from mixlens.spec.scene import SceneSpec
 
-# Diameters at which the ink of a kind is looked up, and what rotations may add or take away.
+# Diameters at which the ink of a kind is looked up where it must not be too little, and what
+# rotations may add or take away.
 _PROBES = (10, 14, 18, 19, 25, 31, 37, 56, 93)
 _MARGIN = 0.1
 
@@ -78,38 +80,55 @@ def _size_that_fits(count: int, side: int) -> str:
 
 def _check_total_ink(spec: SceneSpec) -> None:
     assert spec.total_ink is not None
-    least, most = _ink_shares(spec.shapes, spec.textures)
     side = spec.image_size
     low, high = spec.objects
-    # Equal objects of the kind that paints least are the largest, and of the other the smallest.
-    largest = min(
-        (count * least * largest_side(count, side) ** 2, count) for count in range(low, high + 1)
+    # All objects of a scene can be of one size. It is largest when they are of kinds that paint
+    # little, and smallest when of kinds that paint much.
+    fullest, crowd = min(
+        (_ink_bounds(spec, count, _PROBES)[0] * largest_side(count, side) ** 2, count)
+        for count in range(low, high + 1)
     )
-    smallest = high * most * MIN_DIAMETER**2
-    bounds = (smallest / side**2, largest[0] / side**2)
+    emptiest = _ink_bounds(spec, high, (MIN_DIAMETER,))[1] * MIN_DIAMETER**2
+    bounds = (emptiest / side**2, fullest / side**2)
     if bounds[0] <= spec.total_ink <= bounds[1]:
         return
     if spec.total_ink < bounds[0]:
-        problem = f"{high} objects would be under {MIN_DIAMETER} pixels wide"
+        problem = f"{high} objects may come out under {MIN_DIAMETER} pixels wide"
     else:
-        problem = (
-            f"{largest[1]} of the kind that paints least (outlines paint little) do not fit "
-            "without touching"
-        )
-    remedy = "Lower the largest or raise the smallest number of objects, or enlarge the image."
+        problem = f"{crowd} objects of the kinds that paint least do not fit without touching"
+    remedy = "Narrow the range of objects, leave out the outlined texture, or enlarge the image."
     if bounds[0] <= bounds[1]:
-        low_end, high_end = math.ceil(1e4 * bounds[0]) / 1e4, math.floor(1e4 * bounds[1]) / 1e4
-        remedy = f"With these shapes, textures and counts {low_end:g} to {high_end:g} can be."
+        ends = math.ceil(1e4 * bounds[0]) / 1e4, math.floor(1e4 * bounds[1]) / 1e4
+        remedy = f"With these objects, shapes and textures {ends[0]:g} to {ends[1]:g} fits."
     raise SpecError(explain("scene.total_ink", spec.total_ink, problem, remedy))
 
 
+def _ink_bounds(spec: SceneSpec, count: int, probes: tuple[int, ...]) -> tuple[float, float]:
+    """Least and most that `count` random objects of one diameter paint, in diameters squared.
+
+    Bounds that no draw can leave for few objects, 4 standard deviations for many.
+    """
+    least, most, mean, deviation = _ink_of_kinds(spec.shapes, spec.textures, probes)
+    spread = 4 * deviation * math.sqrt(count)
+    return max(count * least, count * mean - spread), min(count * most, count * mean + spread)
+
+
 @lru_cache(maxsize=64)
-def _ink_shares(shapes: tuple[str, ...], textures: tuple[str, ...]) -> tuple[float, float]:
-    """Least and most ink of a kind of object, as a share of its diameter squared."""
+def _ink_of_kinds(
+    shapes: tuple[str, ...], textures: tuple[str, ...], probes: tuple[int, ...]
+) -> tuple[float, float, float, float]:
+    """Least, most, mean and standard deviation of a kind's ink as a share of diameter squared."""
     shares = [
-        sprite(shape, texture, 4 * probe, 0, probe, probe).painted / probe**2
-        for shape in shapes
-        for texture in textures
-        for probe in _PROBES
+        [
+            sprite(shape, texture, 4 * probe, 0, probe, probe).painted / probe**2
+            for shape in shapes
+            for texture in textures
+        ]
+        for probe in probes
     ]
-    return min(shares) * (1 - _MARGIN), max(shares) * (1 + _MARGIN)
+    return (
+        min(map(min, shares)) * (1 - _MARGIN),
+        max(map(max, shares)) * (1 + _MARGIN),
+        fmean(map(fmean, shares)),
+        max(map(pstdev, shares)),
+    )

@@ -1,5 +1,6 @@
 """Draw what a scene holds: how many objects, of which kind and size, and where."""
 
+import math
 from collections.abc import Sequence
 from dataclasses import dataclass
 
@@ -49,7 +50,21 @@ def sample(spec: SceneSpec, seed: int, index: int) -> Plan:
     """
     low, high = spec.objects
     count = low + (word_list(seed, index, "count", 1)[0] * (high - low + 1) >> 32)
-    raw = word_list(seed, index, "kinds", 4 * count)
+    kinds, colours = _draw_kinds(spec, seed, index, "kinds", count)
+    for attempt in range(_ATTEMPTS):
+        if (sizes := draw_sizes(spec, seed, index, attempt, kinds)) is None:
+            continue
+        sprites = _sprites(kinds, *sizes, spec.image_size)
+        if (corners := _place(spec, sprites, seed, index, attempt)) is not None:
+            return Plan(kinds, colours, sizes[0], sprites, corners)
+    return _crowded(spec, seed, index, count)
+
+
+def _draw_kinds(
+    spec: SceneSpec, seed: int, index: int, purpose: str, count: int
+) -> tuple[Kinds, Sequence[str]]:
+    """Shape, texture and rotation of each object, and its colour."""
+    raw = word_list(seed, index, purpose, 4 * count)
     shapes, textures, turns = spec.shapes, spec.textures, rotations(spec)
     kinds = [
         (
@@ -59,40 +74,34 @@ def sample(spec: SceneSpec, seed: int, index: int) -> Plan:
         )
         for k in range(0, 4 * count, 4)
     ]
-    colours = [spec.colours[word * len(spec.colours) >> 32] for word in raw[1::4]]
-    for attempt in range(_ATTEMPTS):
-        quarters, grains = draw_sizes(spec, seed, index, attempt, kinds)
-        sprites = _sprites(kinds, quarters, grains, spec.image_size)
-        if (corners := _place(spec, sprites, seed, index, attempt)) is not None:
-            return Plan(kinds, colours, quarters, sprites, corners)
-    return _crowded(spec, seed, index, kinds, colours, quarters)
+    return kinds, [spec.colours[word * len(spec.colours) >> 32] for word in raw[1::4]]
 
 
-def _crowded(
-    spec: SceneSpec,
-    seed: int,
-    index: int,
-    kinds: Kinds,
-    colours: Sequence[str],
-    quarters: list[int],
-) -> Plan:
-    """The last resort: sizes that `check_scene_spec` has found to fit, whatever the kinds.
+def _crowded(spec: SceneSpec, seed: int, index: int, count: int) -> Plan:
+    """The last resort: sizes that `check_scene_spec` has found to fit.
 
-    With free sizes the largest objects give way to the smallest size there is, as many as it
-    takes; with a fixed total of ink all objects get the same size.
+    Free sizes: the largest objects of the first draw give way to the smallest size there is, a
+    tenth more of them each time. A fixed total of ink: all objects get the same size, and other
+    kinds are drawn until it can be met.
     """
-    for kept in reversed(range(len(kinds))):
+    kinds, colours = _draw_kinds(spec, seed, index, "kinds", count)
+    first = draw_sizes(spec, seed, index, 0, kinds)
+    for attempt in range(_ATTEMPTS, _ATTEMPTS + 64):
         if spec.ink == "fixed_total":
-            quarters, grains = sizes_with_ink(spec, kinds, [0.1] * len(kinds))
+            sizes = sizes_with_ink(spec, kinds, [0.1] * count)
         else:
-            quarters, grains = smallest_sizes(spec, quarters, kept)
-        sprites = _sprites(kinds, quarters, grains, spec.image_size)
-        if (corners := _place(spec, sprites, seed, index, _ATTEMPTS)) is not None:
-            return Plan(kinds, colours, quarters, sprites, corners)
-    if spec.placement == "overlapping":
-        sides = [stamp.side for stamp in sprites]
-        if (corners := separated(sides, spec.image_size, seed, index, _ATTEMPTS)) is not None:
-            return Plan(kinds, colours, quarters, sprites, corners)
+            assert first is not None
+            shrunk = math.ceil(count * min(1.0, (attempt - _ATTEMPTS + 1) / 10))
+            sizes = smallest_sizes(spec, first[0], count - shrunk)
+        if sizes is not None:
+            sprites = _sprites(kinds, *sizes, spec.image_size)
+            corners = _place(spec, sprites, seed, index, attempt) or separated(
+                [stamp.side for stamp in sprites], spec.image_size, seed, index, attempt
+            )
+            if corners is not None:
+                return Plan(kinds, colours, sizes[0], sprites, corners)
+        if spec.ink == "fixed_total":
+            kinds, colours = _draw_kinds(spec, seed, index, f"kinds {attempt}", count)
     raise AssertionError(f"check_scene_spec accepted a spec that does not fit: {spec!r}")
 
 

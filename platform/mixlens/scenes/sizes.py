@@ -9,7 +9,7 @@ from mixlens.spec.scene import SceneSpec
 
 # Total ink is met within this share of it, or within this many pixels where that is more.
 INK_TOLERANCE = 0.02
-INK_TOLERANCE_PIXELS = 4
+INK_TOLERANCE_PIXELS = 8
 MIN_DIAMETER = 5  # pixels; a smaller object shows no shape
 
 Kinds = Sequence[tuple[str, str, int]]  # shape, texture, rotation of each object
@@ -17,8 +17,11 @@ Kinds = Sequence[tuple[str, str, int]]  # shape, texture, rotation of each objec
 
 def draw_sizes(
     spec: SceneSpec, seed: int, index: int, attempt: int, kinds: Kinds
-) -> tuple[list[int], list[int]]:
-    """Diameter (quarter pixels) and texture grain (pixels) of each object; see `sprite`."""
+) -> tuple[list[int], list[int]] | None:
+    """Diameter (quarter pixels) and texture grain (pixels) of each object; see `sprite`.
+
+    None where a fixed total of ink cannot be met with what was drawn in this attempt.
+    """
     if spec.ink == "fixed_size":
         assert spec.object_diameter is not None
         pixels = whole_pixels(spec.object_diameter, spec.image_size)
@@ -53,44 +56,48 @@ def smallest_sizes(
 
 def sizes_with_ink(
     spec: SceneSpec, kinds: Kinds, shares: Sequence[float]
-) -> tuple[list[int], list[int]]:
+) -> tuple[list[int], list[int]] | None:
     """Diameters in the proportions of `shares` whose painted pixels sum to `spec.total_ink`.
 
     The grain of each texture is settled first, for then the ink grows smoothly with the diameter;
     the sum is approached by scaling all objects, and met by changing single ones by quarter pixels.
+
+    Returns:
+        Diameters and grains as `draw_sizes` does, or None when the ink cannot be met like this.
     """
     assert spec.total_ink is not None
     side = spec.image_size
     target = spec.total_ink * side * side
     tolerance = ink_tolerance(target)
-    scale = 4.0 * side
-    quarters: list[int] = []
-    grains: list[int] = []
+    smallest, largest = 4 * MIN_DIAMETER, 4 * side
 
     def ink(i: int, quarter: int) -> int:
         shape, texture, rotation = kinds[i]
         return sprite(shape, texture, quarter, rotation, grains[i], side).painted
 
-    for step in range(8):
-        quarters = [max(4 * MIN_DIAMETER, min(4 * side, round(scale * share))) for share in shares]
+    scale = 4.0 * side
+    for step in range(12):
+        quarters = [max(smallest, min(largest, round(scale * share))) for share in shares]
         if step < 4:
             grains = [quarter // 4 for quarter in quarters]
         inks = [ink(i, quarter) for i, quarter in enumerate(quarters)]
         error = sum(inks) - target
-        if step >= 4 and abs(error) <= tolerance:
-            return quarters, grains
+        if step >= 3 and abs(error) <= tolerance:
+            break
         scale *= math.sqrt(target / sum(inks))
     # Single changes of a few objects, each time the one that comes nearest, while any helps.
+    few = range(min(len(kinds), 8))
+    reach = max(2, 12 // len(kinds))
     while abs(error) > tolerance:
         changes = [
             (abs(error + ink(i, quarters[i] + step) - inks[i]), i, step)
-            for i in range(min(len(kinds), 12))
-            for step in (-3, -2, -1, 1, 2, 3)
-            if 4 * MIN_DIAMETER <= quarters[i] + step <= 4 * side
+            for i in few
+            for step in range(-reach, reach + 1)
+            if smallest <= quarters[i] + step <= largest
         ]
         left, i, step = min(changes)
         if left >= abs(error):
-            break
+            return None
         quarters[i] += step
         error += ink(i, quarters[i]) - inks[i]
         inks[i] = ink(i, quarters[i])
