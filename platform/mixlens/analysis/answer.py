@@ -24,9 +24,19 @@ def answer_sentences(tables: Tables) -> list[str]:
     the sweep cannot tell.
     """
     effects = tables.effects
-    sentences = [_redundancy(effects), *_accuracy(effects), _sufficient(tables.recommendation)]
+    sentences = [
+        _redundancy(effects, tables.sweep),
+        *_accuracy(effects),
+        _sufficient(tables.recommendation),
+    ]
     sentences.append(_coverage(effects))
     return [sentence for sentence in sentences if sentence]
+
+
+def score_name(group: str) -> str:
+    """What the headline score of a task group is called."""
+    score = "object F1" if HEADLINE[group] == "object_f1" else "accuracy"
+    return f"{GROUP_NAMES[group]} {score}"
 
 
 def number(value: float, digits: int = 3, signed: bool = False) -> str:
@@ -48,7 +58,7 @@ def with_interval(row: pd.Series, digits: int = 3, signed: bool = False) -> str:
     return f"{value} [{low}, {high}]"
 
 
-def _redundancy(effects: pd.DataFrame) -> str:
+def _redundancy(effects: pd.DataFrame, sweep: pd.DataFrame) -> str:
     row = find_effect(effects, DIFFERENCE, "visual", REDUNDANCY, "mean")
     if row is None:
         rows = effects[
@@ -68,7 +78,17 @@ def _redundancy(effects: pd.DataFrame) -> str:
     span = f"Raising the share of complex data from {row['ratio_from']:g} to {row['ratio_to']:g}"
     change = with_interval(row, signed=True)
     if pd.isna(row["low"]) or is_beyond_noise(row):
-        return f"{span} changed the redundancy score of visual tokens by {change} ({_size(row)})."
+        means = sweep[
+            (sweep["subject"] == "visual")
+            & (sweep["metric"] == REDUNDANCY)
+            & (sweep["part"] == "mean")
+        ].set_index("ratio")["value"]
+        start, end = (number(means[row[name]]) for name in ("ratio_from", "ratio_to"))
+        verb = "lowered" if row["value"] < 0 else "raised"
+        return (
+            f"{span} {verb} the redundancy score of visual tokens from {start} to {end}, "
+            f"a change of {change} ({_size(row)})."
+        )
     return (
         f"{span} did not change the redundancy score of visual tokens beyond the noise: "
         f"{change} ({_size(row)})."
@@ -82,8 +102,7 @@ def _accuracy(effects: pd.DataFrame) -> list[str]:
         row = find_effect(effects, DIFFERENCE, group, metric)
         if row is None:
             continue
-        score = "object F1" if metric == "object_f1" else "accuracy"
-        text = f"{GROUP_NAMES[group]} {score} by {with_interval(row, signed=True)}"
+        text = f"{score_name(group)} by {with_interval(row, signed=True)}"
         if pd.isna(row["low"]) or is_beyond_noise(row):
             changed.append(text)
         else:
@@ -161,7 +180,7 @@ def _coverage(effects: pd.DataFrame) -> str:
     row = rows.iloc[0]
     if row["covers"] == "images":
         return (
-            "Brackets are 95 % intervals over held-out images only: no ratio has a second seed, "
+            "Brackets are 95 % intervals over held-out images only: no ratio has a second seed, "
             "so the noise of training is not in them, and a difference may still be luck."
         )
     few = (
@@ -169,7 +188,7 @@ def _coverage(effects: pd.DataFrame) -> str:
         if row["n_seeds"] < 5
         else ""
     )
-    return f"Brackets are 95 % intervals over held-out images and training seeds.{few}"
+    return f"Brackets are 95 % intervals over held-out images and training seeds.{few}"
 
 
 def _size(row: pd.Series) -> str:

@@ -12,14 +12,15 @@ def captions(sweep: SweepResults, tables: Tables) -> dict[str, dict[str, str]]:
     seeds = sorted({int(trial.seed or 0) for trial in sweep.trials})
     many = f"{len(seeds)} seed{'s' if len(seeds) != 1 else ''}"
     covers = _covers(tables)
-    bars = f"Bars: 95 % intervals over {covers}."
+    bars = f"Bars: 95 % intervals over {covers}."
     return {
         "redundancy": {
             "title": "Redundancy of visual tokens against the share of complex data.",
             "text": f"Redundancy score of the hidden states at visual tokens on n = {images} "
             f"held-out images, {runs} runs, {many}. 1: all tokens of an image are alike; 0: no "
             "more alike than tokens of different images. (a) Mean over the decoder layers; grey: "
-            f"base model before fine-tuning with its interval. (b) Thirds of the depth. {bars}",
+            "base model before fine-tuning. Open circles: single runs. (b) Thirds of the depth. "
+            f"{bars}",
         },
         "accuracy": {
             "title": "Accuracy of each task group against the share of complex data.",
@@ -33,15 +34,15 @@ def captions(sweep: SweepResults, tables: Tables) -> dict[str, dict[str, str]]:
             "text": "Complex accuracy is the mean of relational accuracy and scene-graph object "
             f"F1. (a) Difference to the best ratio, n = {images} images; circled: the smallest "
             f"ratio within {100 * MARGIN:g} points of the best, if the ratios differ beyond the "
-            f"noise. {bars} (b) How often each ratio is that smallest one when images are "
-            "resampled and seed noise is redrawn.",
+            f"noise. {bars} (b) How often each ratio comes out as that smallest one when images "
+            "are resampled and seed noise is redrawn.",
         },
         "layers": {
             "title": "Redundancy along the depth.",
             "text": "(a, b) Redundancy score by decoder layer, layer 0 being the decoder's input; "
             "dotted: the same score of the raw pixel patches, the part that blank or alike "
             f"patches explain. (c, d) Change against the base model, paired by image, n = {images}"
-            f"; shaded: 95 % intervals over {covers} for the lowest and the highest ratio.",
+            f"; shaded: 95 % intervals over {covers} for the lowest and the highest ratio.",
         },
         "tradeoff": {
             "title": "Redundancy against accuracy.",

@@ -14,6 +14,7 @@ import pandas as pd
 from matplotlib.axes import Axes
 from matplotlib.backends.backend_svg import FigureCanvasSVG
 from matplotlib.figure import Figure
+from matplotlib.layout_engine import ConstrainedLayoutEngine
 from matplotlib.lines import Line2D
 from matplotlib.patches import Patch
 
@@ -93,7 +94,7 @@ def redundancy_by_ratio(tables: Tables) -> Figure | None:
     if not parts:
         right.remove()
     _over_ratio(left, rows[rows["part"] == "mean"])
-    left.plot(runs["ratio"], runs["value"], "o", mfc="none", mec=BLUE, ms=4.5, mew=0.9, zorder=4)
+    _single_runs(left, runs, tables)
     left.set_title("a  Mean over all decoder layers")
     left.set_ylabel("Redundancy score, visual tokens")
     _ratio_axis(left, tables)
@@ -117,7 +118,7 @@ def redundancy_by_ratio(tables: Tables) -> Figure | None:
             Line2D([], [], ls="", marker="o", mfc="none", mec=BLUE, label="one run"),
             Patch(color=BASE_BAND, label="base model"),
         ],
-        loc="upper center", bbox_to_anchor=(0.5, -0.2), ncols=3, columnspacing=1.2, handlelength=1.5,
+        loc="upper center", bbox_to_anchor=(0.5, -0.2), ncols=3, columnspacing=1.2,
     )  # fmt: skip
     return figure
 
@@ -142,17 +143,17 @@ def accuracy_by_ratio(tables: Tables) -> Figure | None:
         single = tables.accuracy[
             (tables.accuracy["group"] == group) & (tables.accuracy["metric"] == metric)
         ]
-        axis.plot(single["ratio"], single["value"], "o", mfc="none", mec=BLUE, ms=4, mew=0.9,
-                  zorder=4)  # fmt: skip
+        _single_runs(axis, single, tables)
         chance = rows["chance"].iloc[0]
         if pd.notna(chance):
             axis.axhline(chance, color=ORANGE, ls=":", lw=1.3, zorder=1)
-        images = int(rows["n_images"].min())
-        axis.set_title(f"{'abcdef'[place]}  {_group_title(group)} (n = {images})")
+        axis.set_title(f"{'abcdef'[place]}  {_group_title(group)}")
+        axis.text(
+            0.98, 0.03, f"n = {int(rows['n_images'].min())}", transform=axis.transAxes,
+            fontsize=8, color=GREY, ha="right",
+        )  # fmt: skip
         if place % columns == 0:
-            axis.set_ylabel("Share right")
-        if metric == "object_f1":
-            axis.text(0.03, 0.04, "object F1", transform=axis.transAxes, fontsize=8, color=GREY)
+            axis.set_ylabel("Accuracy")
         axis.set_ylim(-0.03, 1.03)
         _ratio_axis(axis, tables, place >= len(groups) - columns)
     figure.legend(
@@ -194,10 +195,10 @@ def sufficiency(tables: Tables) -> Figure | None:
     for ratio, share in zip(table["ratio"], table["probability"], strict=True):
         right.text(ratio, share + 0.02, f"{share:.2f}", ha="center", fontsize=8)
     right.set_ylim(0, 1.12)
-    right.set_title("b  How often each ratio is the sufficient one")
+    right.set_title("b  How often each ratio is chosen")
     right.set_ylabel("Share of resamples")
     right.grid(axis="x", visible=False)
-    _ratio_axis(right, tables)
+    _ratio_axis(right, tables, margin=0.12)
     return figure
 
 
@@ -338,7 +339,8 @@ def training_loss(tables: Tables) -> Figure | None:
 
 
 def _figure(height: float) -> Figure:
-    figure = Figure(figsize=(WIDTH, height), layout="constrained")
+    layout = ConstrainedLayoutEngine(w_pad=0.06, h_pad=0.05, wspace=0.05, hspace=0.04)
+    figure = Figure(figsize=(WIDTH, height), layout=layout)
     FigureCanvasSVG(figure)
     return figure
 
@@ -366,7 +368,7 @@ def _ratios(tables: Tables) -> list[float]:
 def _looks(tables: Tables) -> Iterator[tuple[float, tuple[float, ...], str, str]]:
     """For each ratio its colour, marker and line style."""
     ratios = _ratios(tables)
-    colours = mpl.colormaps["cividis"](np.linspace(0.0, 0.88, len(ratios)))
+    colours = mpl.colormaps["cividis"](np.linspace(0.0, 0.86, len(ratios)))
     for place, ratio in enumerate(ratios):
         yield ratio, tuple(colours[place]), MARKERS[place % 8], DASHES[place % 4]
 
@@ -379,6 +381,15 @@ def _over_ratio(axis: Axes, rows: pd.DataFrame) -> None:
         axis.axhspan(low, high, color=BASE_BAND, lw=0, zorder=0)
         axis.axhline(value, color="#9a9a9a", lw=0.9, zorder=1)
     _error_line(axis, rows[rows["run"] != "base"].sort_values("ratio"), INK, "o", "-", "")
+
+
+def _single_runs(axis: Axes, rows: pd.DataFrame, tables: Tables) -> None:
+    """Each run as an open circle, a little to the right of the mean of its ratio."""
+    ratios = _ratios(tables)
+    aside = 0.03 * ((max(ratios) - min(ratios)) or 1.0)
+    axis.plot(
+        rows["ratio"] + aside, rows["value"], "o", mfc="none", mec=BLUE, ms=4, mew=0.9, zorder=4
+    )
 
 
 def _error_line(
@@ -413,11 +424,11 @@ def _ratio_legend(figure: Figure, tables: Tables, lines: bool = True, markers: b
                   handlelength=2.4, columnspacing=1.4)  # fmt: skip
 
 
-def _ratio_axis(axis: Axes, tables: Tables, labelled: bool = True) -> None:
+def _ratio_axis(axis: Axes, tables: Tables, labelled: bool = True, margin: float = 0.09) -> None:
     ratios = _ratios(tables)
     axis.set_xticks(ratios, [f"{ratio:g}" for ratio in ratios])
     span = max(ratios) - min(ratios) or 1.0
-    axis.set_xlim(min(ratios) - 0.07 * span, max(ratios) + 0.07 * span)
+    axis.set_xlim(min(ratios) - margin * span, max(ratios) + margin * span)
     if labelled:
         axis.set_xlabel(RATIO_LABEL)
 
@@ -432,8 +443,9 @@ def _run_means(tables: Tables, stream: str, with_base: bool = False) -> pd.DataF
 
 
 def _group_title(group: str) -> str:
-    name = GROUP_NAMES[group]
-    return name[0].upper() + name[1:]
+    if HEADLINE[group] == "object_f1":
+        return "Scene graph, object F1"
+    return GROUP_NAMES[group].capitalize()
 
 
 def _names(groups: Sequence[str]) -> str:

@@ -21,7 +21,7 @@ from mixlens.analysis import (
     load_sweep,
     read_provenance,
 )
-from mixlens.analysis.answer import GROUP_NAMES, number
+from mixlens.analysis.answer import GROUP_NAMES, number, score_name
 from mixlens.analysis.effect import DIFFERENCE, SLOPE, is_beyond_noise
 from mixlens.analysis.tables import EXCESS, HEADLINE, REDUNDANCY
 from mixlens.report.captions import captions, caveats
@@ -145,7 +145,7 @@ def _mixture(weights: dict[str, float]) -> str:
 def _accuracy_grid(tables: Tables) -> Grid:
     rows = []
     for group, metric in HEADLINE.items():
-        rows.extend(_over_runs(tables, GROUP_NAMES[group], group, metric, ""))
+        rows.extend(_over_runs(tables, score_name(group), group, metric, ""))
     for name in ("simple", "complex"):
         rows.extend(_over_runs(tables, f"mean of {name} groups", name, "accuracy", ""))
     return Grid(("Task group", *_run_heads(tables)), tuple(rows))
@@ -189,7 +189,7 @@ def _over_runs(
 def _effects_grid(tables: Tables) -> Grid:
     """Difference of the end ratios, and slope, of each headline quantity."""
     table = tables.effects
-    wanted = [(GROUP_NAMES[group], group, metric, "") for group, metric in HEADLINE.items()]
+    wanted = [(score_name(group), group, metric, "") for group, metric in HEADLINE.items()]
     wanted += [
         ("visual redundancy", "visual", REDUNDANCY, "mean"),
         ("… early third", "visual", REDUNDANCY, "early"),
@@ -205,9 +205,12 @@ def _effects_grid(tables: Tables) -> Grid:
         if DIFFERENCE not in some.index or pd.isna(some.loc[DIFFERENCE, "value"]):
             continue
         change = some.loc[DIFFERENCE]
-        verdict = "beyond noise" if is_beyond_noise(change) else "not beyond noise"
+        verdict = "beyond noise" if is_beyond_noise(change) else "within noise"
         rows.append((label, _cell(change, True), _cell(some.loc[SLOPE], True), verdict))
-    return Grid(("Quantity", "Highest − lowest ratio", "Slope, per unit of ratio", ""), tuple(rows))
+    return Grid(
+        ("Quantity", "Highest − lowest ratio", "Slope, per unit of ratio", "Difference is"),
+        tuple(rows),
+    )
 
 
 def _cost_grid(tables: Tables) -> Grid:
