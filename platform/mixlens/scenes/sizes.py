@@ -10,6 +10,7 @@ from mixlens.spec.scene import SceneSpec
 # Total ink is met within this share of it, or within this many pixels where that is more.
 INK_TOLERANCE = 0.02
 INK_TOLERANCE_PIXELS = 8
+_MANY = 16
 MIN_DIAMETER = 5  # pixels; a smaller object shows no shape
 
 Kinds = Sequence[tuple[str, str, int]]  # shape, texture, rotation of each object
@@ -70,16 +71,22 @@ def sizes_with_ink(
     target = spec.total_ink * side * side
     tolerance = ink_tolerance(target)
     smallest, largest = 4 * MIN_DIAMETER, 4 * side
+    # Many objects meet the sum in whole pixels, which are drawn far less often than quarters.
+    unit = 4 if len(kinds) >= _MANY else 1
+    settled: list[int] = []
 
     def ink(i: int, quarter: int) -> int:
         shape, texture, rotation = kinds[i]
-        return sprite(shape, texture, quarter, rotation, grains[i], side).painted
+        grain = settled[i] if settled else quarter // 4
+        return sprite(shape, texture, quarter, rotation, grain, side).painted
 
     scale = 4.0 * side
     for step in range(12):
-        quarters = [max(smallest, min(largest, round(scale * share))) for share in shares]
-        if step < 4:
-            grains = [quarter // 4 for quarter in quarters]
+        quarters = [
+            max(smallest, min(largest, round(scale * share / unit) * unit)) for share in shares
+        ]
+        if step == 3 and unit == 1:
+            settled = [quarter // 4 for quarter in quarters]
         inks = [ink(i, quarter) for i, quarter in enumerate(quarters)]
         error = sum(inks) - target
         if step >= 3 and abs(error) <= tolerance:
@@ -87,12 +94,12 @@ def sizes_with_ink(
         scale *= math.sqrt(target / sum(inks))
     # Single changes of a few objects, each time the one that comes nearest, while any helps.
     few = range(min(len(kinds), 8))
-    reach = max(2, 12 // len(kinds))
+    reach = max(2, 12 // len(kinds)) * unit
     while abs(error) > tolerance:
         changes = [
             (abs(error + ink(i, quarters[i] + step) - inks[i]), i, step)
             for i in few
-            for step in range(-reach, reach + 1)
+            for step in range(-reach, reach + 1, unit)
             if smallest <= quarters[i] + step <= largest
         ]
         left, i, step = min(changes)
@@ -101,7 +108,7 @@ def sizes_with_ink(
         quarters[i] += step
         error += ink(i, quarters[i]) - inks[i]
         inks[i] = ink(i, quarters[i])
-    return quarters, grains
+    return quarters, settled or [quarter // 4 for quarter in quarters]
 
 
 def ink_tolerance(target: float) -> float:
