@@ -22,7 +22,7 @@ from mixlens.spec import RunSpec
 from mixlens.training.context import alone, from_torchrun
 from mixlens.training.loop import train
 from mixlens.training.records import finished_model
-from mixlens.training.zero import import_deepspeed
+from mixlens.training.zero import import_deepspeed, weights_dtype
 
 
 def train_alone(run: RunSpec, directory: Path) -> Path:
@@ -32,7 +32,8 @@ def train_alone(run: RunSpec, directory: Path) -> Path:
     directory.mkdir(parents=True, exist_ok=True)
     import_deepspeed()
     context = (from_torchrun if "RANK" in os.environ else alone)(directory)
-    vllm = load_vllm(run.model, device=str(context.device))
+    dtype = weights_dtype(run.training, context.device.type)
+    vllm = load_vllm(run.model, dtype, str(context.device))
     stream = LocalStream(run, context.rank, context.world_size, vllm.adapter.training_batch)
     return train(run, context, vllm, stream)
 

@@ -110,7 +110,7 @@ def _work(config: dict[str, Any]) -> None:
     _log_to(directory / "logs" / f"train-{rank}.log")
     torch.set_num_threads(max(1, int(run.resources.cpus_per_worker)))
 
-    from mixlens.training.zero import import_deepspeed
+    from mixlens.training.zero import import_deepspeed, weights_dtype
 
     import_deepspeed()
     from mixlens.models import load_vllm
@@ -119,7 +119,8 @@ def _work(config: dict[str, Any]) -> None:
     local_rank = train_context.get_local_rank()
     device = default_device(local_rank) if run.resources.gpus_per_worker else torch.device("cpu")
     context = RayContext(rank, world_size, local_rank, device, directory)
-    vllm = load_vllm(run.model, device=str(device))
+    dtype = weights_dtype(run.training, device.type)
+    vllm = load_vllm(run.model, dtype, str(device))
     shard = ray.train.get_dataset_shard("train")
     collate = vllm.adapter.training_batch
     stream = RayStream(shard, run, rank, world_size, collate, config["cursor"])

@@ -7,6 +7,7 @@ from pathlib import Path
 from typing import Any
 
 import torch
+import torch.distributed as dist
 from torch import Tensor
 
 from mixlens.mixture.batches import MicroBatch
@@ -20,14 +21,14 @@ from mixlens.spec import (
     RunSpec,
     TrainingSpec,
 )
-from mixlens.training.context import WorkerContext, alone
+from mixlens.training.context import FolderContext, WorkerContext, alone
 from mixlens.training.loop import train
 from mixlens.training.records import read_journal
 from mixlens.training.zero import import_deepspeed
 
 import_deepspeed()
 
-STEPS, SAVED, GLOBAL_BATCH, MICRO_BATCH = 6, 3, 8, 2
+STEPS, SAVED, CRASHED, GLOBAL_BATCH, MICRO_BATCH = 6, 3, 5, 8, 2
 VISUAL_TOKENS = 64
 
 
@@ -149,3 +150,36 @@ def continued(crashed: Path, copy: Path) -> Path:
     """A copy of what a crash left, so that it can be continued in more than one way."""
     shutil.copytree(crashed, copy)
     return copy
+
+
+CASES = [(stage, lora) for lora in (False, True) for stage in (0, 1, 2, 3)]
+
+
+def case_name(stage: int, lora: bool) -> str:
+    return f"{'lora' if lora else 'full'}-{stage}"
+
+
+def pair(rank: int, root: Path) -> None:
+    """Rank `rank` of two: every case from its start, after a crash, and after a crash of one.
+
+    A module-level function, so that `torch.multiprocessing` can start it.
+    """
+    torch.set_num_threads(1)
+    dist.init_process_group("gloo", f"file://{root}/meeting", rank=rank, world_size=2)
+
+    def run_there(directory: Path, run: RunSpec, crash_at: int | None = None) -> None:
+        directory.mkdir(exist_ok=True)
+        run_in(FolderContext(rank, 2, rank, torch.device("cpu"), directory), run, crash_at)
+
+    for stage, lora in CASES:
+        run = run_of(root / "base", stage, lora)
+        case = root / case_name(stage, lora)
+        run_there(case / "2", run)
+        run_there(case / "crash-2", run, CRASHED)
+        if rank == 0:
+            continued(case / "crash-2", case / "2-to-2")
+            continued(case / "crash-2", case / "2-to-1")
+        dist.barrier()
+        run_there(case / "2-to-2", run)
+        run_there(case / "1-to-2", run)
+    dist.destroy_process_group()

@@ -1,0 +1,114 @@
+"""What is trained, at which rate, and what is not."""
+
+import math
+from pathlib import Path
+
+import pytest
+import torch
+from pydantic import ValidationError
+from safetensors.torch import load_file
+from training_cases import model_folder, run_alone, run_of
+
+from mixlens.models import load_vllm
+from mixlens.spec import LoraSpec, TrainingSpec
+from mixlens.training.loop import answer_loss_sum, count_answers
+from mixlens.training.optimizer import learning_rate_share, parameter_groups
+
+
+def training(**settings: object) -> TrainingSpec:
+    return TrainingSpec.model_validate(
+        {"steps": 10, "global_batch": 4, "micro_batch": 4} | settings
+    )
+
+
+def test_learning_rate_rises_linearly_then_follows_a_cosine() -> None:
+    spec = training(warmup_steps=3, final_lr_share=0.1)
+    shares = [learning_rate_share(step, spec) for step in range(10)]
+    assert shares[:4] == pytest.approx([0.25, 0.5, 0.75, 1.0])
+    for step in range(3, 10):
+        expected = 0.1 + 0.9 * (1 + math.cos(math.pi * (step - 3) / 7)) / 2
+        assert shares[step] == pytest.approx(expected)
+    assert learning_rate_share(0, training()) == 1.0
+
+
+def test_groups_split_towers_and_decay(tmp_path: Path) -> None:
+    vllm = load_vllm(str(model_folder(tmp_path)))
+    spec = training(
+        learning_rates={"vision": 1e-5, "projector": 2e-5, "language": 3e-5}, weight_decay=0.3
+    )
+    groups = parameter_groups(vllm.model, vllm.adapter.towers(vllm.model), spec)
+    names = {id(parameter): name for name, parameter in vllm.model.named_parameters()}
+    listed = [names[id(parameter)] for group in groups for parameter in group["params"]]
+    assert sorted(listed) == sorted(names.values())  # every parameter once, the tied one too
+    for group in groups:
+        assert (
+            group["peak"] == {"vision": 1e-5, "projector": 2e-5, "language": 3e-5}[group["tower"]]
+        )
+        for parameter in group["params"]:
+            name = names[id(parameter)]
+            vector = name.endswith("bias") or "norm" in name or "layrnorm" in name
+            embedding = (
+                "embed_tokens" in name or "class_embedding" in name or "position_emb" in name
+            )
+            assert group["weight_decay"] == (0.0 if vector or embedding else 0.3), name
+
+
+def test_loss_sum_is_that_of_transformers() -> None:
+    torch.manual_seed(0)
+    logits, labels = torch.randn(3, 7, 11), torch.randint(0, 11, (3, 7))
+    labels[0, :4] = labels[2] = -100
+    from transformers.loss.loss_utils import ForCausalLMLoss
+
+    answers = count_answers(labels)
+    assert int(answers) == 3 + 6
+    expected = ForCausalLMLoss(logits, labels, 11, num_items_in_batch=answers)
+    assert answer_loss_sum(logits, labels) / answers == pytest.approx(float(expected), abs=1e-6)
+
+
+def test_no_answers_in_a_micro_batch_give_no_loss_and_no_gradient() -> None:
+    logits = torch.randn(2, 5, 7, requires_grad=True)
+    loss = answer_loss_sum(logits, torch.full((2, 5), -100))
+    loss.backward()
+    assert float(loss) == 0.0
+    assert logits.grad is not None
+    assert not logits.grad.any()
+
+
+@pytest.mark.parametrize("stage", [1, 3])
+def test_frozen_towers_do_not_move(tmp_path: Path, stage: int) -> None:
+    base = model_folder(tmp_path)
+    run_alone(run_of(base, stage, freeze=("vision", "language")), tmp_path / "run")
+    before = load_file(base / "model.safetensors")
+    after = load_file(tmp_path / "run" / "model" / "model.safetensors")
+    assert before.keys() == after.keys()
+    moved = {name for name in before if not torch.equal(before[name], after[name])}
+    assert moved == {name for name in before if "multi_modal_projector" in name}
+
+
+def test_lora_adapts_the_linear_layers_of_its_towers_alone(tmp_path: Path) -> None:
+    base = model_folder(tmp_path)
+    lora = LoraSpec(rank=2, alpha=4, towers=("language",))
+    run_alone(run_of(base, 1).model_copy(
+        update={"training": run_of(base, 1).training.model_copy(update={"lora": lora})}
+    ), tmp_path / "run")  # fmt: skip
+    weights = load_file(tmp_path / "run" / "model" / "adapter_model.safetensors")
+    assert all("language_model" in name for name in weights)
+    layers = {name.split(".lora_")[0].rsplit(".", 1)[1] for name in weights}
+    assert layers == {
+        "q_proj", "k_proj", "v_proj", "o_proj", "gate_proj", "up_proj", "down_proj",
+    }  # fmt: skip
+    assert all(weight.any() for name, weight in weights.items() if "lora_B" in name)
+
+
+@pytest.mark.parametrize(
+    ("settings", "message"),
+    [
+        ({"freeze": ["vision"], "lora": {}}, r"vision.*freeze and in lora\.towers"),
+        ({"lora": {"towers": []}}, "names no tower"),
+        ({"betas": [0.9, 1.0]}, "below 1"),
+        ({"freeze": ["vision", "projector", "language"]}, "nothing would be trained"),
+    ],
+)
+def test_contradictions_are_refused(settings: dict[str, object], message: str) -> None:
+    with pytest.raises(ValidationError, match=message):
+        training(**settings)
