@@ -20,7 +20,8 @@ def main() -> None:
 
     from mixlens.report import write_report  # matplotlib and pandas: not for --help
 
-    print(write_report(arguments.folder))
+    report, _ = write_report(arguments.folder)
+    print(report)
 
 
 if __name__ == "__main__":

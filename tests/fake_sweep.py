@@ -186,8 +186,8 @@ class FakeSweep:
                     "step": step, "loss": loss, "images_per_s": 88 + random.normal(0, 3),
                     "tokens_per_s": 12000.0, "data_wait_share": 0.004, "step_s": 0.18,
                     "peak_memory_gb": 2.1,
-                    "learning_rates": {"vision": 1e-4, "projector": 1e-4, "language": 1e-4},
-                    "components": {"complex": high, "simple": seen - high},
+                    "learning_rate/vision": 1e-4, "learning_rate/language": 1e-4,
+                    "examples/complex": high, "examples/simple": seen - high,
                 }  # fmt: skip
                 log.write(json.dumps(record) + "\n")
 

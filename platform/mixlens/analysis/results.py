@@ -153,8 +153,11 @@ def read_training(folder: Path) -> pd.DataFrame:
             break
     if not records:
         return pd.DataFrame({"step": []})
-    table = pd.json_normalize(records, sep=".")
-    return table.drop_duplicates("step", keep="last").sort_values("step", ignore_index=True)
+    return (
+        pd.DataFrame(records)
+        .drop_duplicates("step", keep="last")
+        .sort_values("step", ignore_index=True)
+    )
 
 
 def _read_spec(file: Path) -> SweepSpec:

@@ -2,6 +2,8 @@
 
 import base64
 import hashlib
+import shlex
+from collections.abc import Sequence
 from dataclasses import dataclass
 from importlib import resources
 from pathlib import Path
@@ -38,14 +40,17 @@ class Grid:
     rows: tuple[tuple[str, ...], ...]
 
 
-def write_report(sweep_dir: Path) -> Path:
+def write_report(sweep_dir: Path, command: Sequence[str] | None = None) -> tuple[Path, Tables]:
     """Build tables, figures and `report.html` from what is in a run directory.
 
     Args:
         sweep_dir: holds sweep.json, the measured base and at least one finished trial.
+        command: the command that has just made the results; it is recorded with the code, packages
+            and machine of this process. None leaves what is recorded, so that a page can be built
+            again elsewhere.
 
     Returns:
-        path of the page. Beside it are written tables/*.parquet and figures/*.svg.
+        path of the page, and its tables. Beside the page: tables/*.parquet, figures/*.svg.
 
     Raises:
         DataError: the directory does not hold these.
@@ -53,6 +58,8 @@ def write_report(sweep_dir: Path) -> Path:
     sweep_dir = sweep_dir.absolute()
     sweep = load_sweep(sweep_dir)
     layout = Layout(sweep_dir)
+    if command is not None:
+        collect_provenance(shlex.join(command)).write(sweep_dir)
     tables = build_tables(sweep)
     tables.write(layout.tables)
     figures = draw(tables)
@@ -63,7 +70,7 @@ def write_report(sweep_dir: Path) -> Path:
     part = layout.report.with_suffix(".part")
     part.write_text(render(sweep, tables, figures), encoding="utf-8")
     part.replace(layout.report)
-    return layout.report
+    return layout.report, tables
 
 
 def render(sweep: SweepResults, tables: Tables, figures: dict[str, bytes]) -> str:

@@ -19,7 +19,7 @@ import pandas as pd
 
 from mixlens.analysis import RunResults, Tables
 from mixlens.analysis.effect import DIFFERENCE
-from mixlens.analysis.provenance import Provenance
+from mixlens.analysis.provenance import Provenance, read_provenance
 from mixlens.analysis.tables import (
     COMPLEX,
     EXCESS,
@@ -45,17 +45,17 @@ def log_run(tracked: TrackedRun, run: RunResults) -> None:
         tracked.log_json("realised_mixture.json", realised)
 
 
-def log_sweep(
-    tracked: TrackedRun,
-    tables: Tables,
-    sentences: Sequence[str],
-    provenance: Provenance,
-    folder: Path,
-) -> None:
-    """Log what the sweep as a whole says, with its tables, figures, report and code state."""
+def log_sweep(tracked: TrackedRun, tables: Tables, sentences: Sequence[str], folder: Path) -> None:
+    """Log what the sweep as a whole says.
+
+    With it go the tables, figures, report and code state that the sweep's directory, `folder`,
+    holds.
+    """
     tracked.log_metrics("sweep", list(sweep_points(tables)))
     tracked.log_text("answer.txt", "\n".join(sentences) + "\n")
-    log_provenance(tracked, provenance)
+    provenance = read_provenance(folder)
+    if provenance is not None:
+        log_provenance(tracked, provenance)
     for kind in ("tables", "figures"):
         for file in sorted((folder / kind).glob("*.*")):
             tracked.log_file(file, kind)
@@ -67,6 +67,13 @@ def log_provenance(tracked: TrackedRun, provenance: Provenance) -> None:
     """Keep command, packages and git state, and the uncommitted changes as a patch."""
     tracked.log_json("provenance.json", provenance.summary())
     tracked.log_text("uncommitted.patch", provenance.diff or "no uncommitted changes\n")
+
+
+def headline(run: RunResults) -> dict[str, float]:
+    """What to show of a model as soon as it is measured: accuracy/<group>, and redundancy."""
+    points = {name: value for name, value, _ in accuracy_points(run) if name.startswith("accuracy")}
+    layers = {name: value for name, value, _ in layer_points(run)}
+    return {**points, "redundancy": layers.get("redundancy/visual_mean", float("nan"))}
 
 
 def accuracy_points(run: RunResults) -> Iterator[Point]:
@@ -128,7 +135,7 @@ def realised_mixture(run: RunResults) -> dict[str, int]:
     if run.training.empty:
         return {}
     last = run.training.iloc[-1]
-    prefix = "components."
+    prefix = "examples/"
     return {
         str(name).removeprefix(prefix): int(last[name])
         for name in run.training.columns

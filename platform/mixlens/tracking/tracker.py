@@ -131,8 +131,8 @@ class TrackedRun:
     def log_training(self, records: Iterable[Mapping[str, Any]]) -> int:
         """Log the records of steps that are not logged yet; step is the optimiser step.
 
-        Every number of a record is a curve `training/<name>`, and the component counts are
-        `mixture/<component>`. Call it as often as there is news.
+        Every number of a record is a curve `training/<name>`, and the examples of each component
+        so far are `mixture/<component>`. Call it as often as there is news.
 
         Returns:
             how many records were new.
@@ -305,16 +305,11 @@ def _training_params(spec: SweepSpec | RunSpec) -> dict[str, Any]:
 
 
 def _curves(record: Mapping[str, Any]) -> Iterator[tuple[str, float]]:
-    """Names and values of the numbers in a training record, nested or with dotted names."""
+    """Names and values of the numbers in a training record."""
     for name, value in record.items():
-        if isinstance(value, Mapping):
-            yield from _curves({f"{name}.{inner}": number for inner, number in value.items()})
-        elif name != "step" and _is_number(value):
-            group, _, component = name.partition(".")
-            yield (
-                (f"mixture/{component}" if group == "components" else f"training/{name}"),
-                float(value),
-            )
+        if name != "step" and _is_number(value):
+            group, _, component = name.partition("/")
+            yield f"mixture/{component}" if group == "examples" else f"training/{name}", value
 
 
 def _is_number(value: Any) -> bool:
