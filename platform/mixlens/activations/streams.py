@@ -17,9 +17,9 @@ STREAMS: tuple[Stream, ...] = get_args(Stream)
 PIXEL_LAYER = -1
 
 # The text is the same for every image, so that the text positions of all images compare.
-PROMPT = "Describe the image."
+PROMPT = "describe the image ."
 
-Place = tuple[Stream, int]
+Place = tuple[str, int]
 Visit = Callable[[Place, Float[Tensor, "images tokens width"], Bool[Tensor, "images tokens"]], None]
 
 

@@ -1,0 +1,122 @@
+"""The table of answers: every question of the held-out images, what was said, and its scores."""
+
+from collections.abc import Iterator, Mapping, Sequence
+
+import pyarrow as pa
+
+from mixlens.evaluation.generate import generate
+from mixlens.models import Vllm
+from mixlens.sources import Example
+from mixlens.tasks import Turn, score
+
+SCORES = (
+    "exact", "relaxed", "count_error", "location_error", "parsed",
+    "object_precision", "object_recall", "object_f1", "object_exact_f1",
+    "attribute_precision", "attribute_recall", "attribute_f1",
+    "relation_precision", "relation_recall", "relation_f1", "ged",
+)  # fmt: skip
+ANSWERS = pa.schema(
+    [
+        ("example_id", pa.string()),
+        ("component", pa.string()),
+        ("group", pa.string()),
+        ("kind", pa.string()),
+        ("level", pa.int32()),
+        ("prompt", pa.string()),
+        ("question", pa.string()),
+        ("answer", pa.string()),
+        ("response", pa.string()),
+        ("choices", pa.int32()),
+        ("finished", pa.float64()),
+        *((name, pa.float64()) for name in SCORES),
+    ]
+)
+
+LONG_GROUPS = ("scene_graph", "caption")
+SHORT_LIMIT = 12  # tokens; a word or two, in any tokenizer
+
+Ask = tuple[int, Turn, int]  # place of the example, the turn, the most tokens of its answer
+
+
+def answer(
+    vllm: Vllm, examples: Sequence[Example], batch_size: int = 256, max_new_tokens: int = 128
+) -> pa.Table:
+    """Ask every turn of every example by itself, greedily, and score the responses.
+
+    Args:
+        vllm: the model.
+        examples: images with the turns to ask.
+        batch_size: questions a forward pass. Long answers are batched by themselves, so that short
+            ones do not wait for them.
+        max_new_tokens: most tokens of a long answer; short ones get fewer.
+
+    Returns:
+        `ANSWERS`, one row a turn in the order of the examples: what was asked and said, the number
+        of choices (0: free form), `finished` (1 if the answer ended by itself, 0 if it was cut at
+        its limit), and the scores of `mixlens.tasks.score`, null where one is not defined.
+    """
+    tokens = _token_counts(vllm, [turn for example in examples for turn in example.turns])
+    asks = [
+        (place, turn, _limit(turn, tokens, max_new_tokens))
+        for place, example in enumerate(examples)
+        for turn in example.turns
+    ]
+    rows: list[dict[str, object]] = [{}] * len(asks)
+    for batch in _batches(asks, batch_size):
+        places = sorted({asks[number][0] for number in batch})
+        where = {place: i for i, place in enumerate(places)}
+        said = generate(
+            vllm,
+            [examples[place].image for place in places],
+            [asks[number][1].question for number in batch],
+            [where[asks[number][0]] for number in batch],
+            [asks[number][2] for number in batch],
+        )
+        for number, (response, finished) in zip(batch, said, strict=True):
+            place, turn, _ = asks[number]
+            rows[number] = _row(examples[place], turn, response, finished)
+    return pa.Table.from_pylist(rows, ANSWERS)
+
+
+def _token_counts(vllm: Vllm, turns: Sequence[Turn]) -> dict[str, int]:
+    """Tokens of every answer that a turn could have."""
+    texts = sorted({text for turn in turns for text in (turn.answer, *turn.choices)})
+    ids = vllm.processor.tokenizer([f" {text}" for text in texts], add_special_tokens=False)
+    return {text: len(found) for text, found in zip(texts, ids["input_ids"], strict=True)}
+
+
+def _limit(turn: Turn, tokens: Mapping[str, int], max_new_tokens: int) -> int:
+    """Most tokens an answer may have: what its longest possible right answer needs, and two."""
+    if turn.group in LONG_GROUPS:
+        return max_new_tokens
+    longest = max(tokens[text] for text in (turn.answer, *turn.choices))
+    return min(max_new_tokens, max(SHORT_LIMIT, longest + 2))
+
+
+def _batches(asks: Sequence[Ask], size: int) -> Iterator[list[int]]:
+    """Places in `asks`: short answers image by image, then long ones by expected length."""
+    short = [i for i, (_, turn, _) in enumerate(asks) if turn.group not in LONG_GROUPS]
+    long = [i for i, (_, turn, _) in enumerate(asks) if turn.group in LONG_GROUPS]
+    long.sort(key=lambda i: len(asks[i][1].answer))
+    for numbers in (short, long):
+        for first in range(0, len(numbers), size):
+            yield numbers[first : first + size]
+
+
+def _row(example: Example, turn: Turn, response: str, finished: bool) -> dict[str, object]:
+    scores = score(turn, response)
+    assert scores.keys() <= set(SCORES), f"no column for {scores.keys() - set(SCORES)}"
+    return {
+        "example_id": example.example_id,
+        "component": example.component,
+        "group": turn.group,
+        "kind": turn.kind,
+        "level": turn.level,
+        "prompt": turn.prompt,
+        "question": turn.question,
+        "answer": turn.answer,
+        "response": response,
+        "choices": len(turn.choices),
+        "finished": float(finished),
+        **scores,
+    }
