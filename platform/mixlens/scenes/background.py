@@ -25,7 +25,7 @@ def background(spec: SceneSpec, seed: int, index: int) -> np.ndarray:
         ramp = slope(side, raw[6])[:, :, None]
         return ((first * (RAMP - ramp) + second * ramp) // RAMP).astype(np.uint8)
     grey = words(seed, index, "background noise", (side * side * 3 + 3) // 4)
-    grey = grey.astype("<u4").view(np.uint8)[: side * side * 3].astype(np.int64)
+    grey = grey.view(np.uint8)[: side * side * 3].astype(np.int64)
     return (low + (grey * (256 - low) >> 8)).astype(np.uint8).reshape(side, side, 3)
 
 

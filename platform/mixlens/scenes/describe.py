@@ -101,9 +101,13 @@ def _largest(names: Sequence[str], weights: Sequence[int]) -> str:
 def _crowding(plan: Plan, side: int) -> float:
     if len(plan.corners) == 1:
         return 1.0
-    half = np.array([stamp.side for stamp in plan.sprites])
-    x, y = 2 * np.array(plan.corners).T + half  # centres in half pixels
-    squares = np.square(x[:, None] - x) + np.square(y[:, None] - y)
-    np.fill_diagonal(squares, 8 * side * side)
-    nearest = map(math.sqrt, squares.min(1).tolist())
-    return math.fsum(nearest) / (2 * side * len(half))
+    # Centres in half pixels: the squares of all distances are whole numbers under 2**24.
+    sides = np.array([stamp.side for stamp in plan.sprites], np.int32)
+    x, y = 2 * np.array(plan.corners, np.int32).T + sides
+    squares = x[:, None] - x
+    squares *= squares
+    rest = y[:, None] - y
+    rest *= rest
+    squares += rest
+    np.fill_diagonal(squares, 2**30)
+    return math.fsum(map(math.sqrt, squares.min(1).tolist())) / (2 * side * len(sides))

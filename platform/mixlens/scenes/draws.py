@@ -9,18 +9,18 @@ def words(seed: int, index: int, purpose: str, count: int) -> np.ndarray:
     """`count` uniform 32-bit integers that depend on the arguments only.
 
     They are the SHAKE-128 output for the arguments, so each purpose has a stream of its own and a
-    longer request continues a shorter one. To draw from [0, n) take `word * n >> 32`, whose bias
-    is at most n / 2**32.
+    longer request continues a shorter one. To draw from [0, n) take `word * n >> 32` in 64 bits,
+    whose bias is at most n / 2**32.
 
     Returns:
-        int64 [count], each in [0, 2**32).
+        uint32 [count].
     """
     key = f"{seed}/{index}/{purpose}".encode()
-    return np.frombuffer(hashlib.shake_128(key).digest(4 * count), "<u4").astype(np.int64)
+    return np.frombuffer(hashlib.shake_128(key).digest(4 * count), "<u4")
 
 
 def word_list(seed: int, index: int, purpose: str, count: int) -> list[int]:
-    """`words` as a list of Python integers, which are faster one at a time."""
+    """`words` as Python integers, which are faster one at a time and never overflow."""
     return words(seed, index, purpose, count).tolist()
 
 

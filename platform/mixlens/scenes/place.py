@@ -51,7 +51,7 @@ def _at_random(
     raw, used = word_list(seed, index, f"place {attempt}", 4 * len(sides) + 16), 0
     for i in order:
         side = sides[i]
-        span = image_size - side + 1
+        span, margin = image_size - side + 1, side + 2 * GAP
         for _ in range(_TRIES):
             if used == len(raw):
                 raw = word_list(seed, index, f"place {attempt}", 2 * used)
@@ -60,8 +60,8 @@ def _at_random(
             x, y = 2 * left + side, 2 * top + side
             at = (y // cell + 1) * columns + x // cell + 1
             for other_x, other_y, other_side in near[at]:
-                reach = side + other_side + 2 * GAP
-                if (x - other_x) ** 2 + (y - other_y) ** 2 < reach * reach:
+                dx, dy, reach = x - other_x, y - other_y, margin + other_side
+                if dx * dx + dy * dy < reach * reach:
                     break
             else:
                 break
@@ -70,9 +70,8 @@ def _at_random(
         places[i] = (left, top)
         entry = (x, y, side)
         for start in (at - columns - 1, at - 1, at + columns - 1):
-            near[start].append(entry)
-            near[start + 1].append(entry)
-            near[start + 2].append(entry)
+            for listed in near[start : start + 3]:
+                listed.append(entry)
     return places
 
 

@@ -36,18 +36,20 @@ def paint(plan: Plan, image: np.ndarray) -> tuple[np.ndarray, list[int], list[in
     ids = np.zeros(side * side, np.uint8)
     areas = [stamp.area for stamp in plan.sprites]
     painted = [stamp.painted for stamp in plan.sprites]
-    where = np.repeat([left + top * side for left, top in plan.corners], areas)
-    where += np.concatenate([stamp.cells for stamp in plan.sprites])
+    # Every object has two runs of pixels: its ink, and what its texture leaves white.
+    runs = [n for area, ink in zip(areas, painted, strict=True) for n in (ink, area - ink)]
+    start = [left + top * side for left, top in plan.corners]
+    where = np.concatenate([stamp.cells for stamp in plan.sprites])
+    where = where + np.repeat(start, areas)
     owner = np.repeat(_IDS[: len(areas)], areas)
     # Where a pixel is named twice the last one wins, so what is in front hides what is behind.
     ids[where] = owner
-    shares = [n for area, ink in zip(areas, painted, strict=True) for n in (ink, area - ink)]
     inks = [n for name in plan.colours for n in (_NUMBER[name], _NUMBER[name] + 1)]
-    image.reshape(-1).view(_PIXEL)[where] = np.repeat(_INKS[inks], shares)
+    image.reshape(-1).view(_PIXEL)[where] = np.repeat(_INKS[inks], runs)
     if sum(areas) == np.count_nonzero(ids):
         return ids.reshape(side, side), areas, painted
     on_top = np.concatenate([[0], np.cumsum(ids[where] == owner)])
-    ends = np.cumsum([0, *shares])
+    ends = np.cumsum([0, *runs])
     seen = np.diff(on_top[ends]).tolist()
     visible = [ink + gaps for ink, gaps in zip(seen[::2], seen[1::2], strict=True)]
     return ids.reshape(side, side), visible, seen[::2]

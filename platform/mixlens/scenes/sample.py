@@ -4,7 +4,9 @@ import math
 from collections.abc import Sequence
 from dataclasses import dataclass
 
-from mixlens.scenes.draws import word_list
+import numpy as np
+
+from mixlens.scenes.draws import word_list, words
 from mixlens.scenes.overlap import overlapping
 from mixlens.scenes.place import Corners, separated
 from mixlens.scenes.shapes import ROTATION_STEP
@@ -64,17 +66,19 @@ def _draw_kinds(
     spec: SceneSpec, seed: int, index: int, purpose: str, count: int
 ) -> tuple[Kinds, Sequence[str]]:
     """Shape, texture and rotation of each object, and its colour."""
-    raw = word_list(seed, index, purpose, 4 * count)
-    shapes, textures, turns = spec.shapes, spec.textures, rotations(spec)
-    kinds = [
-        (
-            shapes[raw[k] * len(shapes) >> 32],
-            textures[raw[k + 2] * len(textures) >> 32],
-            turns[raw[k + 3] * len(turns) >> 32] % 360,
+    raw = words(seed, index, purpose, 4 * count).astype(np.int64)
+    turns = rotations(spec)
+    numbers = [len(spec.shapes), len(spec.colours), len(spec.textures), len(turns)]
+    shapes, colours, textures, rotation = (raw.reshape(count, 4) * numbers >> 32).T.tolist()
+    kinds = list(
+        zip(
+            [spec.shapes[k] for k in shapes],
+            [spec.textures[k] for k in textures],
+            [turns[k] % 360 for k in rotation],
+            strict=True,
         )
-        for k in range(0, 4 * count, 4)
-    ]
-    return kinds, [spec.colours[word * len(spec.colours) >> 32] for word in raw[1::4]]
+    )
+    return kinds, [spec.colours[k] for k in colours]
 
 
 def _crowded(spec: SceneSpec, seed: int, index: int, count: int) -> Plan:

@@ -1,14 +1,14 @@
 """What a scene is: its picture, its objects, and which object is on top at each pixel."""
 
 from dataclasses import dataclass
+from typing import NamedTuple
 
 import numpy as np
 
 from mixlens.scenes.shapes import SYMMETRY, silhouette
 
 
-@dataclass(frozen=True, slots=True)
-class SceneObject:
+class SceneObject(NamedTuple):
     """One object, described exactly.
 
     An object is an opaque silhouette: its texture paints part of it in `colour`, the rest white.
@@ -69,7 +69,7 @@ def full_mask(scene: Scene, i: int) -> np.ndarray:
     """Bool [side, side]: the whole silhouette of object `i`, also where it is hidden."""
     thing = scene.objects[i]
     period = SYMMETRY[thing.shape]
-    shape = silhouette(thing.shape, round(thing.diameter * 4), thing.rotation % period).mask
+    shape = silhouette(thing.shape, round(thing.diameter * 4), thing.rotation % period).mask()
     side = shape.shape[0]
     left, top = round(thing.x - side / 2), round(thing.y - side / 2)
     whole = np.zeros(scene.ids.shape, bool)

@@ -46,19 +46,18 @@ def sprite(
 
 
 # Some 3 KB each at the default sizes and 224 pixels.
-@lru_cache(maxsize=8192)
+@lru_cache(maxsize=16384)
 def _sprite(
     shape: str, texture: str, quarters: int, rotation: int, grain: int, width: int
 ) -> Sprite:
     whole = silhouette(shape, quarters, rotation)
-    side = whole.mask.shape[0]
-    cells = _grid(side, width)[whole.mask]
+    cells = _grid(whole.side, width).take(whole.inside)
     painted = whole.area
     if texture != "solid":
-        ink = _ink(shape, texture, quarters, rotation, grain)[whole.mask]
+        ink = _ink(shape, texture, quarters, rotation, grain).ravel().take(whole.inside)
         painted = int(np.count_nonzero(ink))
         cells = np.concatenate([cells[ink], cells[~ink]])
-    return Sprite(side, cells, painted, whole.area, whole.box)
+    return Sprite(whole.side, cells, painted, whole.area, whole.box)
 
 
 def _ink(shape: str, texture: str, quarters: int, rotation: int, grain: int) -> np.ndarray:
