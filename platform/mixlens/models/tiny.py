@@ -51,6 +51,8 @@ SIZES = {
 }
 PATCHES_A_SIDE = 8
 HEAD_WIDTH = 32
+# The usual 0.02 suits widths in the thousands; this is nearer to 1 / sqrt(width).
+INITIAL_SPREAD = 0.06
 
 
 def build_tiny_vllm(folder: Path, words: Iterable[str], seed: int = 0, size: str = "base") -> None:
@@ -71,7 +73,8 @@ def build_tiny_vllm(folder: Path, words: Iterable[str], seed: int = 0, size: str
             size={"height": shape.image_size, "width": shape.image_size},
             crop_size={"height": shape.image_size, "width": shape.image_size},
             do_center_crop=False,
-            image_mean=[0.5, 0.5, 0.5],
+            # The white background becomes zero, so that an empty patch starts as its position.
+            image_mean=[1.0, 1.0, 1.0],
             image_std=[0.5, 0.5, 0.5],
         ),
         tokenizer,
@@ -92,6 +95,7 @@ def _config(shape: Size, tokenizer: Any) -> LlavaConfig:
         num_attention_heads=shape.vision_width // HEAD_WIDTH,
         image_size=shape.image_size,
         patch_size=shape.image_size // PATCHES_A_SIDE,
+        initializer_range=INITIAL_SPREAD,
     )
     text = LlamaConfig(
         hidden_size=shape.width,
@@ -101,6 +105,7 @@ def _config(shape: Size, tokenizer: Any) -> LlavaConfig:
         num_key_value_heads=shape.width // HEAD_WIDTH,
         vocab_size=len(tokenizer),
         max_position_embeddings=1024,
+        initializer_range=INITIAL_SPREAD,
         pad_token_id=tokenizer.pad_token_id,
         bos_token_id=None,
         eos_token_id=tokenizer.eos_token_id,

@@ -1,0 +1,73 @@
+"""Train the built-in base model from random weights, and put it where the package finds it.
+
+    python jobs/pretrain.py [jobs/pretrain.yaml] [key=value ...] [--keep-installed]
+
+About an hour on two CPU cores. Started again, it continues where it stopped.
+"""
+
+import argparse
+import json
+import sys
+import time
+from pathlib import Path
+
+import _path  # noqa: F401  makes mixlens importable
+from mixlens.errors import exit_clearly
+from mixlens.spec import PretrainSpec, load_spec
+
+
+def main() -> None:
+    parser = argparse.ArgumentParser(description=__doc__.split("\n\n")[0])
+    default = Path(__file__).with_name("pretrain.yaml")
+    parser.add_argument("file", type=Path, nargs="?", default=default, help="the recipe")
+    parser.add_argument("overrides", nargs="*", metavar="key=value")
+    parser.add_argument("--keep-installed", action="store_true", help="do not replace the base")
+    arguments = parser.parse_args()
+    spec = load_spec(PretrainSpec, arguments.file, arguments.overrides)
+    folder = Path(spec.runs_dir).absolute() / spec.name
+
+    from mixlens.models.vllm import BUILTIN
+    from mixlens.training.pretrain import install, pretrain
+    from mixlens.training.records import read_journal
+
+    start = time.perf_counter()
+    for number, model in pretrain(spec, folder):
+        last = read_journal(model.parent / "training.jsonl")[-1]
+        print(
+            f"stage {number}: {last['step']} steps, loss {last['loss']:.3f}, "
+            f"{time.perf_counter() - start:.0f} s so far",
+            flush=True,
+        )
+    scores = held_out_accuracy(spec, model)
+    record = {
+        "command": "python " + " ".join(["jobs/pretrain.py", *sys.argv[1:]]),
+        "recipe": spec.model_dump(mode="json", exclude={"runs_dir", "resources"}),
+        "held_out_exact_match": scores,
+    }
+    (model / "mixlens.json").write_text(json.dumps(record, indent=1) + "\n")
+    for group, score in scores.items():
+        print(f"{group:12} {score['exact_match']:.3f} of {score['questions']} questions")
+    if not arguments.keep_installed:
+        install(model, BUILTIN["builtin:tiny-vllm"])
+
+
+def held_out_accuracy(spec: PretrainSpec, model: Path) -> dict[str, dict[str, float]]:
+    """Exact match of each task group on the recipe's held-out images."""
+    from mixlens.evaluation import answer
+    from mixlens.mixture.order import held_out_indices
+    from mixlens.models import load_vllm
+    from mixlens.sources import open_source
+
+    evaluation = spec.evaluation
+    source = open_source(evaluation.component, spec.components[evaluation.component])
+    examples = [source[index] for index in held_out_indices(evaluation.examples)]
+    answers = answer(load_vllm(str(model)), examples, max_new_tokens=evaluation.max_new_tokens)
+    groups = answers.group_by("group").aggregate([("exact", "mean"), ("exact", "count")])
+    return {
+        row["group"]: {"exact_match": row["exact_mean"], "questions": row["exact_count"]}
+        for row in groups.sort_by("group").to_pylist()
+    }
+
+
+if __name__ == "__main__":
+    exit_clearly(main)
