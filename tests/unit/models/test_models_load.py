@@ -1,0 +1,73 @@
+import json
+from pathlib import Path
+
+import pytest
+
+from mixlens.errors import CheckpointError
+from mixlens.models import fingerprint, load_vllm, resolve_model
+from mixlens.models.conversation import messages, render
+from mixlens.models.tiny import CHAT_TEMPLATE, build_tiny_vllm
+from mixlens.tasks.turn import Turn
+
+
+@pytest.mark.parametrize(
+    ("path", "told"),
+    [
+        ("builtin:huge-vllm", "builtin:tiny-vllm"),
+        ("/no/such/folder", "no such folder"),
+        ("./nor/this", "no such folder"),
+        ("not a model", "no such folder"),
+    ],
+)
+def test_a_missing_model_is_told_before_loading(path: str, told: str):
+    with pytest.raises(CheckpointError, match=told) as caught:
+        resolve_model(path)
+    assert path in str(caught.value)
+
+
+def test_a_folder_without_a_model_is_refused(tmp_path: Path):
+    with pytest.raises(CheckpointError, match=r"config\.json"):
+        resolve_model(str(tmp_path))
+
+
+def test_a_hub_id_passes_unloaded():
+    assert resolve_model("llava-hf/llava-1.5-7b-hf") == "llava-hf/llava-1.5-7b-hf"
+
+
+def test_a_family_without_adapter_is_refused_with_those_there_are(tmp_path: Path):
+    (tmp_path / "config.json").write_text(json.dumps({"model_type": "bert"}))
+    with pytest.raises(CheckpointError, match=r"bert.*llava"):
+        load_vllm(str(tmp_path))
+
+
+def test_pickled_weights_are_not_loaded(tmp_path: Path):
+    build_tiny_vllm(tmp_path, ["red"], size="test")
+    (tmp_path / "model.safetensors").rename(tmp_path / "pytorch_model.bin")
+    with pytest.raises(CheckpointError, match="cannot be loaded"):
+        load_vllm(str(tmp_path))
+
+
+def test_fingerprint_follows_the_weights(tmp_path: Path):
+    for name, seed in (("a", 0), ("b", 0), ("c", 1)):
+        build_tiny_vllm(tmp_path / name, ["red"], seed=seed, size="test")
+    a, b, c = (fingerprint(str(tmp_path / name)) for name in "abc")
+    assert a == b != c
+
+
+def test_answers_are_found_with_and_without_generation_marks():
+    turns = [Turn(f"q{i} ?", f"answer {i}", "coarse", "k", 1, "p") for i in range(3)]
+    chats = [messages(turns), messages(turns[:1])]
+    unmarked = CHAT_TEMPLATE.replace("{% generation %}", "").replace("{% endgeneration %}", "")
+    assert unmarked != CHAT_TEMPLATE
+    marked_texts, marked_spans = render(chats, CHAT_TEMPLATE)
+    texts, spans = render(chats, unmarked)
+    assert texts == marked_texts
+    assert spans == marked_spans
+    assert [texts[0][a:b] for a, b in spans[0]] == [f" answer {i}<|end|>" for i in range(3)]
+
+
+def test_the_image_stands_once_before_the_first_question():
+    turns = [Turn(f"q{i} ?", "yes", "coarse", "k", 1, "p") for i in range(3)]
+    (text,), _ = render([messages(turns)], CHAT_TEMPLATE)
+    assert text.startswith("<|user|><image> q0 ?")
+    assert text.count("<image>") == 1
