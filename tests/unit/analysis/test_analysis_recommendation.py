@@ -1,0 +1,66 @@
+"""The sufficient ratio against rules that can be worked out by hand, and its error rates."""
+
+import numpy as np
+import pytest
+
+from mixlens.analysis.recommendation import sufficient_ratio
+
+RATIOS = np.array([0.0, 0.25, 0.5, 0.75, 1.0])
+
+
+def _draws(values: np.ndarray, noise: float, seed: int = 0, count: int = 1500) -> np.ndarray:
+    return values + np.random.default_rng(seed).normal(0, noise, (count, len(values)))
+
+
+def test_the_smallest_ratio_within_the_margin_of_the_best() -> None:
+    values = np.array([0.50, 0.66, 0.695, 0.71, 0.70])
+    found = sufficient_ratio(values, _draws(values, 1e-4), RATIOS)
+    assert found.ratio == 0.5
+    assert (found.low, found.high) == (0.5, 0.5)
+    assert found.probability.tolist() == [0, 0, 1, 0, 0]
+    assert found.gap == pytest.approx([-0.21, -0.05, -0.015, 0.0, -0.01])
+    assert found.is_distinguishable
+    assert sufficient_ratio(values, _draws(values, 1e-4), RATIOS, margin=0.06).ratio == 0.25
+
+
+def test_exactly_at_the_margin_is_within_it() -> None:
+    values = np.array([0.68, 0.70])
+    found = sufficient_ratio(values, _draws(values, 1e-9), np.array([0.0, 1.0]), margin=0.02)
+    assert found.ratio == 0.0
+
+
+def test_a_doubtful_choice_has_a_wide_interval() -> None:
+    values = np.array([0.50, 0.68, 0.69, 0.70, 0.71])
+    found = sufficient_ratio(values, _draws(values, 0.02), RATIOS)
+    assert found.probability.sum() == pytest.approx(1.0)
+    assert found.low == 0.25
+    assert found.high >= 0.75
+    assert found.probability[0] == 0
+
+
+def test_ratios_that_do_not_differ_are_rarely_told_apart() -> None:
+    random = np.random.default_rng(3)
+    told_apart = 0
+    for trial in range(400):
+        values = random.normal(0.7, 0.01, 5)
+        told_apart += sufficient_ratio(
+            values, _draws(values, 0.01, seed=trial, count=400), RATIOS
+        ).is_distinguishable
+    assert told_apart / 400 < 0.085  # 5 % is aimed at
+
+
+def test_the_true_sufficient_ratio_is_mostly_inside_the_interval() -> None:
+    truth = np.array([0.50, 0.64, 0.70, 0.70, 0.70])  # 0.5 is the smallest within 0.02
+    random = np.random.default_rng(4)
+    inside = 0
+    for trial in range(400):
+        values = truth + random.normal(0, 0.008, 5)
+        found = sufficient_ratio(values, _draws(values, 0.008, seed=trial, count=400), RATIOS)
+        inside += found.low <= 0.5 <= found.high
+    assert inside / 400 > 0.93
+
+
+def test_one_ratio_is_its_own_answer() -> None:
+    found = sufficient_ratio(np.array([0.7]), np.full((50, 1), 0.7), np.array([0.5]))
+    assert (found.ratio, found.low, found.high, found.spread) == (0.5, 0.5, 0.5, 0.0)
+    assert not found.is_distinguishable
