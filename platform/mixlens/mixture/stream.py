@@ -13,7 +13,9 @@ workers' own checkpoint decides.
 
 import time
 from collections.abc import Callable, Iterator
+from concurrent.futures import Future, ThreadPoolExecutor
 from functools import lru_cache
+from itertools import chain
 from typing import Any
 
 import numpy as np
@@ -62,12 +64,15 @@ def make_cursor() -> Any:
     return Cursor.options(scheduling_strategy=here).remote()  # type: ignore[attr-defined]
 
 
+def stream_options() -> ExecutionOptions:
+    """How the dataset must be executed: without it, units reach the ranks in any order."""
+    return ExecutionOptions(preserve_order=True)
+
+
 def stream_data_config() -> DataConfig:
-    """How Ray Train must split the dataset; without it, units reach the ranks in any order."""
+    """How Ray Train must split the dataset."""
     # Train replaces the options of the dataset's own context by these.
-    return DataConfig(
-        execution_options=ExecutionOptions(preserve_order=True), enable_shard_locality=False
-    )
+    return DataConfig(execution_options=stream_options(), enable_shard_locality=False)
 
 
 def training_dataset(run: RunSpec, cursor: Any) -> Dataset:
@@ -118,11 +123,12 @@ class RayStream:
     def steps(self, first: int, last: int) -> Iterator[list[MicroBatch]]:
         """The accumulated micro-batches of steps first ... last - 1, a list a step.
 
-        All ranks must ask for the same steps, and read them to the end or not at all before they
-        ask again. A call costs about a second, so ask for many steps.
+        Rendering begins at the call and takes seconds to deliver, so call it before the model is
+        made ready, and for many steps at once. All ranks must ask for the same steps, and read
+        them to the end or not at all before they ask again.
         """
         if first >= last:
-            return
+            return iter(())
         if self._rank == 0:
             ray.get(self._cursor.set.remote(first, last, self._world_size))
         batches = iter(
@@ -133,28 +139,41 @@ class RayStream:
                 device="cpu",
             )
         )
+        # Ray starts an execution when its first batch is asked for.
+        starter = ThreadPoolExecutor(1, thread_name_prefix="stream")
+        head = starter.submit(next, batches, None)
+        starter.shutdown(wait=False)
+        return self._steps(first, last, chain(_result(head), batches))
+
+    def _steps(
+        self, first: int, last: int, batches: Iterator[MicroBatch | None]
+    ) -> Iterator[list[MicroBatch]]:
         for step in range(first, last):
             micros = range(step * self._accumulation, (step + 1) * self._accumulation)
             yield [self._next(batches, micro) for micro in micros]
         # Reading the end lets Ray release the execution.
-        self._check(next(batches, None), "no more positions", None)
+        if (surplus := next(batches, None)) is not None:
+            raise self._misdealt("no more positions", surplus)
 
-    def _next(self, batches: Iterator[MicroBatch], micro: int) -> MicroBatch:
+    def _next(self, batches: Iterator[MicroBatch | None], micro: int) -> MicroBatch:
         started = time.perf_counter()
         batch = next(batches, None)
         self.waited += time.perf_counter() - started
-        due = micro_positions(self._run, self._rank, self._world_size, micro)
-        self._check(batch, f"positions {list(due)}", list(due))
-        assert batch is not None
+        due = list(micro_positions(self._run, self._rank, self._world_size, micro))
+        if batch is None or batch.positions != due:
+            raise self._misdealt(f"positions {due}", batch)
         return batch
 
-    def _check(self, batch: MicroBatch | None, due: str, positions: list[int] | None) -> None:
-        received = batch.positions if batch else None
-        if received != positions:
-            raise RuntimeError(
-                f"rank {self._rank} of {self._world_size} was due {due} but received {received}: "
-                "Ray dealt the stream in another order than Mixlens was tested with"
-            )
+    def _misdealt(self, due: str, batch: MicroBatch | None) -> RuntimeError:
+        return RuntimeError(
+            f"rank {self._rank} of {self._world_size} was due {due} but received "
+            f"{batch and batch.positions}: Ray dealt the stream in an order that Mixlens was not "
+            "tested with"
+        )
+
+
+def _result(head: Future[MicroBatch | None]) -> Iterator[MicroBatch | None]:
+    yield head.result()
 
 
 class _Units(Datasource):
