@@ -1,0 +1,137 @@
+"""Captured states against what transformers itself gives out."""
+
+import weakref
+from types import SimpleNamespace
+
+import pytest
+import torch
+from torch import nn
+
+from mixlens.activations.capture import capture
+from mixlens.activations.streams import PROMPT, visit
+from mixlens.errors import CheckpointError
+from mixlens.models import load_vllm
+from mixlens.models.tiny import build_tiny_vllm
+from mixlens.tasks import vocabulary
+
+
+@pytest.fixture(scope="module")
+def vllm(tmp_path_factory):
+    folder = tmp_path_factory.mktemp("tiny")
+    build_tiny_vllm(folder, vocabulary(), seed=1, size="test")
+    return load_vllm(str(folder))
+
+
+@pytest.fixture(scope="module")
+def images():
+    random = torch.Generator().manual_seed(0)
+    return [
+        torch.randint(0, 256, (40, 40, 3), generator=random, dtype=torch.uint8).numpy()
+        for _ in range(3)
+    ]
+
+
+def test_states_are_those_of_transformers(vllm, images):
+    batch = vllm.adapter.question_batch(images, [PROMPT] * 3)
+    seen = []
+    with torch.inference_mode(), capture(vllm, lambda *state: seen.append(state)):
+        output = vllm.model(**batch, output_hidden_states=True)
+    expected = output.hidden_states
+    assert [(stack, layer) for stack, layer, _ in seen] == [
+        ("vision", -1),
+        *(("language", layer) for layer in range(len(expected))),
+    ]
+    for (_, _, states), theirs in zip(seen[1:-1], expected[:-1], strict=True):
+        assert torch.equal(states, theirs)
+    with torch.inference_mode():  # their last one is normalised
+        norm = vllm.model.model.language_model.norm
+        assert torch.allclose(norm(seen[-1][2]), expected[-1], atol=1e-6)
+        projected = vllm.adapter.projector(vllm.model)(seen[0][2])
+    assert torch.allclose(projected, output.image_hidden_states.reshape(projected.shape))
+
+
+def test_hooks_are_gone_afterwards_even_after_an_error(vllm, images):
+    batch = vllm.adapter.question_batch(images, [PROMPT] * 3)
+    calls = []
+
+    def fail(*state):
+        calls.append(state)
+        raise ArithmeticError
+
+    with pytest.raises(ArithmeticError), capture(vllm, fail):
+        vllm.model(**batch)
+    assert len(calls) == 1
+    vllm.model(**batch)
+    assert len(calls) == 1
+
+
+def test_blocks_that_take_keywords_and_give_tuples():
+    class Block(nn.Module):
+        def forward(self, hidden_states, scale=2.0):
+            return hidden_states * scale, "weights"
+
+    blocks = [Block(), Block()]
+    projector = nn.Identity()
+    adapter = SimpleNamespace(
+        blocks=lambda model: {"vision": [], "language": blocks}, projector=lambda model: projector
+    )
+    seen = []
+    with capture(SimpleNamespace(model=None, adapter=adapter), lambda *state: seen.append(state)):
+        states = projector(torch.ones(1, 2, 3))
+        for block in blocks:
+            states, _ = block(hidden_states=states)
+    assert [(stack, layer, float(x.mean())) for stack, layer, x in seen] == [
+        ("vision", -1, 1.0),
+        ("language", 0, 1.0),
+        ("language", 1, 2.0),
+        ("language", 2, 4.0),
+    ]
+
+
+def test_streams_hold_the_tokens_they_name(vllm, images):
+    batch = vllm.adapter.question_batch(images, [PROMPT] * 3)
+    with torch.inference_mode():
+        output = vllm.model(**batch, output_hidden_states=True)
+    seen = {}
+    visit(vllm, images, lambda place, tokens, exists: seen.update({place: (tokens, exists)}))
+
+    visual = batch["input_ids"] == vllm.model.config.image_token_id
+    after = batch["input_ids"][0].tolist()[int(visual[0].nonzero().max()) + 1 :]
+    words = vllm.processor.tokenizer(f" {PROMPT}", add_special_tokens=False).input_ids
+    assert after[: len(words)] == words  # the prompt stands behind the image
+    for layer in (0, 1):
+        states = output.hidden_states[layer]
+        tokens, exists = seen["visual", layer]
+        assert exists.all()
+        assert torch.equal(tokens, states[visual].reshape(3, 64, -1))
+        first = int(visual[0].nonzero().max()) + 1
+        assert torch.equal(seen["text", layer][0], states[:, first : first + len(words)])
+    assert torch.equal(seen["pixels", -1][0], vllm.adapter.patches(batch["pixel_values"]))
+    assert seen["vision", -1][0].shape[:2] == (3, 64)
+
+
+def test_one_layer_is_alive_at_a_time(vllm, images):
+    alive = []
+
+    def take(place, tokens, exists):
+        # The patches are the caller's input, not a layer of the model.
+        assert [p for p, r in alive if r() is not None and p[0] != "pixels"] in (
+            [],
+            [("visual", place[1])],
+        )
+        alive.append((place, weakref.ref(tokens)))
+
+    visit(vllm, images, take)
+    assert len(alive) == 2 + 2 * 3
+
+
+def test_a_model_that_sees_nothing_is_refused(vllm, images, monkeypatch):
+    spans = vllm.adapter.spans
+
+    def blind(*args):
+        found = spans(*args)
+        return SimpleNamespace(visual=found.visual & False, text=found.text)
+
+    monkeypatch.setattr(vllm.adapter, "spans", blind)
+    with pytest.raises(CheckpointError, match="no visual token"):
+        visit(vllm, images, lambda *_: None)

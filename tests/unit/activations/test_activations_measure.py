@@ -1,0 +1,226 @@
+"""The measurement of a model against metrics of its hidden states, taken by another route."""
+
+import numpy as np
+import pytest
+import torch
+
+from mixlens.activations import measure
+from mixlens.activations.reduce import PositionSums
+from mixlens.activations.streams import PROMPT
+from mixlens.activations.subspaces import read_subspaces, write_subspaces
+from mixlens.errors import DataError
+from mixlens.metrics import (
+    effective_rank,
+    energy_entropy,
+    gini,
+    mean_cosine,
+    participation_ratio,
+    redundancy_score,
+    stable_rank,
+    subspace_alignment,
+    token_norms,
+    top_subspace,
+)
+from mixlens.models import load_vllm
+from mixlens.models.tiny import build_tiny_vllm
+from mixlens.sources import open_source
+from mixlens.spec import ComponentSpec, SceneSpec
+from mixlens.tasks import vocabulary
+
+IMAGES = 11
+
+
+@pytest.fixture(scope="module")
+def folder(tmp_path_factory):
+    folder = tmp_path_factory.mktemp("tiny")
+    build_tiny_vllm(folder, vocabulary(), seed=2, size="test")
+    return folder
+
+
+@pytest.fixture(scope="module")
+def vllm(folder):
+    return load_vllm(str(folder))
+
+
+@pytest.fixture(scope="module")
+def examples():
+    spec = ComponentSpec(
+        scene=SceneSpec(image_size=64, objects=(2, 6)), tasks={"coarse": 1}, seed=3
+    )
+    source = open_source("scenes", spec)
+    return [source[index] for index in range(IMAGES)]
+
+
+@pytest.fixture(scope="module")
+def measured(vllm, examples):
+    return measure(vllm, examples, batch_size=4)
+
+
+@pytest.fixture(scope="module")
+def states(vllm, examples):
+    """[images, tokens, width] of three places, straight from transformers."""
+    batch = vllm.adapter.question_batch([e.image for e in examples], [PROMPT] * IMAGES)
+    with torch.inference_mode():
+        hidden = vllm.model(**batch, output_hidden_states=True).hidden_states
+    visual = batch["input_ids"] == vllm.model.config.image_token_id
+    first = int(visual[0].nonzero().max()) + 1
+    words = vllm.processor.tokenizer(f" {PROMPT}", add_special_tokens=False).input_ids
+    return {
+        ("pixels", -1): vllm.adapter.patches(batch["pixel_values"]),
+        ("visual", 0): hidden[0][visual].reshape(IMAGES, 64, -1),
+        ("visual", 1): hidden[1][visual].reshape(IMAGES, 64, -1),
+        ("text", 1): hidden[1][:, first : first + len(words)],
+    }
+
+
+def values_of(table, stream, layer, metric):
+    frame = table.to_pandas().query("stream == @stream and layer == @layer and metric == @metric")
+    return frame.set_index("example_id")["value"]
+
+
+def row_of(table, stream, layer, metric):
+    rows = [
+        row
+        for row in table.to_pylist()
+        if (row["stream"], row["layer"], row["metric"]) == (stream, layer, metric)
+    ]
+    assert len(rows) == 1
+    return rows[0]
+
+
+@pytest.mark.parametrize("place", [("pixels", -1), ("visual", 0), ("visual", 1), ("text", 1)])
+def test_values_are_the_metrics_of_the_tokens(measured, states, examples, place):
+    tokens = states[place]
+    score = redundancy_score(tokens, pairs="ring")
+    expected = {
+        "gini": gini(token_norms(tokens)),
+        "energy_entropy": energy_entropy(token_norms(tokens)),
+        "participation_ratio": participation_ratio(tokens),
+        "stable_rank": stable_rank(tokens),
+        "effective_rank": effective_rank(tokens),
+        "mean_cosine": mean_cosine(tokens),
+        "redundancy_score": score.per_image,
+    }
+    for metric, value in expected.items():
+        found = values_of(measured.image_metrics, *place, metric)
+        assert list(found.index) == [example.example_id for example in examples]
+        np.testing.assert_allclose(found, value, rtol=1e-5, atol=1e-6, err_msg=metric)
+    pooled = row_of(measured.pooled_metrics, *place, "redundancy_score")
+    assert pooled["n"] == IMAGES
+    for name in ("value", "low", "high"):
+        assert pooled[name] == pytest.approx(float(getattr(score, name)), abs=1e-6)
+    clipped = row_of(measured.pooled_metrics, *place, "redundancy_score_clipped")
+    assert clipped["value"] == pytest.approx(max(0, pooled["value"]))
+    chance = row_of(measured.pooled_metrics, *place, "redundancy_chance")
+    assert chance["value"] == pytest.approx(float(score.chance), abs=1e-6)
+
+
+def test_alignment_of_consecutive_layers(measured, states):
+    first, second = (top_subspace(states["visual", layer], 5) for layer in (0, 1))
+    found = values_of(measured.image_metrics, "visual", 1, "subspace_alignment_previous")
+    np.testing.assert_allclose(found, subspace_alignment(first, second), atol=1e-5)
+    assert values_of(
+        measured.image_metrics, "visual", 0, "subspace_alignment_previous"
+    ).empty  # the encoder's layers are of another width
+
+
+def test_gap_below_the_top_subspace(measured, states):
+    singular = torch.linalg.svdvals(states["visual", 1])
+    found = values_of(measured.image_metrics, "visual", 1, "subspace_gap")
+    np.testing.assert_allclose(found, 1 - singular[:, 5] / singular[:, 4], atol=1e-5)
+
+
+def test_every_stream_and_layer_is_there(measured):
+    places = {(r["stream"], r["layer"]) for r in measured.image_metrics.to_pylist()}
+    assert places == {
+        ("pixels", -1),
+        ("vision", -1),
+        *((stream, layer) for stream in ("visual", "text") for layer in range(3)),
+    }
+
+
+@pytest.mark.parametrize("batch_size", [1, 3, 64])
+def test_batch_size_changes_nothing(vllm, examples, measured, batch_size):
+    other = measure(vllm, examples, batch_size=batch_size)
+    for name in ("image_metrics", "pooled_metrics"):
+        here, there = (getattr(m, name).to_pandas() for m in (measured, other))
+        keys = [column for column in here if column not in ("value", "low", "high")]
+        assert here[keys].equals(there[keys])
+        for column in set(here) & {"value", "low", "high"}:
+            np.testing.assert_allclose(here[column], there[column], rtol=1e-5, atol=1e-6)
+
+
+def test_text_that_no_image_has_touched_is_not_estimable(measured):
+    assert values_of(measured.image_metrics, "text", 0, "redundancy_score").isna().all()
+    pooled = row_of(measured.pooled_metrics, "text", 0, "redundancy_score")
+    assert np.isnan(pooled["value"])
+    assert pooled["n"] == 0
+
+
+def test_a_broken_image_spoils_no_other(vllm, examples, measured):
+    count = 0
+
+    def poison(module, args, output):
+        nonlocal count
+        output = output.clone()
+        if len(output) == IMAGES + count:  # image 4, in the first pass and in the second
+            output[4, 10] = torch.nan
+            count = 1
+        return output
+
+    handle = vllm.adapter.projector(vllm.model).register_forward_hook(poison)
+    try:
+        broken = measure(vllm, examples, batch_size=IMAGES)
+    finally:
+        handle.remove()
+    for metric in ("redundancy_score", "effective_rank", "gini", "subspace_alignment_previous"):
+        found = values_of(broken.image_metrics, "visual", 2, metric).isna()
+        assert found.tolist() == [i == 4 for i in range(IMAGES)], metric
+    pooled = row_of(broken.pooled_metrics, "visual", 2, "redundancy_score")
+    assert pooled["n"] == IMAGES - 1
+    assert np.isfinite([pooled["value"], pooled["low"], pooled["high"]]).all()
+
+
+def test_alignment_with_the_model_before(vllm, examples, measured, tmp_path):
+    ids = [example.example_id for example in examples]
+    write_subspaces(tmp_path, ids[:7], {k: v[:7] for k, v in measured.subspaces.items()})
+    write_subspaces(tmp_path, ids[7:], {k: v[7:] for k, v in measured.subspaces.items()})
+    base = read_subspaces(tmp_path, ids)
+    same = measure(vllm, examples, base_subspaces=base)
+    metric = "subspace_alignment_base"
+    for place in (("vision", -1), ("visual", 0), ("visual", 2), ("text", 2)):
+        found = values_of(same.image_metrics, *place, metric)
+        np.testing.assert_allclose(found, 1, atol=5e-4)
+
+    build_tiny_vllm(tmp_path / "other", vocabulary(), seed=9, size="test")
+    other = measure(load_vllm(str(tmp_path / "other")), examples, base_subspaces=base)
+    found = values_of(other.image_metrics, "visual", 2, metric)
+    expected = subspace_alignment(measured.subspaces["visual", 2], other.subspaces["visual", 2])
+    np.testing.assert_allclose(found, expected, atol=5e-4)
+    assert found.mean() < 0.6
+    pixels = values_of(other.image_metrics, "pixels", -1, metric)
+    np.testing.assert_allclose(pixels, 1, atol=5e-4)  # the images are the same
+
+
+def test_subspaces_come_back_in_the_order_asked_for(tmp_path):
+    bases = {("visual", 3): torch.arange(24.0).reshape(4, 3, 2)}
+    write_subspaces(tmp_path, ["a/0", "a/1"], {k: v[:2] for k, v in bases.items()})
+    write_subspaces(tmp_path, ["a/2", "a/3"], {k: v[2:] for k, v in bases.items()})
+    found = read_subspaces(tmp_path, ["a/3", "a/0", "a/2"])
+    assert torch.equal(found["visual", 3].float(), bases["visual", 3][[3, 0, 2]])
+    with pytest.raises(DataError, match=r"no subspaces of 1 images, such as a/9"):
+        read_subspaces(tmp_path, ["a/0", "a/9"])
+
+
+def test_position_sums_merge_over_different_numbers_of_tokens():
+    short = PositionSums(np.ones((1, 2)), np.array([2]))
+    long = PositionSums(np.array([[5.0, 5], [5, 5], [0, 0]]), np.array([1, 1, 0]))
+    for merged in (short + long, long + short):
+        assert merged.count.tolist() == [3, 1, 0]
+        assert merged.mean()[:2].tolist() == [[2, 2], [5, 5]]
+        assert merged.mean()[2].isnan().all()
+
+
+def test_two_images_are_too_few(vllm, examples):
+    with pytest.raises(DataError, match="at least 3"):
+        measure(vllm, examples[:2])

@@ -1,0 +1,144 @@
+"""Shared, batched answering against transformers' own generation, one question at a time."""
+
+from dataclasses import replace
+
+import pytest
+import torch
+
+from mixlens.evaluation import ANSWERS, answer, generate
+from mixlens.evaluation.answers import SHORT_LIMIT
+from mixlens.models import Vllm, load_vllm
+from mixlens.models.tiny import build_tiny_vllm
+from mixlens.sources import open_source
+from mixlens.spec import ComponentSpec, SceneSpec
+from mixlens.tasks import Turn, vocabulary
+
+COMPONENT = ComponentSpec(
+    scene=SceneSpec(image_size=64, objects=(3, 5)),
+    tasks={"coarse": 2, "relational": 2, "locate": 1, "scene_graph": 1},
+)
+
+
+@pytest.fixture(scope="module")
+def vllm(tmp_path_factory) -> Vllm:
+    folder = tmp_path_factory.mktemp("tiny")
+    build_tiny_vllm(folder, vocabulary(), seed=0, size="test")
+    loaded = load_vllm(str(folder))
+    with torch.no_grad():  # larger weights: answers that depend on image and question
+        for parameter in loaded.model.parameters():
+            if parameter.ndim > 1:
+                parameter.mul_(4)
+    return loaded
+
+
+@pytest.fixture(scope="module")
+def examples():
+    source = open_source("scenes", COMPONENT)
+    return [source[index] for index in range(5)]
+
+
+@pytest.fixture(scope="module")
+def asks(examples):
+    """(place of the image, question) of every turn."""
+    return [(i, turn.question) for i, example in enumerate(examples) for turn in example.turns]
+
+
+@pytest.fixture(scope="module")
+def reference(vllm, examples, asks) -> list[list[int]]:
+    """The first six tokens of every answer, from transformers, one question at a time."""
+    found = []
+    for place, question in asks:
+        batch = vllm.adapter.question_batch([examples[place].image], [question])
+        with torch.inference_mode():
+            ids = vllm.model.generate(**batch, max_new_tokens=6, do_sample=False)
+        found.append(ids[0, batch["input_ids"].shape[1] :].tolist())
+    return found
+
+
+def text_of(vllm, tokens) -> str:
+    return vllm.processor.tokenizer.decode(tokens, skip_special_tokens=True).strip()
+
+
+def generate_all(vllm, examples, asks, limits):
+    images = [example.image for example in examples]
+    return generate(vllm, images, [q for _, q in asks], [place for place, _ in asks], limits)
+
+
+def test_answers_are_those_of_generate(vllm, examples, asks, reference):
+    limits = [2 + i % 5 for i in range(len(asks))]
+    expected = [text_of(vllm, ids[:n]) for ids, n in zip(reference, limits, strict=True)]
+    assert [said for said, _ in generate_all(vllm, examples, asks, limits)] == expected
+    assert len(set(expected)) > len(expected) / 3  # they differ, so mixing rows up would show
+
+
+def test_answers_end_at_the_end_token(vllm, examples, asks, reference, monkeypatch):
+    def holding(token):
+        return sum(token in ids for ids in reference)
+
+    # The token that most nearly half of the answers hold becomes the one that ends them.
+    tokens = {token for ids in reference for token in ids}
+    end = min(tokens, key=lambda token: abs(holding(token) - len(asks) / 2))
+    assert 0 < holding(end) < len(asks)
+    monkeypatch.setattr(vllm.model.generation_config, "eos_token_id", end)
+    found = generate_all(vllm, examples, asks, [6] * len(asks))
+    for ids, (said, finished) in zip(reference, found, strict=True):
+        assert finished == (end in ids)
+        assert said == text_of(vllm, ids[: ids.index(end)] if end in ids else ids)
+
+
+def test_the_table_has_a_row_a_turn_in_order_with_its_scores(vllm, examples):
+    table = answer(vllm, examples, batch_size=7, max_new_tokens=20)
+    assert table.schema == ANSWERS
+    rows = table.to_pylist()
+    turns = [(example, turn) for example in examples for turn in example.turns]
+    assert len(rows) == len(turns)
+    for row, (example, turn) in zip(rows, turns, strict=True):
+        assert row["example_id"] == example.example_id
+        assert (row["question"], row["answer"]) == (turn.question, turn.answer)
+        assert row["choices"] == len(turn.choices)
+        assert row["exact"] == float(row["response"] == turn.answer)
+        assert (row["ged"] is not None) == (turn.group == "scene_graph")
+
+
+def test_batch_size_changes_no_answer(vllm, examples):
+    small = answer(vllm, examples, batch_size=3, max_new_tokens=16)
+    large = answer(vllm, examples, batch_size=256, max_new_tokens=16)
+    assert small["response"].to_pylist() == large["response"].to_pylist()
+
+
+def test_a_right_answer_scores_one(vllm, examples, monkeypatch):
+    def knows(vllm, images, questions, image_of, limits):
+        by_question = {
+            (id(example.image), turn.question): turn.answer
+            for example in examples
+            for turn in example.turns
+        }
+        return [
+            (by_question[id(images[i]), question], True)
+            for question, i in zip(questions, image_of, strict=True)
+        ]
+
+    monkeypatch.setattr("mixlens.evaluation.answers.generate", knows)
+    rows = answer(vllm, examples, batch_size=4).to_pylist()
+    assert all(row["exact"] == row["relaxed"] == row["finished"] == 1 for row in rows)
+    assert {row["object_f1"] for row in rows if row["group"] == "scene_graph"} == {1}
+
+
+def test_short_answers_get_few_tokens_but_enough_for_every_choice(vllm, examples, monkeypatch):
+    seen = {}
+
+    def spy(vllm, images, questions, image_of, limits):
+        seen.update(zip(questions, limits, strict=True))
+        return [("", False)] * len(questions)
+
+    monkeypatch.setattr("mixlens.evaluation.answers.generate", spy)
+    long = "xyzzy " * 6
+    turn = Turn("which spell ?", "no", "coarse", "spell", 1, "spell.0", choices=("no", long))
+    example = replace(examples[0], turns=(*examples[0].turns, turn))
+    rows = answer(vllm, [example], max_new_tokens=77).to_pylist()
+    tokens = len(vllm.processor.tokenizer(f" {long}", add_special_tokens=False).input_ids)
+    assert tokens > SHORT_LIMIT
+    for turn in examples[0].turns:
+        assert seen[turn.question] == (77 if turn.group == "scene_graph" else SHORT_LIMIT)
+    assert seen["which spell ?"] == tokens + 2
+    assert {row["finished"] for row in rows} == {0}
