@@ -38,10 +38,10 @@ def paint(plan: Plan, image: np.ndarray) -> tuple[np.ndarray, list[int], list[in
     painted = [stamp.painted for stamp in plan.sprites]
     # Every object has two runs of pixels: its ink, and what its texture leaves white.
     runs = [n for area, ink in zip(areas, painted, strict=True) for n in (ink, area - ink)]
-    start = [left + top * side for left, top in plan.corners]
-    where = np.concatenate([stamp.cells for stamp in plan.sprites])
-    where = where + np.repeat(start, areas)
     owner = np.repeat(_IDS[: len(areas)], areas)
+    starts = np.array([0, *(left + top * side for left, top in plan.corners)])
+    where = starts.take(owner)
+    where += np.concatenate([stamp.cells for stamp in plan.sprites])
     # Where a pixel is named twice the last one wins, so what is in front hides what is behind.
     ids[where] = owner
     inks = [n for name in plan.colours for n in (_NUMBER[name], _NUMBER[name] + 1)]
