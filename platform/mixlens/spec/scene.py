@@ -111,4 +111,9 @@ class SceneSpec(Spec):
             bounds = getattr(self, name)
             if bounds[0] < 0 or bounds[1] > highest:
                 raise ValueError(f"{name} {bounds} must lie within 0 and {highest:g}")
+        if self.visible_fraction[0] < 0.05:
+            raise ValueError(
+                f"visible_fraction {self.visible_fraction} must start at 0.05 or more, for an "
+                "object that cannot be seen is none"
+            )
         return self
