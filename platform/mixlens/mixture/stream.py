@@ -77,16 +77,17 @@ def stream_data_config() -> DataConfig:
 
 def training_dataset(run: RunSpec, cursor: Any) -> Dataset:
     """The dataset to give a TorchTrainer as `datasets={"train": ...}`."""
-    dataset = (
-        ray.data.read_datasource(_Units(cursor, run), override_num_blocks=1)
-        # Strictly one row a block, so that every unit is a task of its own.
-        .repartition(target_num_rows_per_block=1, strict=True)
-        .map_batches(
-            _renderer(run),
-            batch_size=None,
-            batch_format="pyarrow",
-            num_cpus=run.resources.cpus_per_render,
-        )
+    units = ray.data.read_datasource(_Units(cursor, run), override_num_blocks=1, num_cpus=0)
+    # Strictly one row a block, so that every unit is a task of its own.
+    units = units.repartition(target_num_rows_per_block=1, strict=True)
+    # These tasks only pass on a number, yet would wait for a whole free CPU, forever where the
+    # workers leave none; `repartition` has no argument for it.
+    units._logical_plan.dag.ray_remote_args["num_cpus"] = 0
+    dataset = units.map_batches(
+        _renderer(run),
+        batch_size=None,
+        batch_format="pyarrow",
+        num_cpus=run.resources.cpus_per_render,
     )
     dataset.context.target_max_block_size = None  # never split a unit
     dataset.context.enable_progress_bars = False

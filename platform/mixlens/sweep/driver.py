@@ -26,6 +26,7 @@ from mixlens.training.launch import launch
 
 PACKAGE = Path(mixlens.__file__).parent
 CONNECT_TIMEOUT_S = 5.0
+DRIVER_CPUS = 0.01  # a trial's own process only waits for its workers, but Tune wants a number
 
 OnTrial = Callable[[str, str, dict[str, Any]], None]
 """Called with trial name, stage and last metrics whenever a trial reports or ends."""
@@ -99,7 +100,7 @@ def run_trials(runs: tuple[RunSpec, ...], layout: Layout, on_trial: OnTrial) -> 
         tuner = tune.Tuner(
             tune.with_resources(
                 tune.with_parameters(_run_trial, runs=by_name, layout=layout, pool=pool),
-                {"CPU": 0},
+                {"CPU": DRIVER_CPUS},
             ),
             param_space={"run": tune.grid_search(list(by_name))},
             tune_config=tune.TuneConfig(max_concurrent_trials=at_once, reuse_actors=True),
@@ -146,6 +147,10 @@ class _Watcher(tune.Callback):
 
     def __init__(self, on_trial: OnTrial) -> None:
         self._on_trial = on_trial
+
+    def __getstate__(self) -> dict[str, Any]:
+        # Tune writes callbacks to disk for its own restore, which is never used here.
+        return {}
 
     def on_trial_start(self, iteration: int, trials: list[Any], trial: Any, **_: Any) -> None:
         self._on_trial(trial.config["run"], "training", {})
