@@ -119,6 +119,8 @@ def _work(config: dict[str, Any]) -> None:
     local_rank = train_context.get_local_rank()
     device = default_device(local_rank) if run.resources.gpus_per_worker else torch.device("cpu")
     context = RayContext(rank, world_size, local_rank, device, directory)
+    begin = context.latest_checkpoint() or run.model
+    print(f"worker {rank} of {world_size}, process {os.getpid()}, from {begin}", flush=True)
     dtype = weights_dtype(run.training, device.type)
     vllm = load_vllm(run.model, dtype, str(device))
     shard = ray.train.get_dataset_shard("train")

@@ -1,0 +1,127 @@
+"""A run on Ray survives the death of a worker and ends where an undisturbed run ends."""
+
+import json
+import os
+import signal
+import threading
+import time
+from pathlib import Path
+
+import pytest
+
+from mixlens.errors import CheckpointError
+from mixlens.models.tiny import build_tiny_vllm
+from mixlens.spec import ComponentSpec, EvaluationSpec, ResourceSpec, RunSpec, SceneSpec
+from mixlens.spec.training import TrainingSpec
+from mixlens.training.alone import train_alone
+from mixlens.training.launch import launch
+from mixlens.training.records import read_journal
+
+pytestmark = pytest.mark.ray
+
+
+def a_run(model: Path, **training: object) -> RunSpec:
+    settings: dict[str, object] = {
+        "steps": 60,
+        "global_batch": 8,
+        "micro_batch": 2,
+        "zero_stage": 2,
+        "precision": "fp32",
+        "learning_rates": {"vision": 1e-3, "projector": 1e-3, "language": 1e-3},
+        "checkpoint_every": 20,
+        "log_every": 1,
+    }
+    scene = SceneSpec(image_size=32, objects=(1, 2))
+    return RunSpec(
+        name="launched",
+        model=str(model),
+        components={"simple": ComponentSpec(scene=scene, tasks={"coarse": 2})},
+        weights={"simple": 1.0},
+        ratio=0.0,
+        seed=1,
+        training=TrainingSpec.model_validate(settings | training),
+        evaluation=EvaluationSpec(component="simple", examples=8),
+        resources=ResourceSpec(workers=2, cpus_per_worker=1, cpus_per_render=0.5),
+    )
+
+
+class KillOnce(threading.Thread):
+    """Kill -9 a training worker as soon as a checkpoint has been committed and work goes on."""
+
+    def __init__(self, directory: Path) -> None:
+        super().__init__(daemon=True)
+        self.directory, self.killed = directory, False
+        self.stopped = threading.Event()
+
+    def run(self) -> None:
+        while not self.stopped.wait(0.05):
+            committed = list(self.directory.glob("train/workers/checkpoint_manager_snapshot.json"))
+            records = read_journal(self.directory / "training.jsonl")
+            if committed and records and records[-1]["step"] > 22:
+                os.kill(worker_pid(self.directory), signal.SIGKILL)
+                self.killed = True
+                return
+
+
+def worker_pid(directory: Path) -> int:
+    """The process of this machine that writes the log of rank 1."""
+    log = directory / "logs" / "train-1.log"
+    for process in Path("/proc").iterdir():
+        try:
+            if process.name.isdigit() and (process / "fd" / "1").readlink() == log:
+                return int(process.name)
+        except OSError:
+            continue
+    raise AssertionError(f"no process writes {log}")
+
+
+def test_a_killed_worker_changes_nothing(ray_local: None, tmp_path: Path) -> None:
+    model = tmp_path / "base"
+    build_tiny_vllm(model, ["red", "circle"], seed=0, size="test")
+    run, directory = a_run(model), tmp_path / "run"
+
+    killer = KillOnce(directory)
+    killer.start()
+    folder = launch(run, directory)
+    killer.stopped.set()
+    killer.join()
+    assert killer.killed, "the run was over before a worker could be killed"
+    assert folder == directory / "model"
+    log = (directory / "logs" / "train-0.log").read_text()
+    starts = [line for line in log.splitlines() if line.startswith("worker 0 of 2")]
+    assert len(starts) == 2
+    assert starts[0].endswith(f"from {model}")
+    assert "/step-000000" in starts[1]
+
+    whole = tmp_path / "whole"
+    train_alone(run, whole)
+    expected = [record["loss"] for record in read_journal(whole / "training.jsonl")]
+    records = read_journal(directory / "training.jsonl")
+    assert [record["step"] for record in records] == list(range(1, 61))
+    assert [record["loss"] for record in records] == pytest.approx(expected, abs=1e-5)
+    assert expected[-1] < 0.7 * expected[0], "nothing was learned"
+    assert records[-1]["examples/simple"] == 60 * 8
+
+    # Idempotent: what is finished is not touched again, and nothing but the result is left.
+    before = {path: path.stat().st_mtime_ns for path in sorted(directory.rglob("*"))}
+    started = time.perf_counter()
+    assert launch(run, directory) == folder
+    assert time.perf_counter() - started < 1
+    assert {path: path.stat().st_mtime_ns for path in sorted(directory.rglob("*"))} == before
+    assert not (directory / "train").exists()
+    assert json.loads((directory / "trained.json").read_text())["run"] == run.digest()
+
+    with pytest.raises(CheckpointError, match="another run"):
+        launch(a_run(model, weight_decay=0.5), directory)
+
+
+def test_what_a_worker_finds_wrong_is_one_message(ray_local: None, tmp_path: Path) -> None:
+    """Raised inside a worker, not retried, and without Ray's wrapping."""
+    started = time.perf_counter()
+    with pytest.raises(CheckpointError, match="no such folder") as caught:
+        launch(a_run(tmp_path / "nowhere"), tmp_path / "run")
+    assert type(caught.value) is CheckpointError
+    assert "Traceback" not in str(caught.value)
+    attempts = (tmp_path / "run" / "logs" / "train-0.log").read_text().count("worker 0 of 2")
+    assert attempts == 1
+    assert time.perf_counter() - started < 60
