@@ -73,7 +73,7 @@ class Tracker:
             **{f"weight.{name}": weight for name, weight in run.weights.items()},
             **_training_params(run),
         }
-        tags = {"mixlens.kind": "trial"}
+        tags = {"mixlens.kind": "trial", "mixlens.sweep": parent.name}
         tracked = self._run(folder, run.name, tags, params, parent)
         tracked.log_json("run.json", run.model_dump(mode="json"))
         return tracked
@@ -106,7 +106,7 @@ class Tracker:
                     self.client.log_batch(run_id, params=text[start : start + _PARAMS])
             else:
                 self.client.update_run(run_id, status="RUNNING")
-        return TrackedRun(self, run_id, memory)
+        return TrackedRun(self, run_id, name, memory)
 
     def _existing(self, memory: "_Memory") -> str | None:
         """Id of the run with this key; None where there is none, or it was deleted."""
@@ -119,8 +119,9 @@ class Tracker:
 class TrackedRun:
     """One MLflow run. Every `log_*` can be repeated: what is there already is not logged again."""
 
-    def __init__(self, tracker: Tracker, run_id: str, memory: "_Memory") -> None:
+    def __init__(self, tracker: Tracker, run_id: str, name: str, memory: "_Memory") -> None:
         self.run_id = run_id
+        self.name = name
         self._tracker = tracker
         self._memory = memory
 
