@@ -9,7 +9,7 @@ from typing import Any
 
 import torch
 
-from mixlens.errors import ResourceError, explain
+from mixlens.errors import ResourceError, SpecError, explain
 from mixlens.mixture.order import order_of
 from mixlens.models import load_vllm, resolve_model
 from mixlens.sources import open_source
@@ -67,13 +67,16 @@ def plan_sweep(spec: SweepSpec, time_a_step: bool) -> Plan:
         CheckpointError: the base model is not there or not loadable.
     """
     for name, component in spec.components.items():
-        open_source(name, component)
+        try:
+            open_source(name, component)
+        except SpecError as error:
+            raise SpecError(f"components.{name}: {error}") from None
     layout, runs = Layout.of(spec), spec.runs()
     finished = frozenset(run.name for run in runs if layout.finished(run))
     parameters = _parameters(spec.model)
     total = spec.training.steps * spec.training.global_batch
     trained = parameters * (0.02 if spec.training.lora else 1.0)
-    per_trial = 4 * parameters + 2 * KEPT_CHECKPOINTS * OPTIMIZER_BYTES / 2 * trained
+    per_trial = 4 * parameters + KEPT_CHECKPOINTS * OPTIMIZER_BYTES * trained
     on_gpu = spec.resources.gpus_per_worker > 0
     return Plan(
         runs=runs,

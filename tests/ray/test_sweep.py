@@ -1,0 +1,176 @@
+"""A whole sweep as a person starts it: from the shell, interrupted, again, and as a Ray job."""
+
+import json
+import os
+import signal
+import socket
+import subprocess
+import sys
+import time
+from collections.abc import Iterator
+from pathlib import Path
+
+import pandas as pd
+import pytest
+from mlflow import MlflowClient
+
+from mixlens.models.tiny import build_tiny_vllm
+from mixlens.tasks import vocabulary
+
+pytestmark = [pytest.mark.ray, pytest.mark.slow, pytest.mark.timeout(420)]
+
+ROOT = Path(__file__).resolve().parents[2]
+SMALL = [
+    "ratios=[0,1]",
+    "training.steps=3",
+    "training.global_batch=4",
+    "training.micro_batch=4",
+    "training.warmup_steps=1",
+    "training.log_every=1",
+    "evaluation.examples=8",
+    "evaluation.batch_size=8",
+    "evaluation.max_new_tokens=4",
+    "resources.cpus_per_worker=0.5",
+    "resources.cpus_per_actor=0.5",
+]
+
+
+@pytest.fixture(scope="module")
+def base(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    folder = tmp_path_factory.mktemp("base")
+    build_tiny_vllm(folder, vocabulary(), size="test")
+    return folder
+
+
+def command(base: Path, runs: Path, *overrides: str) -> list[str]:
+    settings = [f"model={base}", f"runs_dir={runs}", *SMALL, *overrides]
+    return ["jobs/sweep.py", "sweeps/quickstart.yaml", *settings]
+
+
+def sweep(base: Path, runs: Path, *overrides: str) -> subprocess.CompletedProcess[str]:
+    return subprocess.run(
+        [sys.executable, *command(base, runs, *overrides)],
+        cwd=ROOT, capture_output=True, text=True, timeout=300, env=clean_environment(),
+    )  # fmt: skip
+
+
+def clean_environment(**more: str) -> dict[str, str]:
+    """As in a person's shell: nothing that points to the test session's own Ray."""
+    kept = {name: value for name, value in os.environ.items() if not name.startswith("RAY_")}
+    return {**kept, "RAY_AUTH_MODE": "disabled", **more}
+
+
+def mlflow_runs(runs: Path) -> dict[str, list[str]]:
+    """Names of the MLflow runs, with the id of each one's parent."""
+    client = MlflowClient(f"sqlite:///{runs / 'mlflow.db'}")
+    (experiment,) = (e for e in client.search_experiments() if e.name == "mixlens")
+    found = client.search_runs([experiment.experiment_id])
+    return {
+        run.info.run_name: [
+            run.info.run_id,
+            run.data.tags.get("mlflow.parentRunId"),
+            run.info.status,
+        ]
+        for run in found
+    }
+
+
+def wait_for(condition: object, process: subprocess.Popen[str], seconds: float = 240) -> None:
+    end = time.monotonic() + seconds
+    while not condition():  # type: ignore[operator]
+        assert process.poll() is None, f"it ended early:\n{process.communicate()}"
+        assert time.monotonic() < end, "it took too long"
+        time.sleep(0.2)
+
+
+def test_an_interrupted_sweep_is_completed_by_the_same_command(base: Path, tmp_path: Path):
+    runs = tmp_path / "runs"
+    one_at_a_time = "resources.max_concurrent_trials=1"
+    root = runs / "quickstart"
+    first = subprocess.Popen(
+        [sys.executable, *command(base, runs, "seeds=[0]", one_at_a_time)],
+        cwd=ROOT, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True,
+        start_new_session=True, env=clean_environment(),
+    )  # fmt: skip
+    try:
+        wait_for(lambda: list(root.glob("trials/*/record.json")), first)
+    finally:
+        os.killpg(first.pid, signal.SIGKILL)
+        first.communicate()
+    (done,) = root.glob("trials/*/record.json")
+    before = done.stat().st_mtime_ns, (done.parent / "training.jsonl").stat().st_mtime_ns
+
+    second = sweep(base, runs, "seeds=[0]", one_at_a_time)
+
+    assert second.returncode == 0, second.stderr
+    after = done.stat().st_mtime_ns, (done.parent / "training.jsonl").stat().st_mtime_ns
+    assert after == before, "a finished trial ran again"
+    assert len(list(root.glob("trials/*/record.json"))) == 2
+    # What a person is left with.
+    report = root / "report.html"
+    for told in (str(report), "mlflow ui", "ratio"):
+        assert told in second.stdout
+    assert "<svg" in report.read_text() or "data:image" in report.read_text()
+    accuracy = pd.read_parquet(root / "tables" / "accuracy.parquet")
+    assert set(accuracy["run"]) == {"base", "ratio=0,seed=0", "ratio=1,seed=0"}
+    assert (accuracy["low"] <= accuracy["value"]).all()
+    assert (accuracy["value"] <= accuracy["high"]).all()
+    # One MLflow run each, over both starts, all below the sweep's.
+    tracked = mlflow_runs(runs)
+    assert len(tracked) == 4
+    (parent,) = (identity for identity, above, _ in tracked.values() if above is None)
+    assert [above for _, above, _ in tracked.values()].count(parent) == 3
+    assert {status for _, _, status in tracked.values()} == {"FINISHED"}
+
+    # A third start has nothing to train, and says the same.
+    third = sweep(base, runs, "seeds=[0]", one_at_a_time)
+    assert third.returncode == 0, third.stderr
+    assert mlflow_runs(runs).keys() == tracked.keys()
+    assert done.stat().st_mtime_ns == before[0]
+
+
+@pytest.fixture
+def ray_head(tmp_path: Path) -> Iterator[str]:
+    """A Ray head of its own with the job server; yields the job server's address."""
+    with socket.socket() as free, socket.socket() as other, socket.socket() as third:
+        for each in (free, other, third):
+            each.bind(("127.0.0.1", 0))
+        port, dashboard, client = (each.getsockname()[1] for each in (free, other, third))
+    head = subprocess.Popen(
+        [
+            Path(sys.executable).parent / "ray", "start", "--head", "--block", "--num-cpus=2",
+            f"--port={port}", f"--dashboard-port={dashboard}", f"--ray-client-server-port={client}",
+            "--include-dashboard=true", "--disable-usage-stats", f"--temp-dir={tmp_path / 'r'}",
+        ],
+        stdout=subprocess.PIPE, stderr=subprocess.STDOUT, text=True, start_new_session=True,
+        env=clean_environment(),
+    )  # fmt: skip
+    try:
+        wait_for(lambda: _answers(dashboard), head, seconds=90)
+        yield f"http://127.0.0.1:{dashboard}"
+    finally:
+        os.killpg(head.pid, signal.SIGTERM)
+        head.communicate(timeout=60)
+
+
+def _answers(port: int) -> bool:
+    try:
+        socket.create_connection(("127.0.0.1", port), timeout=1).close()
+    except OSError:
+        return False
+    return True
+
+
+def test_the_same_command_runs_as_a_ray_job(base: Path, tmp_path: Path, ray_head: str):
+    runs = tmp_path / "runs"
+    ray = Path(sys.executable).parent / "ray"
+    entry = ["python", *command(base, runs, "seeds=[0]", "ratios=[1]")]
+    path = f"{Path(sys.executable).parent}:{os.environ['PATH']}"
+    job = subprocess.run(
+        [ray, "job", "submit", "--address", ray_head, "--working-dir", ".", "--", *entry],
+        cwd=ROOT, capture_output=True, text=True, timeout=300, env=clean_environment(PATH=path),
+    )  # fmt: skip
+    assert job.returncode == 0, job.stdout[-4000:] + job.stderr[-2000:]
+    record = next((runs / "quickstart").glob("trials/*/record.json"))
+    assert json.loads(record.read_text())["run"] == "ratio=1,seed=0"
+    assert (runs / "quickstart" / "report.html").is_file()
