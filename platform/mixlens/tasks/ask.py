@@ -13,16 +13,12 @@ from mixlens.tasks.vocabulary import AnswerSpace
 
 Ask = Callable[[Facts, Draw], Draft | None]
 
-_FIRST: dict[str, Ask] = {
-    "shape_presence": coarse.shape_presence,
-    "colour_presence": coarse.colour_presence,
-}
-
 KINDS: dict[TaskGroup, dict[str, Ask]] = {
     "coarse": {
         "main_shape": coarse.main_shape,
         "main_colour": coarse.main_colour,
-        **_FIRST,
+        "shape_presence": coarse.shape_presence,
+        "colour_presence": coarse.colour_presence,
     },
     "count": {
         "count_all": count.count_all,
@@ -76,6 +72,29 @@ LEVELS: dict[TaskGroup, int] = {
 
 EVERYTHING = AnswerSpace()
 
+# When in an image a question type is asked; 3, with most others, if it is not listed.
+_STAGES = {
+    "count_all": 0,
+    "shape_presence": 1,
+    "colour_presence": 1,
+    "count_colour": 2,
+    "count_shape": 2,
+    **dict.fromkeys(("scene_graph", *KINDS["caption"]), 4),
+}
+
+# Question types that many scenes cannot carry have more tickets in the draw.
+_SCARCE = {
+    "main_shape": 3,
+    "main_colour": 3,
+    "same_colour": 3,
+    "same_shape": 2,
+    "same_texture": 2,
+}
+_TICKETS = {
+    group: [kind for kind in kinds for _ in range(_SCARCE.get(kind, 1))]
+    for group, kinds in KINDS.items()
+}
+
 
 def ask(
     scene: Scene,
@@ -86,9 +105,11 @@ def ask(
 ) -> tuple[Turn, ...]:
     """Questions about a scene; a pure function of its arguments.
 
-    The question types of a group are drawn evenly. Nothing is asked twice, and no turn gives the
-    answer of a later one away: presence questions come first, then counts, then the others
-    shuffled, and at the end the scene graph and the captions.
+    The question types of a group are drawn about evenly, as far as scenes can carry them. Nothing
+    is asked twice, and no turn gives the answer of a later one away: the number of objects comes
+    first, then presence, then the number of some, then all others shuffled, and at the end the
+    scene graph and the captions. (That the star has been named still says of other objects that
+    they are no stars.)
 
     Args:
         scene: what is asked about.
@@ -99,32 +120,35 @@ def ask(
     """
     draw = Random((seed << 72) + (index << 1) + 1).random
     facts = Facts(scene, space)
-    first: list[Turn] = []
-    counts: list[Turn] = []
-    shuffled: list[Turn] = []
-    last: list[Turn] = []
-    parts = {"count": counts, "scene_graph": last, "caption": last}
+    stages: tuple[list[Turn], ...] = ([], [], [], [], [])
     for group in KINDS:
-        turns = tasks.get(group, 0)
+        turns = spare = tasks.get(group, 0)
         if not turns:
             continue
-        into = parts.get(group, shuffled)
         # Each round goes through the types that were possible so far in a new random order.
-        kinds: list[str] = list(KINDS[group])
-        again: list[str] = []
-        while turns and (kinds or again):
-            if not kinds:
-                kinds, again = again, []
-            kind = kinds.pop(int(draw() * len(kinds)))
+        tickets = list(_TICKETS[group])
+        tried: set[str] = set()
+        possible: list[str] = []
+        while turns and (tickets or possible):
+            if not tickets:
+                tickets, possible = possible, []
+                tried.clear()
+            kind = tickets.pop(int(draw() * len(tickets)))
+            if kind in tried:
+                continue
+            tried.add(kind)
+            spare -= 1
+            if kind == "count_all" and spare < 0:
+                # As a stand-in for what small scenes cannot carry it would favour small numbers.
+                continue
             draft = KINDS[group][kind](facts, draw)
             if draft is not None:
-                again.append(kind)
-                (first if kind in _FIRST else into).append(_turn(group, kind, draft, draw))
+                possible.append(kind)
+                stages[_STAGES.get(kind, 3)].append(_turn(group, kind, draft, draw))
                 turns -= 1
-    _shuffle(first, draw)
-    _shuffle(counts, draw)
-    _shuffle(shuffled, draw)
-    return (*first, *counts, *shuffled, *last)
+    for turns_of_stage in stages[1:4]:
+        _shuffle(turns_of_stage, draw)
+    return tuple([turn for turns_of_stage in stages for turn in turns_of_stage])
 
 
 def _turn(group: TaskGroup, kind: str, draft: Draft, draw: Draw) -> Turn:

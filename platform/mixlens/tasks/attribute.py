@@ -22,7 +22,7 @@ def _attribute(facts: Facts, draw: Draw, attribute: int) -> Draft | None:
         word = answers[int(draw() * len(answers))]
         things = by_word[word]
         i = things[int(draw() * len(things))]
-        if (facts.spoken[i] | facts.secret[i]) & bit or word in facts.affirmed:
+        if (facts.spoken[i] | facts.secret[i]) & bit or facts.given_away(attribute, word):
             continue
         named = name(facts, i, draw, bit)
         if named is not None and facts.keep_secret(i, attribute):

@@ -1,6 +1,6 @@
 """Coarse questions: the shape and colour of the largest object, and what is there at all."""
 
-from mixlens.tasks.facts import SIZE_RATIO, Draft, Draw, Facts
+from mixlens.tasks.facts import FEW_WORDS, SIZE_RATIO, Draft, Draw, Facts
 from mixlens.tasks.vocabulary import COLOUR, SHAPE, YES_NO
 
 
@@ -16,11 +16,13 @@ def _main(facts: Facts, attribute: int) -> Draft | None:
     largest = [i for i in range(facts.count) if facts.diameter[i] > limit]
     words = facts.columns[attribute]
     word = words[largest[0]]
-    if word in facts.affirmed or any(words[i] != word for i in largest):
+    if facts.given_away(attribute, word) or any(words[i] != word for i in largest):
         return None
     if not all(facts.keep_secret(i, attribute) for i in largest):
         return None
-    facts.mentioned.add(word)
+    # Presence and counts, which come before, must not be about the answer; nor, where there are
+    # few words, about any of them.
+    facts.mentioned.update([word] if len(choices) >= FEW_WORDS else choices)
     return {}, word, choices
 
 

@@ -23,8 +23,13 @@ NEAREST_RATIO = 1.25
 MIN_VISIBLE = 0.25
 """An object of which less can be seen is not asked about; nor is anything it could change."""
 
+FEW_WORDS = 6
+"""Of fewer words than this, one that is there or not says too much about the others."""
+
 ATTEMPTS = 8
 """Random objects or pairs that are tried before a question type is given up for a scene."""
+
+_ATTRIBUTES_OF = tuple(tuple(a for a in range(4) if mask >> a & 1) for mask in range(16))
 
 
 class Facts:
@@ -47,8 +52,8 @@ class Facts:
 
     __slots__ = (
         "_cells",
-        "_keys",
         "_raster",
+        "_texts",
         "affirmed",
         "all_seen",
         "asked",
@@ -85,17 +90,20 @@ class Facts:
         self.mentioned: set[str] = set()
         self.affirmed: set[str] = set()
         self.asked: set[tuple] = set()
-        self._keys: dict[int, list[tuple[str, ...]]] = {}
+        self._texts: dict[int, list[str]] = {}
         self._cells: list[tuple[int, int]] | None = None
         self._raster: list[int] | None = None
 
-    def keys(self, mask: int) -> list[tuple[str, ...]]:
+    def texts(self, mask: int) -> list[str]:
         """Per object, its words for the attributes in `mask`."""
-        keys = self._keys.get(mask)
-        if keys is None:
-            chosen = [self.columns[a] for a in range(4) if mask >> a & 1]
-            keys = self._keys[mask] = list(zip(*chosen, strict=True))
-        return keys
+        texts = self._texts.get(mask)
+        if texts is None:
+            columns = [self.columns[a] for a in _ATTRIBUTES_OF[mask]]
+            texts = (
+                columns[0] if len(columns) == 1 else list(map(" ".join, zip(*columns, strict=True)))
+            )
+            self._texts[mask] = texts
+        return texts
 
     def cells(self) -> list[tuple[int, int]]:
         """Per object, (row, column) of the grid cell that holds its centre."""
@@ -121,6 +129,13 @@ class Facts:
             return False
         self.secret[i] |= bit
         return True
+
+    def given_away(self, attribute: int, word: str) -> bool:
+        """Whether presence and count questions have told, or nearly told, that `word` is there."""
+        words = self.space.words[attribute]
+        return word in self.affirmed or (
+            len(words) < FEW_WORDS and not self.mentioned.isdisjoint(words)
+        )
 
     def ask_once(self, *key: object) -> bool:
         """False if this fact has been asked for before."""

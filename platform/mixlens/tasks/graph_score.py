@@ -104,7 +104,8 @@ def score_graph(answer: str, response: str) -> dict[str, float]:
         ged: graph edit distance over the cost of deleting one graph and inserting the other,
             0 (equal) to 1. Inserting or deleting an object or a triplet costs 1; substituting an
             object costs 1/5 for each of size, colour, texture, shape and cell (more than one
-            cell off) that differs; another relation costs 1. It is an upper bound:
+            cell off) that differs; another relation of the same direction
+            (above for left) costs 1, one that points the other way 2. It is an upper bound:
             the lower cost of two matchings (the one above, and the cheapest one of the objects
             alone), improved by the depth-first search of networkx (Abu-Aisheh et al., 2015)
             until it is exact or `GED_SECONDS` have passed.

@@ -35,11 +35,10 @@ def name(facts: Facts, i: int, draw: Draw, avoid: int = 0) -> str | None:
         first = int(draw() * many)
         for step in range(many):
             mask = masks[(first + step) % many]
-            keys = facts.keys(mask)
-            key = keys[i]
-            if keys.count(key) == 1:
+            texts = facts.texts(mask)
+            text = texts[i]
+            if texts.count(text) == 1:
                 facts.spoken[i] |= mask
-                text = " ".join(key)
                 return text if mask >> SHAPE & 1 else text + " object"
     return None
 

@@ -151,12 +151,35 @@ def _sameness(facts: Facts, draw: Draw, attribute: int) -> Draft | None:
     i, j = equal if same else unequal
     facts.keep_secret(i, attribute)
     facts.keep_secret(j, attribute)
-    return {"a": f"the {names[i]}", "b": f"the {names[j]}"}, SAME_DIFFERENT[not same], SAME_DIFFERENT
+    answer = "same" if same else "different"
+    return {"a": f"the {names[i]}", "b": f"the {names[j]}"}, answer, SAME_DIFFERENT
 
 
 same_colour = partial(_sameness, attribute=COLOUR)
 same_shape = partial(_sameness, attribute=SHAPE)
 same_texture = partial(_sameness, attribute=TEXTURE)
+
+
+def _next(things: list[int], at: list[float], k: int, sign: int) -> int | None:
+    """The thing from which `k` lies on one side (`sign`), and which is next to it among those."""
+    limit = sign * at[k] - DIRECTION_MARGIN
+    found, best = None, -2.0
+    for m in things:
+        place = sign * at[m]
+        if best < place <= limit:
+            found, best = m, place
+    return found
+
+
+def _others(facts: Facts, known: tuple[int, int, int], right: int, lower: int) -> bool:
+    """Whether any unknown object does not clearly fail to be on these sides of the first two."""
+    i, j, _ = known
+    x_limit = right * facts.x[i] - DIRECTION_MARGIN
+    y_limit = lower * facts.y[j] - DIRECTION_MARGIN
+    for m in range(facts.count):
+        if right * facts.x[m] > x_limit and lower * facts.y[m] > y_limit and m not in known:
+            return True
+    return False
 
 
 def chain_attribute(facts: Facts, draw: Draw) -> Draft | None:
@@ -174,20 +197,14 @@ def chain_attribute(facts: Facts, draw: Draw) -> Draft | None:
     attribute = attributes[int(draw() * len(attributes))]
     bit = 1 << attribute
     for _ in range(ATTEMPTS):
-        i, j = _two(facts.seen, draw)
         k = facts.seen[int(draw() * len(facts.seen))]
-        across, down = x[k] - x[i], y[k] - y[j]
-        if k in (i, j) or abs(across) < DIRECTION_MARGIN or abs(down) < DIRECTION_MARGIN:
-            continue
-        right, lower = 1 if across > 0 else -1, 1 if down > 0 else -1
         word = facts.columns[attribute][k]
-        if (facts.spoken[k] | facts.secret[k]) & bit or word in facts.affirmed:
+        if (facts.spoken[k] | facts.secret[k]) & bit or facts.given_away(attribute, word):
             continue
-        if any(
-            right * (x[m] - x[i]) > -DIRECTION_MARGIN and lower * (y[m] - y[j]) > -DIRECTION_MARGIN
-            for m in range(facts.count)
-            if m not in (i, j, k)
-        ):
+        right, lower = 1 if draw() < 0.5 else -1, 1 if draw() < 0.5 else -1
+        # The next object on each side excludes the most others.
+        i, j = _next(facts.seen, x, k, right), _next(facts.seen, y, k, lower)
+        if i is None or j is None or i == j or _others(facts, (i, j, k), right, lower):
             continue
         one, other = name(facts, i, draw, bit), name(facts, j, draw, bit)
         if one is None or other is None:

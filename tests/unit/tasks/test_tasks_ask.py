@@ -1,0 +1,187 @@
+"""What a sequence of turns promises, whatever the scene."""
+
+import re
+from collections import Counter
+
+import pytest
+
+from mixlens.errors import SpecError
+from mixlens.scenes import make_scene
+from mixlens.spec import SceneSpec
+from mixlens.tasks import KINDS, LEVELS, answer_space, ask, prompts_digest, vocabulary
+from mixlens.tasks.prompts import prompts
+from mixlens.tasks.scene_graph import MAX_LISTED
+from mixlens.tasks.vocabulary import COLOURS, COLUMNS, ROWS, SHAPES, SIZES, TEXTURES
+
+EVERYTHING = dict.fromkeys(KINDS, 3)
+SPEC = SceneSpec(shapes=("circle", "square", "heart", "hexagon", "star", "ring"))
+
+DETAILS = {*SHAPES, *COLOURS, *TEXTURES, *SIZES, *ROWS, *COLUMNS}
+
+
+def turns(index: int, tasks=EVERYTHING, spec=SPEC):
+    return ask(make_scene(spec, 5, index), tasks, 5, index, answer_space(spec))
+
+
+def test_the_same_arguments_give_the_same_turns_in_any_order():
+    forth = [turns(i) for i in range(20)]
+    back = [turns(i) for i in reversed(range(20))][::-1]
+    assert forth == back
+    assert len(set(forth)) == 20
+
+
+def test_seed_and_index_matter():
+    scene = make_scene(SPEC, 5, 0)
+    asked = {ask(scene, EVERYTHING, seed, index) for seed in range(3) for index in range(3)}
+    assert len(asked) == 9
+
+
+def test_as_many_turns_as_asked_for_and_never_the_same_question_twice():
+    for i in range(300):
+        asked = turns(i)
+        numbers = Counter(turn.group for turn in asked)
+        assert all(number <= 3 for number in numbers.values())
+        assert numbers["scene_graph"] == 1
+        assert numbers["caption"] == 3
+        assert len({turn.question for turn in asked}) == len(asked)
+        # Nor the same question in other words.
+        details = [
+            (turn.kind, *sorted(word for word in turn.question.split() if word in DETAILS))
+            for turn in asked
+        ]
+        assert len(set(details)) == len(details)
+
+
+def test_a_lone_object_has_no_relations():
+    spec = SceneSpec(objects=1)
+    for i in range(50):
+        asked = turns(i, spec=spec)
+        assert "relational" not in {turn.group for turn in asked}
+        # The spec says how many there are, so that asking would need no image.
+        assert "count_all" not in {turn.kind for turn in asked}
+        graph = next(turn for turn in asked if turn.group == "scene_graph")
+        assert "|" not in graph.answer
+
+
+def test_what_could_help_later_turns_comes_late():
+    stages = {"count_all": 0, "shape_presence": 1, "colour_presence": 1}
+    stages |= {"count_colour": 2, "count_shape": 2}
+    for i in range(200):
+        order = [
+            {"scene_graph": 4, "caption": 5}.get(turn.group, stages.get(turn.kind, 3))
+            for turn in turns(i)
+        ]
+        assert order == sorted(order)
+
+
+def test_no_turn_names_what_another_asks_for():
+    """An object asked about by its shape is never named by its colour if that is asked too."""
+    tasks = {"attribute": 6, "relational": 8}
+    for i in range(300):
+        scene = make_scene(SPEC, 5, i)
+        named: dict[int, set[str]] = {}
+        asked_for: dict[int, list[str]] = {}
+        for turn in ask(scene, tasks, 5, i, answer_space(SPEC)):
+            names = re.findall(
+                r"the ((?:\w+ )*?(?:object|circle|square|heart|hexagon|star|ring))\b", turn.question
+            )
+            for words in (set(text.split()) - {"object"} for text in names):
+                fits = [
+                    k
+                    for k, thing in enumerate(scene.objects)
+                    if words <= {thing.size, thing.colour, thing.texture, thing.shape}
+                ]
+                if words and len(fits) == 1:
+                    named.setdefault(fits[0], set()).update(words)
+                    if turn.group == "attribute":
+                        asked_for.setdefault(fits[0], []).append(turn.answer)
+        for k, answers in asked_for.items():
+            assert not named[k] & set(answers)
+            assert len(set(answers)) == len(answers)
+
+
+def test_kinds_are_drawn_about_evenly():
+    spec = SceneSpec(objects=(3, 6))
+    for group in ("coarse", "attribute", "relational"):
+        drawn = Counter(turn.kind for i in range(400) for turn in turns(i, {group: 1}, spec))
+        assert set(drawn) == set(KINDS[group])
+        assert max(drawn.values()) < 4 * min(drawn.values()), drawn
+
+
+def test_every_word_is_in_the_vocabulary_and_answers_are_short():
+    spec = SceneSpec(objects=(1, 12))
+    words = vocabulary()
+    longest = 0
+    for i in range(300):
+        for turn in turns(i, spec=spec):
+            assert turn.level == LEVELS[turn.group]
+            text = f"{turn.question} {turn.answer}"
+            assert text == text.lower() == " ".join(text.split())
+            assert text.isascii()
+            assert set(text.split()) <= words
+            longest = max(longest, len(turn.answer.split()))
+    assert MAX_LISTED == 12
+    assert 100 < longest <= 127
+
+
+def test_a_scene_graph_of_six_objects_has_at_most_75_words():
+    spec = SceneSpec(objects=6)
+    assert all(
+        len(turn.answer.split()) <= 75
+        for i in range(100)
+        for turn in turns(i, {"scene_graph": 1}, spec)
+    )
+
+
+def test_every_kind_has_phrasings_and_uses_each():
+    kinds = {kind for group in KINDS.values() for kind in group}
+    assert set(prompts()) == kinds
+    assert all(len(phrasings) >= 3 for phrasings in prompts().values())
+    used = {turn.prompt for i in range(400) for turn in turns(i)}
+    assert used == {prompt for phrasings in prompts().values() for prompt, _ in phrasings}
+    assert re.fullmatch("[0-9a-f]{16}", prompts_digest())
+
+
+def test_words_that_never_vary_are_neither_asked_for_nor_used_as_names():
+    spec = SceneSpec(textures=("solid",), colours=("red", "blue"))
+    for i in range(200):
+        for turn in turns(i, {"coarse": 4, "attribute": 4, "relational": 4, "locate": 2}, spec):
+            assert "solid" not in f"{turn.question} {turn.answer}"
+            assert turn.kind != "texture"
+            if turn.kind == "colour_presence":
+                assert {"red", "blue"} & set(turn.question.split())
+
+
+@pytest.mark.parametrize(
+    "changes",
+    [
+        {"ink": "fixed_size", "object_diameter": 0.1},
+        {
+            "sizes": (
+                {"name": "small", "diameter": (0.08, 0.12)},
+                {"name": "large", "diameter": (0.125, 0.2)},
+            )
+        },
+    ],
+)
+def test_size_words_are_used_only_if_ranges_lie_apart(changes):
+    spec = SceneSpec(**changes)
+    assert answer_space(spec).sizes == ()
+    for i in range(30):
+        for turn in turns(i, spec=spec):
+            assert not {"small", "medium", "large"} & set(f"{turn.question} {turn.answer}".split())
+
+
+@pytest.mark.parametrize("name", ["Tiny", "very big", "red", "left", "y3", "largest"])
+def test_a_size_that_is_no_free_word_is_refused(name):
+    spec = SceneSpec(sizes=({"name": name, "diameter": 0.1},))
+    with pytest.raises(SpecError, match=re.escape(repr(name))):
+        answer_space(spec)
+
+
+def test_choices_hold_the_answer_once():
+    for i in range(200):
+        for turn in turns(i):
+            if turn.choices:
+                assert turn.choices.count(turn.answer) == 1
+                assert len(set(turn.choices)) == len(turn.choices) >= 2
