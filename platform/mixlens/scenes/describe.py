@@ -101,13 +101,12 @@ def _largest(names: Sequence[str], weights: Sequence[int]) -> str:
 def _crowding(plan: Plan, side: int) -> float:
     if len(plan.corners) == 1:
         return 1.0
-    # Centres in half pixels: the squares of all distances are whole numbers under 2**24.
-    sides = np.array([stamp.side for stamp in plan.sprites], np.int32)
-    x, y = 2 * np.array(plan.corners, np.int32).T + sides
-    squares = x[:, None] - x
-    squares *= squares
-    rest = y[:, None] - y
-    rest *= rest
-    squares += rest
-    np.fill_diagonal(squares, 2**30)
-    return math.fsum(map(math.sqrt, squares.min(1).tolist())) / (2 * side * len(sides))
+    # Centres in half pixels: products and their sums are whole numbers, so that none is rounded.
+    sides = np.array([stamp.side for stamp in plan.sprites], float)
+    centres = 2.0 * np.array(plan.corners) + sides[:, None]
+    norms = np.square(centres).sum(1)
+    squares = centres @ (-2.0 * centres.T)
+    squares += norms
+    np.fill_diagonal(squares, np.inf)
+    nearest = squares.min(1) + norms
+    return math.fsum(map(math.sqrt, nearest.tolist())) / (2 * side * len(sides))

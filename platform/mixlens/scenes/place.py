@@ -41,10 +41,11 @@ def largest_side(count: int, image_size: int) -> int:
 def _at_random(
     sides: Sequence[int], image_size: int, seed: int, index: int, attempt: int
 ) -> Corners | None:
-    order = sorted(range(len(sides)), key=lambda i: -sides[i])
+    order = sorted(range(len(sides)), key=sides.__getitem__, reverse=True)
     # All lengths in half pixels, so that centres and radii are whole numbers.
     cell = 2 * (sides[order[0]] + GAP)
     columns = 2 * image_size // cell + 3
+    around = [row * columns + column for row in (-1, 0, 1) for column in (-1, 0, 1)]
     # Each placed circle is listed in the 9 cells around its own: a newcomer looks at one list.
     near: list[list[tuple[int, int, int]]] = [[] for _ in range(columns * columns)]
     places: list[tuple[int, int]] = [(0, 0)] * len(sides)
@@ -60,7 +61,9 @@ def _at_random(
             x, y = 2 * left + side, 2 * top + side
             at = (y // cell + 1) * columns + x // cell + 1
             for other_x, other_y, other_side in near[at]:
-                dx, dy, reach = x - other_x, y - other_y, margin + other_side
+                dx = x - other_x
+                dy = y - other_y
+                reach = margin + other_side
                 if dx * dx + dy * dy < reach * reach:
                     break
             else:
@@ -69,9 +72,8 @@ def _at_random(
             return None
         places[i] = (left, top)
         entry = (x, y, side)
-        for start in (at - columns - 1, at - 1, at + columns - 1):
-            for listed in near[start : start + 3]:
-                listed.append(entry)
+        for step in around:
+            near[at + step].append(entry)
     return places
 
 

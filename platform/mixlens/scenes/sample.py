@@ -68,13 +68,14 @@ def _draw_kinds(
     """Shape, texture and rotation of each object, and its colour."""
     raw = words(seed, index, purpose, 4 * count).astype(np.int64)
     turns = rotations(spec)
+    first = turns[0]
     numbers = [len(spec.shapes), len(spec.colours), len(spec.textures), len(turns)]
     shapes, colours, textures, rotation = (raw.reshape(count, 4) * numbers >> 32).T.tolist()
     kinds = list(
         zip(
             [spec.shapes[k] for k in shapes],
             [spec.textures[k] for k in textures],
-            [turns[k] % 360 for k in rotation],
+            [(first + ROTATION_STEP * k) % 360 for k in rotation],
             strict=True,
         )
     )

@@ -148,19 +148,18 @@ def silhouette(shape: str, quarters: int, rotation: int) -> Silhouette:
 def outline(shape: str, quarters: int, rotation: int, width: int) -> np.ndarray:
     """Bool [side, side]: pixels of a silhouette that are nearer to its outside than `width`."""
     whole = silhouette(shape, quarters, rotation).mask()
+    padded = np.pad(whole, width)
+    # Pixels whose neighbours to the left and right are inside, up to a distance of 0, 1, 2 ...
+    inner = [padded]
+    for distance in range(1, width + 1):
+        row = inner[-1].copy()
+        row[:, distance:] &= padded[:, :-distance]
+        row[:, :-distance] &= padded[:, distance:]
+        inner.append(row)
+    # A pixel is inside when a disc about it is, which is one such row above the other.
+    inside = np.ones_like(whole)
     side = whole.shape[0]
-    padded = np.zeros((side + 2 * width, side + 2 * width), bool)
-    padded[width:-width, width:-width] = whole
-    inside = whole.copy()
-    for dy, dx in _disc(width):
-        inside &= padded[width + dy : width + dy + side, width + dx : width + dx + side]
+    for dy in range(-width, width + 1):
+        reach = math.isqrt(width * width + width // 2 - dy * dy)
+        inside &= inner[reach][width + dy : width + dy + side, width : width + side]
     return whole & ~inside
-
-
-@lru_cache(maxsize=64)
-def _disc(radius: int) -> list[tuple[int, int]]:
-    """Offsets (dy, dx) within a radius in pixels."""
-    reach = range(-radius, radius + 1)
-    return [
-        (dy, dx) for dy in reach for dx in reach if dx * dx + dy * dy <= radius * (radius + 0.5)
-    ]
