@@ -79,6 +79,8 @@ _STAGES = {
     "colour_presence": 1,
     "count_colour": 2,
     "count_shape": 2,
+    "main_shape": 2,
+    "main_colour": 2,
     **dict.fromkeys(("scene_graph", *KINDS["caption"]), 4),
 }
 
@@ -107,9 +109,9 @@ def ask(
 
     The question types of a group are drawn about evenly, as far as scenes can carry them. Nothing
     is asked twice, and no turn gives the answer of a later one away: the number of objects comes
-    first, then presence, then the number of some, then all others shuffled, and at the end the
-    scene graph and the captions. (That the star has been named still says of other objects that
-    they are no stars.)
+    first, then presence, then the number of some and the largest object, then all others
+    shuffled, and at the end the scene graph and the captions. What remains is that a name says
+    something about the other objects: where "the star" has been named, no other is a star.
 
     Args:
         scene: what is asked about.

@@ -14,7 +14,7 @@ from mixlens.tasks import Turn, answer_space, ask
 SPECS = {
     "default": SceneSpec(),
     "few": SceneSpec(objects=(1, 4)),
-    "total ink": SceneSpec(objects=(2, 8), ink="fixed_total", total_ink=0.04),
+    "total ink": SceneSpec(objects=(2, 3), ink="fixed_total", total_ink=0.04),
     "poor": SceneSpec(objects=(2, 6), colours=("red", "blue", "grey"), shapes=("star", "ring")),
 }
 TASKS = {"coarse": 3, "count": 2, "attribute": 3, "relational": 4, "locate": 1}
