@@ -19,31 +19,29 @@ def describe_objects(
 ) -> tuple[SceneObject, ...]:
     """The objects of a scene; `visible` are the pixels of each that show."""
     words = {quarters: size_word(spec, quarters) for quarters in set(plan.quarters)}
-    objects = []
-    for kind, colour, quarters, stamp, corner, seen in zip(
-        plan.kinds, plan.colours, plan.quarters, plan.sprites, plan.corners, visible, strict=True
-    ):
-        shape, texture, rotation = kind
-        left, top = corner
+    boxes, x, y = [], [], []
+    for stamp, (left, top) in zip(plan.sprites, plan.corners, strict=True):
         x0, y0, x1, y1 = stamp.box
-        half = stamp.side / 2
-        objects.append(
-            SceneObject(
-                shape,
-                colour,
-                texture,
-                words[quarters],
-                left + half,
-                top + half,
-                quarters / 4,
-                rotation,
-                (left + x0, top + y0, left + x1, top + y1),
-                stamp.area,
-                stamp.painted,
-                seen / stamp.area,
-            )
-        )
-    return tuple(objects)
+        boxes.append((left + x0, top + y0, left + x1, top + y1))
+        x.append(left + stamp.side / 2)
+        y.append(top + stamp.side / 2)
+    shapes, textures, rotations = zip(*plan.kinds, strict=True)
+    columns = zip(
+        shapes,
+        plan.colours,
+        textures,
+        [words[quarters] for quarters in plan.quarters],
+        x,
+        y,
+        [quarters / 4 for quarters in plan.quarters],
+        rotations,
+        boxes,
+        [stamp.area for stamp in plan.sprites],
+        [stamp.painted for stamp in plan.sprites],
+        [seen / stamp.area for seen, stamp in zip(visible, plan.sprites, strict=True)],
+        strict=True,
+    )
+    return tuple(map(SceneObject._make, columns))
 
 
 def describe_scene(
@@ -62,7 +60,7 @@ def describe_scene(
     """
     count = len(plan.kinds)
     pixels = side * side
-    shapes = [kind[0] for kind in plan.kinds]
+    shapes, textures, _ = zip(*plan.kinds, strict=True)
     areas = [stamp.area for stamp in plan.sprites]
     # Whole numbers up to the last step, so that the results are the same everywhere.
     total, squares = sum(plan.quarters), sum(quarters * quarters for quarters in plan.quarters)
@@ -71,7 +69,7 @@ def describe_scene(
         "object_count": count,
         "shape_diversity": _entropy(shapes),
         "colour_diversity": _entropy(plan.colours),
-        "texture_diversity": _entropy([kind[1] for kind in plan.kinds]),
+        "texture_diversity": _entropy(textures),
         "size_mean": total / (count * 4 * side),
         "size_variance": (count * squares - total * total) / (count * 4 * side) ** 2,
         "ink_fraction": sum(visible_ink) / pixels,

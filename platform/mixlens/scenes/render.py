@@ -18,9 +18,9 @@ RGB = {
 }
 _WHITE = (255, 255, 255)
 _PIXEL = np.dtype("V3")
-_NUMBER = {name: 2 * number for number, name in enumerate(RGB)}
+_NUMBER = {name: number for number, name in enumerate(RGB)}
 _INKS = np.array([pair for rgb in RGB.values() for pair in (rgb, _WHITE)], np.uint8)
-_INKS = _INKS.view(_PIXEL).reshape(-1)
+_INKS = _INKS.view(_PIXEL).reshape(-1, 2)
 _IDS = np.arange(1, 256, dtype=np.uint8)
 
 
@@ -37,19 +37,22 @@ def paint(plan: Plan, image: np.ndarray) -> tuple[np.ndarray, list[int], list[in
     areas = [stamp.area for stamp in plan.sprites]
     painted = [stamp.painted for stamp in plan.sprites]
     # Every object has two runs of pixels: its ink, and what its texture leaves white.
-    runs = [n for area, ink in zip(areas, painted, strict=True) for n in (ink, area - ink)]
-    owner = np.repeat(_IDS[: len(areas)], areas)
+    lengths = np.array(areas)
+    runs = np.empty((len(areas), 2), np.intp)
+    runs[:, 0] = painted
+    runs[:, 1] = lengths - runs[:, 0]
+    owner = _IDS[: len(areas)].repeat(lengths)
     starts = np.array([0, *(left + top * side for left, top in plan.corners)])
     where = starts.take(owner)
     where += np.concatenate([stamp.cells for stamp in plan.sprites])
     # Where a pixel is named twice the last one wins, so what is in front hides what is behind.
     ids[where] = owner
-    inks = [n for name in plan.colours for n in (_NUMBER[name], _NUMBER[name] + 1)]
-    image.reshape(-1).view(_PIXEL)[where] = np.repeat(_INKS[inks], runs)
+    inks = _INKS.take([_NUMBER[name] for name in plan.colours], axis=0)
+    image.reshape(-1).view(_PIXEL)[where] = inks.ravel().repeat(runs.ravel())
     if sum(areas) == np.count_nonzero(ids):
         return ids.reshape(side, side), areas, painted
     on_top = np.concatenate([[0], np.cumsum(ids[where] == owner)])
-    ends = np.cumsum([0, *runs])
+    ends = np.cumsum([0, *runs.ravel()])
     seen = np.diff(on_top[ends]).tolist()
     visible = [ink + gaps for ink, gaps in zip(seen[::2], seen[1::2], strict=True)]
     return ids.reshape(side, side), visible, seen[::2]
