@@ -88,9 +88,10 @@ _STAGES = {
 _SCARCE = {
     "main_shape": 3,
     "main_colour": 3,
-    "same_colour": 3,
+    "same_colour": 2,
     "same_shape": 2,
     "same_texture": 2,
+    "chain_attribute": 2,
 }
 _TICKETS = {
     group: [kind for kind in kinds for _ in range(_SCARCE.get(kind, 1))]
