@@ -12,6 +12,7 @@ GROUP_NAMES = {
     "scene_graph": "scene-graph",
     "count": "counting",
     "locate": "localisation",
+    "caption": "caption",
     "simple": "simple",
     "complex": "complex",
 }
@@ -24,13 +25,12 @@ def answer_sentences(tables: Tables) -> list[str]:
     the sweep cannot tell.
     """
     effects = tables.effects
-    sentences = [
+    return [
         _redundancy(effects, tables.sweep),
-        *_accuracy(effects),
+        *_accuracy(effects, _redundancy_changed(effects)),
         _sufficient(tables.recommendation),
+        _coverage(effects),
     ]
-    sentences.append(_coverage(effects))
-    return [sentence for sentence in sentences if sentence]
 
 
 def score_name(group: str) -> str:
@@ -77,7 +77,7 @@ def _redundancy(effects: pd.DataFrame, sweep: pd.DataFrame) -> str:
         )
     span = f"Raising the share of complex data from {row['ratio_from']:g} to {row['ratio_to']:g}"
     change = with_interval(row, signed=True)
-    if pd.isna(row["low"]) or is_beyond_noise(row):
+    if _is_change(row):
         means = sweep[
             (sweep["subject"] == "visual")
             & (sweep["metric"] == REDUNDANCY)
@@ -95,25 +95,37 @@ def _redundancy(effects: pd.DataFrame, sweep: pd.DataFrame) -> str:
     )
 
 
-def _accuracy(effects: pd.DataFrame) -> list[str]:
+def _redundancy_changed(effects: pd.DataFrame) -> bool:
+    row = find_effect(effects, DIFFERENCE, "visual", REDUNDANCY, "mean")
+    return row is not None and _is_change(row)
+
+
+def _is_change(row: pd.Series) -> bool:
+    """Beyond the noise, or of unknown noise."""
+    return pd.isna(row["low"]) or is_beyond_noise(row)
+
+
+def _accuracy(effects: pd.DataFrame, redundancy_changed: bool) -> list[str]:
     """One sentence on the groups that changed, one on those that did not."""
     changed, same = [], []
     for group, metric in HEADLINE.items():
         row = find_effect(effects, DIFFERENCE, group, metric)
         if row is None:
             continue
-        text = f"{score_name(group)} by {with_interval(row, signed=True)}"
-        if pd.isna(row["low"]) or is_beyond_noise(row):
-            changed.append(text)
+        change = with_interval(row, signed=True)
+        if _is_change(row):
+            changed.append(f"{score_name(group)} by {change}")
         else:
-            same.append(text.replace(" by ", " "))
+            same.append(f"{score_name(group)} {change}")
     sentences = []
     if changed:
-        sentences.append(f"It changed {_list(changed)}.")
-    if same:
-        start = "No change beyond the noise" if changed else "Nor did accuracy change"
-        tail = "" if changed else " beyond the noise"
-        sentences.append(f"{start}{tail}: {_list(same)}.")
+        verb = "It changed" if redundancy_changed else "It did change"
+        sentences.append(f"{verb} {_list(changed)}.")
+    if same and changed:
+        sentences.append(f"No change beyond the noise: {_list(same)}.")
+    elif same:
+        start = "Accuracy did not change" if redundancy_changed else "Nor did accuracy change"
+        sentences.append(f"{start} beyond the noise: {_list(same)}.")
     return sentences
 
 
@@ -136,6 +148,7 @@ def _sufficient(table: pd.DataFrame) -> str:
     chosen = table[table["is_sufficient"]].iloc[0]
     best = table.loc[table["value"].idxmax()]
     span = f"[{first['sufficient_low']:g}, {first['sufficient_high']:g}]"
+    alone = "" if first["covers"] != "images" else " (seed noise unknown)"
     if chosen["ratio"] == table["ratio"].max():
         text = (
             f"Of the ratios tried only the highest, {chosen['ratio']:g} {span}, reaches the best "
@@ -153,7 +166,7 @@ def _sufficient(table: pd.DataFrame) -> str:
             f"({number(chosen['value'])}) is within {margin} of the best "
             f"({number(best['value'])} at {best['ratio']:g})"
         )
-    return text + _price(chosen, table) + "."
+    return f"{text}{_price(chosen, table)}{alone}."
 
 
 def _price(chosen: pd.Series, table: pd.DataFrame) -> str:
@@ -192,9 +205,11 @@ def _coverage(effects: pd.DataFrame) -> str:
 
 
 def _size(row: pd.Series) -> str:
-    runs, seeds, images = (int(row[name]) for name in ("n_runs", "n_seeds", "n_images"))
-    each = f"{seeds} seed{'s' if seeds != 1 else ''} a ratio"
-    return f"{runs} run{'s' if runs != 1 else ''}, {each}, {images} held-out images"
+    runs, few, many, images = (
+        int(row[name]) for name in ("n_runs", "n_seeds", "n_seeds_max", "n_images")
+    )
+    seeds = f"{few} to {many} seeds" if few != many else f"{few} seed{'s' if few != 1 else ''}"
+    return f"{runs} run{'s' if runs != 1 else ''}, {seeds} a ratio, {images} held-out images"
 
 
 def _list(parts: list[str]) -> str:

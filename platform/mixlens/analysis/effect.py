@@ -21,7 +21,8 @@ def effects_table(sweep: SweepResults, panels: Sequence[Panel], weights: Array) 
 
     Returns:
         contrast, ratio_from, ratio_to, subject, metric, part, layer, value, low, high, n_images,
-        n_runs, n_seeds, covers. NaN where a quantity is missing on either side.
+        n_runs, n_seeds (fewest at a ratio), n_seeds_max, covers. NaN where a quantity is missing
+        on either side.
     """
     ratios = sweep.ratios
     contrasts: list[tuple[str, float, float, Array]] = []
@@ -55,6 +56,7 @@ def effects_table(sweep: SweepResults, panels: Sequence[Panel], weights: Array) 
                 n_images=images,
                 n_runs=int(levels.seeds[1:][some].sum()),
                 n_seeds=int(levels.seeds[1:][some].min()),
+                n_seeds_max=int(levels.seeds[1:][some].max()),
                 covers=levels.covers,
             )
             frames.append(frame)

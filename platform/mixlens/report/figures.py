@@ -5,7 +5,7 @@ readers and in grey; everything that a colour says a marker or line style says a
 means over seeds with 95 % intervals; single runs are open circles.
 """
 
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Iterator, Mapping
 from io import BytesIO
 
 import matplotlib as mpl
@@ -95,8 +95,8 @@ def redundancy_by_ratio(tables: Tables) -> Figure | None:
         right.remove()
     _over_ratio(left, rows[rows["part"] == "mean"])
     _single_runs(left, runs, tables)
-    left.set_title("a  Mean over all decoder layers")
-    left.set_ylabel("Redundancy score, visual tokens")
+    left.set_title("a  Visual tokens, all decoder layers")
+    left.set_ylabel("Redundancy score")
     _ratio_axis(left, tables)
     for part, colour, marker, dash in zip(
         parts, (BLUE, ORANGE, GREEN), MARKERS, DASHES, strict=False
@@ -108,7 +108,8 @@ def redundancy_by_ratio(tables: Tables) -> Figure | None:
         if len(base):
             right.axhline(base["value"].iloc[0], color=colour, lw=0.9, ls=(0, (1, 2)), zorder=1)
     if parts:
-        right.set_title("b  By depth (dotted: base model)")
+        right.set_title("b  Visual tokens by depth")
+        right.set_ylabel("Redundancy score")
         _ratio_axis(right, tables)
         right.margins(y=0.12)
         right.legend(loc="upper center", bbox_to_anchor=(0.5, -0.2), ncols=3, columnspacing=1.2)
@@ -192,8 +193,9 @@ def sufficiency(tables: Tables) -> Figure | None:
     _ratio_axis(left, tables)
     step = np.diff(table["ratio"]).min()
     right.bar(table["ratio"], table["probability"], width=0.55 * step, color="#8a8a8a")
+    size = 8 if len(table) < 8 else 6
     for ratio, share in zip(table["ratio"], table["probability"], strict=True):
-        right.text(ratio, share + 0.02, f"{share:.2f}", ha="center", fontsize=8)
+        right.text(ratio, share + 0.02, f"{share:.2f}", ha="center", fontsize=size)
     right.set_ylim(0, 1.12)
     right.set_title("b  How often each ratio is chosen")
     right.set_ylabel("Share of resamples")
@@ -235,7 +237,8 @@ def redundancy_profiles(tables: Tables) -> Figure | None:
         for ratio, colour, marker, dash in _looks(tables):
             line = delta[delta["ratio_to"] == ratio].sort_values("layer")
             x = line["layer"].to_numpy(dtype=float)
-            bottom.plot(x, line["value"], color=colour, marker=marker, ls=dash)
+            bottom.plot(x, line["value"], color=colour, marker=marker, ls=dash,
+                        markevery=_sparse(len(line)))  # fmt: skip
             if ratio in ends:
                 bottom.fill_between(x, line["low"].astype(float), line["high"].astype(float),
                                     color=colour, alpha=0.18, lw=0)  # fmt: skip
@@ -274,8 +277,8 @@ def redundancy_against_accuracy(tables: Tables) -> Figure | None:
                       mec="white", mew=0.5)  # fmt: skip
         if "base" in runs.index and "base" in accuracy.index:
             axis.plot(runs.loc["base", "value"], accuracy["base"], "*", color=INK, ms=10)
-        axis.set_title(f"{'ab'[place]}  {name.capitalize()} tasks ({_names(groups)})")
-        axis.set_xlabel("Redundancy score, visual tokens (mean over layers)")
+        axis.set_title(f"{'ab'[place]}  {name.capitalize()} tasks")
+        axis.set_xlabel("Redundancy score of visual tokens")
         axis.margins(0.1)
         if place == 0:
             axis.set_ylabel("Accuracy")
@@ -408,9 +411,14 @@ def _profiles(axis: Axes, rows: pd.DataFrame, tables: Tables, markers: bool = Tr
     for ratio, colour, marker, dash in _looks(tables):
         line = rows[rows["ratio"] == ratio].sort_values("layer")
         axis.plot(line["layer"].to_numpy(dtype=float), line["value"], color=colour, ls=dash,
-                  marker=marker if markers else "")  # fmt: skip
+                  marker=marker if markers else "", markevery=_sparse(len(line)))  # fmt: skip
     base = rows[rows["run"] == "base"].sort_values("layer")
     axis.plot(base["layer"].to_numpy(dtype=float), base["value"], color=INK, ls="--", lw=1.2)
+
+
+def _sparse(points: int) -> int:
+    """Every how many points a marker is drawn, so that no line has more than ten."""
+    return max(1, -(-points // 10))
 
 
 def _ratio_legend(figure: Figure, tables: Tables, lines: bool = True, markers: bool = True) -> None:
@@ -427,7 +435,11 @@ def _ratio_legend(figure: Figure, tables: Tables, lines: bool = True, markers: b
 
 def _ratio_axis(axis: Axes, tables: Tables, labelled: bool = True, margin: float = 0.09) -> None:
     ratios = _ratios(tables)
-    axis.set_xticks(ratios, [f"{ratio:g}" for ratio in ratios])
+    # Many ratios: every one has its tick, every other its number, the last one always.
+    every = 1 if len(ratios) < 8 else 2
+    named = [(len(ratios) - 1 - place) % every == 0 for place in range(len(ratios))]
+    labels = [f"{ratio:g}" if show else "" for ratio, show in zip(ratios, named, strict=True)]
+    axis.set_xticks(ratios, labels)
     span = max(ratios) - min(ratios) or 1.0
     axis.set_xlim(min(ratios) - margin * span, max(ratios) + margin * span)
     if labelled:
@@ -447,7 +459,3 @@ def _group_title(group: str) -> str:
     if HEADLINE[group] == "object_f1":
         return "Scene graph, object F1"
     return GROUP_NAMES[group].capitalize()
-
-
-def _names(groups: Sequence[str]) -> str:
-    return ", ".join(GROUP_NAMES[group] for group in groups)

@@ -29,7 +29,7 @@ from mixlens.analysis.tables import EXCESS, HEADLINE, REDUNDANCY
 from mixlens.report.captions import captions, caveats
 from mixlens.report.examples import compared_models, show_examples
 from mixlens.report.figures import draw
-from mixlens.spec import Layout
+from mixlens.spec import Layout, SweepSpec
 
 
 @dataclass(frozen=True)
@@ -100,7 +100,7 @@ def render(sweep: SweepResults, tables: Tables, figures: dict[str, bytes]) -> st
         ],
         models=[_model_name(run.ratio) for run in compared_models(sweep)],
         examples=show_examples(sweep),
-        group_names=GROUP_NAMES | {"caption": "caption"},
+        group_names=GROUP_NAMES,
         accuracy=_accuracy_grid(tables),
         redundancy=_redundancy_grid(tables),
         effects=_effects_grid(tables),
@@ -136,61 +136,65 @@ def _facts(sweep: SweepResults) -> list[tuple[str, str]]:
         ("Trials", f"{len(sweep.trials)} of {len(sweep.trials) + len(sweep.missing)} finished"),
         ("Training", f"{training.steps} steps of {training.global_batch} images "
          f"({images:,} a run), {how}"),
-        ("Complex data", _mixture(spec.mixture.high)),
-        ("Simple data", _mixture(spec.mixture.low)),
-        ("Held-out images", f"{len(sweep.example_ids)} of {spec.evaluation.component}, "
+        ("Complex data", _mixture(spec, spec.mixture.high)),
+        ("Simple data", _mixture(spec, spec.mixture.low)),
+        ("Held-out images", f"{len(sweep.example_ids)} of component {spec.evaluation.component}, "
          "the same for every model"),
     ]  # fmt: skip
 
 
-def _mixture(weights: dict[str, float]) -> str:
-    if len(weights) == 1:
-        return next(iter(weights))
-    return ", ".join(f"{name} {weight:g}" for name, weight in weights.items() if weight)
+def _mixture(spec: SweepSpec, weights: dict[str, float]) -> str:
+    """What is in the components of one end of the ratio."""
+    parts = []
+    for name, weight in weights.items():
+        if weight:
+            component = spec.components[name]
+            low, high = component.scene.objects
+            asked = ", ".join(
+                f"{turns} {GROUP_NAMES.get(group, group)}"
+                for group, turns in component.tasks.items()
+            )
+            share = f"{100 * weight:g} % " if len(weights) > 1 else ""
+            parts.append(f"{share}{name}: {low} to {high} objects; turns an image: {asked}")
+    return "; ".join(parts)
 
 
 def _accuracy_grid(tables: Tables) -> Grid:
-    rows = []
-    for group, metric in HEADLINE.items():
-        rows.extend(_over_runs(tables, score_name(group), group, metric, ""))
-    for name in ("simple", "complex"):
-        rows.extend(_over_runs(tables, f"mean of {name} groups", name, "accuracy", ""))
-    return Grid(("Task group", *_run_heads(tables)), tuple(rows))
+    short = {group: GROUP_NAMES[group] for group in HEADLINE} | {"scene_graph": "scene graph, F1"}
+    columns = [(short[group], group, metric, "") for group, metric in HEADLINE.items()]
+    columns += [(f"{name}, mean", name, "accuracy", "") for name in ("simple", "complex")]
+    return _by_run(tables, columns)
 
 
 def _redundancy_grid(tables: Tables) -> Grid:
+    return _by_run(
+        tables,
+        [
+            ("visual, all layers", "visual", REDUNDANCY, "mean"),
+            ("early third", "visual", REDUNDANCY, "early"),
+            ("middle third", "visual", REDUNDANCY, "middle"),
+            ("late third", "visual", REDUNDANCY, "late"),
+            ("above pixel floor", "visual", EXCESS, "mean"),
+            ("text, all layers", "text", REDUNDANCY, "mean"),
+            ("vision encoder", "vision", REDUNDANCY, "mean"),
+        ],
+    )
+
+
+def _by_run(tables: Tables, columns: Sequence[tuple[str, str, str, str]]) -> Grid:
+    """One row for the base and each ratio; a column for each quantity that was measured."""
+    table = tables.sweep.set_index(["subject", "metric", "part"]).sort_index()
+    table = table[table["value"].notna()]
+    columns = [column for column in columns if column[1:] in table.index]
     rows = []
-    for stream in ("visual", "text"):
-        for part, name in (
-            ("mean", "all layers"), ("early", "early third"), ("middle", "middle third"),
-            ("late", "late third"),
-        ):  # fmt: skip
-            label = f"{stream} tokens, {name}"
-            rows.extend(_over_runs(tables, label, stream, REDUNDANCY, part))
-    rows.extend(_over_runs(tables, "visual tokens, above pixel floor", "visual", EXCESS, "mean"))
-    rows.extend(_over_runs(tables, "vision encoder output", "vision", REDUNDANCY, "mean"))
-    return Grid(("Redundancy score", *_run_heads(tables)), tuple(rows))
-
-
-def _run_heads(tables: Tables) -> list[str]:
-    return [_run_name(name) for name in tables.sweep["run"].unique()]
-
-
-def _run_name(name: str) -> str:
-    return "base model" if name == "base" else name.replace("=", " ")
-
-
-def _over_runs(
-    tables: Tables, label: str, subject: str, metric: str, part: str
-) -> list[tuple[str, ...]]:
-    """One row of the grid, or none where nothing was measured."""
-    table = tables.sweep
-    some = table[
-        (table["subject"] == subject) & (table["metric"] == metric) & (table["part"] == part)
-    ]
-    if some["value"].notna().sum() == 0:
-        return []
-    return [(label, *(_cell(row) for _, row in some.iterrows()))]
+    for name in tables.sweep["run"].unique():
+        cells = []
+        for _, *key in columns:
+            some = table.loc[[tuple(key)]]
+            some = some[some["run"] == name]
+            cells.append(_cell(some.iloc[0]) if len(some) else "–")
+        rows.append(("base model" if name == "base" else name.replace("=", " "), *cells))
+    return Grid(("", *(label for label, *_ in columns)), tuple(rows))
 
 
 def _effects_grid(tables: Tables) -> Grid:

@@ -126,7 +126,9 @@ def test_the_answer_says_when_nothing_happened(tmp_path: Path) -> None:
 def test_one_seed_says_what_the_interval_leaves_out(tmp_path: Path) -> None:
     tables = _tables_of(replace(SMALL, seeds=(3,)), tmp_path)
     assert set(tables.sweep["covers"]) == {"images"}
-    assert "the noise of training is not in them" in answer_sentences(tables)[-1]
+    sentences = answer_sentences(tables)
+    assert "the noise of training is not in them" in sentences[-1]
+    assert "(seed noise unknown)." in sentences[-2]
 
 
 def test_one_ratio_is_compared_with_the_base_only(tmp_path: Path) -> None:
@@ -174,6 +176,7 @@ def test_unfinished_and_stale_trials_are_not_read(tmp_path: Path) -> None:
     assert sweep.missing == ("ratio=1,seed=1",)
     assert [run.name for run in sweep.trials][:2] == ["ratio=0,seed=0", "ratio=0,seed=1"]
     assert len(sweep.trials) == 5
+    assert "5 runs, 1 to 2 seeds a ratio" in answer_sentences(build_tables(sweep))[0]
     assert len(sweep.trials[0].training) == 4
 
 
