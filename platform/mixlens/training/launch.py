@@ -19,7 +19,7 @@ from ray.train import (
     ScalingConfig,
     UserCallback,
 )
-from ray.train.torch import TorchTrainer
+from ray.train.torch import TorchTrainer, get_device
 from ray.train.v2.api.exceptions import ControllerError, TrainingFailedError, WorkerGroupError
 
 from mixlens.errors import MixlensError, ResourceError, explain
@@ -31,7 +31,7 @@ from mixlens.mixture.stream import (
     training_dataset,
 )
 from mixlens.spec import RunSpec
-from mixlens.training.context import Metrics, WorkerContext, default_device
+from mixlens.training.context import Metrics, WorkerContext
 from mixlens.training.records import finished_model
 
 STORAGE = "train"  # in the run's directory
@@ -117,7 +117,7 @@ def _work(config: dict[str, Any]) -> None:
     from mixlens.training.loop import train
 
     local_rank = train_context.get_local_rank()
-    device = default_device(local_rank) if run.resources.gpus_per_worker else torch.device("cpu")
+    device = get_device() if run.resources.gpus_per_worker else torch.device("cpu")
     context = RayContext(rank, world_size, local_rank, device, directory)
     begin = context.latest_checkpoint() or run.model
     print(f"worker {rank} of {world_size}, process {os.getpid()}, from {begin}", flush=True)
