@@ -28,7 +28,7 @@ def answer_sentences(tables: Tables) -> list[str]:
     return [
         _redundancy(effects, tables.sweep),
         *_accuracy(effects, _redundancy_changed(effects)),
-        _sufficient(tables.recommendation),
+        sufficiency_sentence(tables.recommendation),
         _coverage(effects),
     ]
 
@@ -129,7 +129,8 @@ def _accuracy(effects: pd.DataFrame, redundancy_changed: bool) -> list[str]:
     return sentences
 
 
-def _sufficient(table: pd.DataFrame) -> str:
+def sufficiency_sentence(table: pd.DataFrame) -> str:
+    """Which ratio is enough, from the recommendation table, in every way it can come out."""
     if table.empty:
         return "No complex task group was measured, so no ratio can be recommended."
     if len(table) == 1:
@@ -156,9 +157,14 @@ def _sufficient(table: pd.DataFrame) -> str:
         )
     elif chosen["ratio"] == table["ratio"].min():
         text = (
-            f"The lowest ratio tried, {chosen['ratio']:g} {span}, is already enough: its accuracy "
-            f"on complex tasks ({number(chosen['value'])}) is within {margin} of the best "
-            f"({number(best['value'])} at {best['ratio']:g})"
+            f"The lowest ratio tried, {chosen['ratio']:g} {span}, is already enough: with it "
+            f"accuracy on complex tasks is {number(chosen['value'])}; the best is "
+            f"{number(best['value'])}, at {best['ratio']:g}"
+        )
+    elif chosen["ratio"] == best["ratio"]:
+        text = (
+            f"A ratio of {chosen['ratio']:g} {span} does best on complex tasks (accuracy "
+            f"{number(best['value'])}), and no smaller one comes within {margin} of it"
         )
     else:
         text = (

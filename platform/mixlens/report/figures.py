@@ -327,7 +327,8 @@ def training_loss(tables: Tables) -> Figure | None:
     if (table["loss"] > 0).all() and table["loss"].max() > 10 * table["loss"].min():
         axis.set_yscale("log")
         axis.yaxis.set_major_formatter(mpl.ticker.FormatStrFormatter("%g"))
-        axis.yaxis.set_minor_formatter(mpl.ticker.LogFormatter(minor_thresholds=(1.5, 0.8)))
+        axis.yaxis.set_minor_locator(mpl.ticker.LogLocator(subs=(2, 5)))
+        axis.yaxis.set_minor_formatter(mpl.ticker.FormatStrFormatter("%g"))
     axis.set_xlabel("Optimiser step")
     axis.set_ylabel("Loss, nats a token")
     handles = [

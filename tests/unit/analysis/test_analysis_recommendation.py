@@ -1,8 +1,10 @@
 """The sufficient ratio against rules that can be worked out by hand, and its error rates."""
 
 import numpy as np
+import pandas as pd
 import pytest
 
+from mixlens.analysis.answer import sufficiency_sentence
 from mixlens.analysis.recommendation import sufficient_ratio
 
 RATIOS = np.array([0.0, 0.25, 0.5, 0.75, 1.0])
@@ -64,3 +66,52 @@ def test_one_ratio_is_its_own_answer() -> None:
     found = sufficient_ratio(np.array([0.7]), np.full((50, 1), 0.7), np.array([0.5]))
     assert (found.ratio, found.low, found.high, found.spread) == (0.5, 0.5, 0.5, 0.0)
     assert not found.is_distinguishable
+
+
+def _table(values: list[float]) -> pd.DataFrame:
+    """A recommendation table whose draws are sharp around these accuracies."""
+    array = np.array(values)
+    found = sufficient_ratio(array, _draws(array, 1e-4), RATIOS)
+    return pd.DataFrame({"ratio": RATIOS, "value": array, "simple_change": -0.06}).assign(
+        is_sufficient=found.ratio == RATIOS,
+        sufficient_low=found.low,
+        sufficient_high=found.high,
+        is_distinguishable=found.is_distinguishable,
+        spread=found.spread,
+        noise=found.noise,
+        margin=0.02,
+        simple_change_low=-0.09,
+        simple_change_high=-0.03,
+        covers="images and seeds",
+    )
+
+
+@pytest.mark.parametrize(
+    ("values", "sentence"),
+    [
+        (
+            [0.5, 0.6, 0.7, 0.71, 0.7],
+            "A ratio of 0.5 [0.5, 0.5] is enough: its accuracy on complex tasks (0.700) is within "
+            "2 points of the best (0.710 at 0.75), at a cost of −0.060 [−0.090, −0.030] in "
+            "accuracy on simple tasks against ratio 0.",
+        ),
+        (
+            [0.5, 0.6, 0.7, 0.6, 0.6],
+            "A ratio of 0.5 [0.5, 0.5] does best on complex tasks (accuracy 0.700), and no smaller "
+            "one comes within 2 points of it, at a cost of",
+        ),
+        (
+            [0.5, 0.6, 0.7, 0.8, 0.9],
+            "Of the ratios tried only the highest, 1 [1, 1], reaches the best accuracy on complex "
+            "tasks (0.900) to within 2 points, at a cost of",
+        ),
+        (
+            [0.9, 0.8, 0.7, 0.6, 0.5],
+            "The lowest ratio tried, 0 [0, 0], is already enough: with it accuracy on complex "
+            "tasks is 0.900; the best is 0.900, at 0.",
+        ),
+    ],
+    ids=["middle", "peak", "highest", "lowest"],
+)
+def test_every_outcome_has_its_sentence(values: list[float], sentence: str) -> None:
+    assert sufficiency_sentence(_table(values)).startswith(sentence)
