@@ -1,5 +1,6 @@
 """The whole of a sweep, from its file to the answer, as `jobs/sweep.py` runs it."""
 
+import os
 import sys
 from collections.abc import Sequence
 from pathlib import Path
@@ -29,7 +30,8 @@ def resolve(spec: SweepSpec) -> SweepSpec:
 def show_plan(spec: SweepSpec) -> None:
     """Print what the sweep would do; start nothing, write nothing."""
     spec = resolve(spec)
-    plan = plan_sweep(spec, time_a_step=True)
+    with chatter_to(Path(os.devnull)):
+        plan = plan_sweep(spec, time_a_step=True)
     check_disk(plan, Layout.of(spec).root)
     print_plan(spec, plan, Console())
 
