@@ -32,7 +32,7 @@ def capture(vllm: Vllm, take: Take) -> Iterator[None]:
 
     def entering(stack: Stack, layer: int) -> Callable[..., None]:
         def hook(module: nn.Module, args: tuple[Any, ...], kwargs: dict[str, Any]) -> None:
-            take(stack, layer, _states(args[0] if args else next(iter(kwargs.values()))))
+            take(stack, layer, _states(args[0] if args else kwargs["hidden_states"]))
 
         return hook
 

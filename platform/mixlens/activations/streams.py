@@ -7,7 +7,7 @@ import torch
 from jaxtyping import Bool, Float, Int
 from torch import Tensor
 
-from mixlens.activations.capture import VISION_LAYER, capture
+from mixlens.activations.capture import capture
 from mixlens.errors import CheckpointError, explain
 from mixlens.models import Vllm
 from mixlens.models.adapter import Image
@@ -79,6 +79,3 @@ def _positions(
 
 def _wide(index: Tensor, states: Tensor) -> Tensor:
     return index[..., None].expand(-1, -1, states.shape[-1])
-
-
-__all__ = ["PROMPT", "STREAMS", "VISION_LAYER", "Place", "Stream", "visit"]
