@@ -24,8 +24,8 @@ def captions(sweep: SweepResults, tables: Tables) -> dict[str, dict[str, str]]:
         },
         "accuracy": {
             "title": "Accuracy of each task group against the share of complex data.",
-            "text": "Exact match of the answers (relaxed match for localisation; F1 of the listed "
-            f"objects for scene graphs) on {images} held-out images; n counts the images with a "
+            "text": "Exact match of the answers (relaxed match, one cell off, for localisation; "
+            f"F1 of the listed objects for scene graphs) on {images} held-out images; n counts the images with a "
             f"question of the group. {bars} Dotted: chance, where all questions of a group have "
             "a fixed set of answers.",
         },

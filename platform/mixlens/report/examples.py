@@ -17,10 +17,11 @@ SHOWN = 4
 
 @dataclass(frozen=True)
 class Reply:
-    """One model's answer to one question."""
+    """One model's answer to one question; `note` says how near a scene graph came."""
 
     text: str
     is_right: bool
+    note: str = ""
 
 
 @dataclass(frozen=True)
@@ -79,7 +80,9 @@ def _asked(models: Sequence[RunResults], example_id: str) -> tuple[Asked, ...]:
 
 
 def _reply(row: pd.Series) -> Reply:
-    return Reply(str(row["response"]).strip() or "(empty)", bool(row["relaxed"] == 1))
+    f1 = row.get("object_f1")
+    note = "" if f1 is None or pd.isna(f1) else f"object F1 {f1:.2f}"
+    return Reply(str(row["response"]).strip() or "(empty)", bool(row["relaxed"] == 1), note)
 
 
 def _picture(sweep: SweepResults, example_id: str) -> str:

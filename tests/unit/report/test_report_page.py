@@ -116,6 +116,9 @@ def test_examples_are_shown_with_the_answers_that_were_given(folder: Path) -> No
             rows = rows[(rows["example_id"] == example.example_id) & (rows["group"] == asked.group)]
             assert asked.replies[2].text == rows["response"].iloc[0]
             assert asked.replies[2].is_right == (rows["relaxed"].iloc[0] == 1)
+            graph = asked.group == "scene_graph"
+            expected = f"object F1 {rows['object_f1'].iloc[0]:.2f}" if graph else ""
+            assert asked.replies[2].note == expected
     pictures = {example.image for example in shown}
     assert len(pictures) == 4
 
