@@ -25,9 +25,9 @@ def captions(sweep: SweepResults, tables: Tables) -> dict[str, dict[str, str]]:
         "accuracy": {
             "title": "Accuracy of each task group against the share of complex data.",
             "text": "Exact match of the answers (relaxed match, one cell off, for localisation; "
-            f"F1 of the listed objects for scene graphs) on {images} held-out images; n counts the images with a "
-            f"question of the group. {bars} Dotted: chance, where all questions of a group have "
-            "a fixed set of answers.",
+            f"F1 of the listed objects for scene graphs) on {images} held-out images; n counts the "
+            f"images with a question of the group. {bars} Dotted: chance, where all "
+            "questions of a group have a fixed set of answers.",
         },
         "sufficiency": {
             "title": "Which ratio is enough for complex tasks.",
