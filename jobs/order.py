@@ -1,0 +1,31 @@
+"""Write down which example a run trains on at every position, to compare runs example by example.
+
+    python jobs/order.py runs/quickstart/trials/TRIAL/run.json order.parquet
+"""
+
+import argparse
+from pathlib import Path
+
+import _path  # noqa: F401  makes mixlens importable
+from mixlens.errors import SpecError, exit_clearly
+from mixlens.spec import RunSpec
+
+
+def main() -> None:
+    parser = argparse.ArgumentParser(description=__doc__.split("\n\n")[0])
+    parser.add_argument("run", type=Path, help="run.json of a trial")
+    parser.add_argument("table", type=Path, help="the Parquet file to write")
+    arguments = parser.parse_args()
+    try:
+        run = RunSpec.model_validate_json(arguments.run.read_text())
+    except (OSError, ValueError) as error:
+        raise SpecError(f"{arguments.run}: this is no run.json of a trial: {error}") from None
+
+    from mixlens.mixture.manifest import write_manifest
+
+    write_manifest(run, arguments.table, run.training.steps)
+    print(arguments.table)
+
+
+if __name__ == "__main__":
+    exit_clearly(main)
