@@ -10,7 +10,7 @@ from rich.console import Console
 from rich.table import Table
 
 from mixlens.analysis import answer_sentences, load_run
-from mixlens.errors import MixlensError
+from mixlens.errors import MixlensError, ResourceError
 from mixlens.models import fingerprint
 from mixlens.report import write_report
 from mixlens.spec import Layout, RunSpec, SweepSpec
@@ -56,27 +56,39 @@ def run_sweep(spec: SweepSpec, command: Sequence[str]) -> None:
         from mixlens.sweep.driver import ray_running, run_trials
 
         parent = tracker.sweep(spec, layout.root)
-        tracked = {run.name: tracker.trial(run, layout.trial(run), parent) for run in plan.pending}
+        tracked = {run.name: tracker.trial(run, layout.trial(run), parent) for run in plan.runs}
         with SweepView(plan.runs, plan.finished, screen) as view:
-            watcher = _Watcher(plan.pending, layout, tracked, view)
+            watcher = _Watcher(plan.runs, layout, tracked, view)
             view.say(f"{spec.name}: starting Ray; its own output goes to {log}")
             with ray_running(spec.resources, log):
                 view.say(f"{spec.name}: measuring the base, then {len(plan.pending)} trials")
                 failed = run_trials(plan.runs, layout, watcher)
+            if len(failed) == len(plan.runs):
+                raise _failure(failed, plan, log)
             view.say(f"{spec.name}: writing the report")
             report, tables = write_report(layout.root, command)
+        # Also what an earlier start had trained but not yet logged.
+        for run in plan.runs:
+            if run.name not in failed:
+                log_run(tracked[run.name], load_run(layout.trial(run), run))
+            tracked[run.name].finish("FAILED" if run.name in failed else "FINISHED")
         base = tracker.base(spec, layout.base(plan.runs[0]), parent)
         log_run(base, load_run(layout.base(plan.runs[0]), None))
+        base.finish()
         log_sweep(parent, tables, answer_sentences(tables), layout.root)
         parent.finish("FAILED" if failed else "FINISHED")
-        base.finish()
     print_answer(spec, answer_sentences(tables), report, tracker.uri, Console())
     if failed:
-        reasons = "\n".join(f"  {name}: {reason}" for name, reason in failed.items())
-        raise MixlensError(
-            f"{len(failed)} of {len(plan.runs)} trials failed:\n{reasons}\n"
-            f"The whole story is in {log}. The same command tries them again."
-        )
+        raise _failure(failed, plan, log)
+
+
+def _failure(failed: dict[str, str], plan: Plan, log: Path) -> MixlensError:
+    """Which trials failed, and why."""
+    reasons = "\n".join(f"  {name}: {reason}" for name, reason in failed.items())
+    return MixlensError(
+        f"{len(failed)} of {len(plan.runs)} trials failed:\n{reasons}\n"
+        f"The whole story is in {log}. The same command tries them again."
+    )
 
 
 class _Watcher:
@@ -96,14 +108,12 @@ class _Watcher:
         run, tracked = self._runs[name], self._tracked[name]
         shown = dict(metrics)
         if stage == "training" and "loss" in metrics:
-            tracked.log_training([metrics])
+            try:
+                tracked.log_training([metrics])
+            except ResourceError as error:  # nothing is lost: the whole log follows at the end
+                self._view.say(f"MLflow: {error}")
         elif stage == "done":
-            results = load_run(self._layout.trial(run), run)
-            log_run(tracked, results)
-            shown |= headline(results)
-            tracked.finish()
-        elif stage == "failed":
-            tracked.finish("FAILED")
+            shown |= headline(load_run(self._layout.trial(run), run))
         self._view.update(name, stage, shown)
 
 
