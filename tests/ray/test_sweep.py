@@ -113,8 +113,10 @@ def test_an_interrupted_sweep_is_completed_by_the_same_command(base: Path, tmp_p
     assert "<svg" in report.read_text() or "data:image" in report.read_text()
     accuracy = pd.read_parquet(root / "tables" / "accuracy.parquet")
     assert set(accuracy["run"]) == {"base", "ratio=0,seed=0", "ratio=1,seed=0"}
-    assert (accuracy["low"] <= accuracy["value"]).all()
-    assert (accuracy["value"] <= accuracy["high"]).all()
+    known = accuracy.dropna(subset=["value"])
+    assert len(known) > 20
+    assert (known["low"] <= known["value"]).all()
+    assert (known["value"] <= known["high"]).all()
     # One MLflow run each, over both starts, all below the sweep's.
     tracked = mlflow_runs(runs)
     assert len(tracked) == 4
