@@ -1,0 +1,86 @@
+import io
+import os
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+
+from mixlens.spec import RunSpec, SweepSpec, load_spec
+from mixlens.sweep.quiet import chatter_to
+from mixlens.sweep.records import finish_trial, start_trial
+from mixlens.sweep.view import SweepView
+
+ROOT = Path(__file__).resolve().parents[3]
+
+
+@pytest.fixture(scope="module")
+def runs() -> tuple[RunSpec, ...]:
+    return load_spec(SweepSpec, ROOT / "sweeps" / "quickstart.yaml").runs()[:3]
+
+
+def test_without_a_terminal_stages_are_told_in_lines(runs: tuple[RunSpec, ...]):
+    out = io.StringIO()
+    first, second, third = (run.name for run in runs)
+    with SweepView(runs, frozenset([first]), out) as view:
+        view.update(second, "training", {"step": 0})
+        view.update(second, "training", {"step": 1, "loss": 2.5})  # too soon for another line
+        view.update(second, "measuring")
+        view.update(second, "done", {"accuracy/coarse": 0.875, "loss": 2.0})
+        view.update(third, "failed")
+    lines = out.getvalue().splitlines()
+    assert [line.split()[:2] for line in lines] == [
+        [second, "step"], [second, "measuring"], [second, "done"], [third, "failed"],
+    ]  # fmt: skip
+    assert "coarse 0.88" in lines[2]
+    assert "loss" not in lines[2]
+    assert "2/3 trials" in lines[3]
+
+
+def test_time_left_is_this_starts_pace_over_what_is_missing(
+    runs: tuple[RunSpec, ...], monkeypatch: pytest.MonkeyPatch
+):
+    now = [100.0]
+    monkeypatch.setattr("time.monotonic", lambda: now[0])
+    view = SweepView(runs, frozenset([runs[0].name]), io.StringIO())
+    now[0] += 60
+    assert view.time_left() == "1:00 so far"
+    view.update(runs[1].name, "done")
+    # One trial took 60 s and one is missing; the one of an earlier start tells nothing.
+    assert view.time_left() == "1:00 so far, about 1:00 left"
+
+
+def test_everything_a_process_prints_goes_to_the_file(tmp_path: Path):
+    script = (
+        "import os, sys; sys.path.insert(0, sys.argv[2]);"
+        "from mixlens.sweep.quiet import chatter_to; from pathlib import Path\n"
+        "with chatter_to(Path(sys.argv[1])) as screen:\n"
+        "    print('from python'); print('error', file=sys.stderr)\n"
+        "    os.system('echo from a child'); print('for a person', file=screen)\n"
+        "print('after')"
+    )
+    log = tmp_path / "logs" / "chatter.log"
+    done = subprocess.run(
+        [sys.executable, "-c", script, log, ROOT / "platform"], capture_output=True, text=True
+    )
+    assert done.stdout == "for a person\nafter\n"
+    assert done.stderr == ""
+    assert set(log.read_text().split("\n")) == {"from python", "error", "from a child", ""}
+
+
+def test_output_comes_back_after_an_error(tmp_path: Path):
+    before = os.fstat(1).st_ino
+    with pytest.raises(ValueError, match="inside"), chatter_to(tmp_path / "log"):
+        raise ValueError("inside")
+    assert os.fstat(1).st_ino == before
+
+
+def test_a_trials_folder_tells_what_ran_and_whether_it_is_whole(
+    runs: tuple[RunSpec, ...], tmp_path: Path
+):
+    start_trial(runs[0], tmp_path)
+    assert RunSpec.model_validate_json((tmp_path / "run.json").read_text()) == runs[0]
+    assert not (tmp_path / "record.json").exists()
+    finish_trial(runs[0], tmp_path)
+    assert runs[0].digest() in (tmp_path / "record.json").read_text()
+    assert not list(tmp_path.glob("*.part"))
