@@ -1,6 +1,8 @@
 """Write down which example a run trains on at every position, to compare runs example by example.
 
     python jobs/order.py runs/quickstart/trials/TRIAL/run.json order.parquet
+
+The table has one row a position: position, step, component, index in the component.
 """
 
 import argparse
