@@ -85,8 +85,8 @@ def save(engine: Any, folder: Path, step: int, run_digest: str) -> None:
         part_file.rename(folder / META)
 
 
-def load(engine: Any, folder: Path, run_digest: str) -> int:
-    """Put a checkpoint into a fresh engine; returns the steps that were done when it was saved.
+def load(engine: Any, folder: Path, run_digest: str) -> None:
+    """Put a checkpoint into a fresh engine, which must be that of the same run.
 
     Raises:
         CheckpointError: it is incomplete, or belongs to another run or model.
@@ -116,7 +116,6 @@ def load(engine: Any, folder: Path, run_digest: str) -> int:
             target = piece.flat if kind == "fp32" else adam.state[piece.flat][kind]
             stored.fill(piece.of(target), piece.name, kind, piece.start)
     _push_masters(engine)
-    return int(step)
 
 
 def read_record(folder: Path, run_digest: str) -> dict[str, Any]:

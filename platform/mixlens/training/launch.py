@@ -1,7 +1,10 @@
 """Training on Ray: a worker group per run, restarted from its latest checkpoint when it breaks."""
 
 import os
+import re
 import shutil
+import sys
+import threading
 import uuid
 from collections.abc import Sequence
 from pathlib import Path
@@ -22,14 +25,17 @@ from ray.train import (
 from ray.train.torch import TorchTrainer, get_device
 from ray.train.v2.api.exceptions import ControllerError, TrainingFailedError, WorkerGroupError
 
+from mixlens import errors
 from mixlens.errors import MixlensError, ResourceError, explain
-from mixlens.mixture.batches import accumulation
+from mixlens.mixture.batches import Collate, Reader, accumulation
 from mixlens.mixture.stream import (
     RayStream,
     make_cursor,
     stream_data_config,
     training_dataset,
 )
+from mixlens.models import resolve_model
+from mixlens.sources.example import Example
 from mixlens.spec import RunSpec
 from mixlens.training.context import Metrics, WorkerContext
 from mixlens.training.records import finished_model
@@ -58,7 +64,10 @@ def launch(run: RunSpec, directory: Path, callbacks: Sequence[UserCallback] = ()
     """
     directory = directory.absolute()
     if (model := finished_model(run, directory)) is None:
+        # What can be known to be wrong is refused here, before any worker starts.
         accumulation(run, run.resources.workers)
+        resolve_model(run.model)
+        Reader(run)
         directory.mkdir(parents=True, exist_ok=True)
         try:
             _trainer(run, directory, callbacks).fit()
@@ -120,13 +129,25 @@ def _work(config: dict[str, Any]) -> None:
     device = get_device() if run.resources.gpus_per_worker else torch.device("cpu")
     context = RayContext(rank, world_size, local_rank, device, directory)
     begin = context.latest_checkpoint() or run.model
-    print(f"worker {rank} of {world_size}, process {os.getpid()}, from {begin}", flush=True)
+    # Ray patches `print` so that the line would stand there twice.
+    sys.stderr.write(f"worker {rank} of {world_size}, process {os.getpid()}, from {begin}\n")
     dtype = weights_dtype(run.training, device.type)
     vllm = load_vllm(run.model, dtype, str(device))
     shard = ray.train.get_dataset_shard("train")
-    collate = vllm.adapter.training_batch
+    collate = _one_at_a_time(vllm.adapter.training_batch)
     stream = RayStream(shard, run, rank, world_size, collate, config["cursor"])
     train(run, context, vllm, stream)
+
+
+def _one_at_a_time(collate: Collate) -> Collate:
+    """`collate` behind a lock: Ray Data has several threads, and chat templates are for one."""
+    lock = threading.Lock()
+
+    def locked(examples: list[Example]) -> dict[str, torch.Tensor]:
+        with lock:
+            return collate(examples)
+
+    return locked
 
 
 class RayContext(WorkerContext):
@@ -186,13 +207,16 @@ def _explained(error: TrainingFailedError, run: RunSpec) -> Exception:
 
 def _user_error(error: BaseException | None) -> MixlensError | None:
     """The MixlensError that is wrapped in what Ray passed on, as it was raised."""
-    seen: set[int] = set()
-    while error is not None and id(error) not in seen:
-        seen.add(id(error))
+    text = str(error)
+    while error is not None:
         inner = getattr(error, "cause", None)  # a RayTaskError is also an instance of its cause
         if isinstance(error, MixlensError) and inner is None:
             return error
         error = inner or error.__cause__
+    # Of what failed in a rendering task, Ray Data keeps no more than the printed traceback.
+    if printed := re.findall(r"^mixlens\.errors\.(\w+): (.+)$", text, re.MULTILINE):
+        name, message = printed[-1]
+        return getattr(errors, name)(message)
     return None
 
 

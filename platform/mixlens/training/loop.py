@@ -53,7 +53,13 @@ def train(run: RunSpec, context: WorkerContext, vllm: Vllm, stream: Stream) -> P
     training, world_size = run.training, context.world_size
     accumulation = micro_batches_a_step(run, world_size)
 
-    # Model, optimiser, and where we left off.
+    # Where we left off. The stream takes seconds to start, so it starts before the model.
+    latest = context.latest_checkpoint()
+    first = checkpoint.read_record(latest, run.digest())["step"] if latest else 0
+    steps = stream.steps(first, training.steps)
+    order = order_of(run)
+
+    # Model and optimiser.
     model = add_lora(vllm, training.lora, run.seed) if training.lora else vllm.model
     freeze(model, vllm.adapter.towers(model), training.freeze)
     if training.activation_checkpointing:
@@ -61,12 +67,10 @@ def train(run: RunSpec, context: WorkerContext, vllm: Vllm, stream: Stream) -> P
     groups = parameter_groups(model, vllm.adapter.towers(model), training)
     model.train()
     engine = start_engine(model, adamw(groups, training), training, world_size, context.device)
-    latest = context.latest_checkpoint()
-    first = checkpoint.load(engine, latest, run.digest()) if latest else 0
+    if latest:
+        checkpoint.load(engine, latest, run.digest())
     journal = Journal(context, keep_until=first)
-    order = order_of(run)
 
-    steps = stream.steps(first, training.steps)
     interval = Interval(context.device)
     for step in range(first, training.steps):
         asked_at = time.perf_counter()
