@@ -23,8 +23,12 @@ from mixlens.tracking.results import headline
 
 
 def resolve(spec: SweepSpec) -> SweepSpec:
-    """The spec with the fingerprint of its base's weights filled in."""
-    return spec.model_copy(update={"model_fingerprint": fingerprint(spec.model)})
+    """The spec with its base checked, fingerprinted and, where a folder, named absolutely."""
+    mark = fingerprint(spec.model)
+    folder = Path(spec.model).expanduser()
+    # Workers have other working directories.
+    model = str(folder.resolve()) if folder.is_dir() else spec.model
+    return spec.model_copy(update={"model": model, "model_fingerprint": mark})
 
 
 def show_plan(spec: SweepSpec) -> None:

@@ -58,6 +58,14 @@ def test_a_missing_checkpoint(tmp_path: Path):
         resolve(spec(tmp_path, "model=/no/such/model"))
 
 
+def test_a_model_folder_named_from_here_is_found_by_workers_elsewhere(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+):
+    given = spec(tmp_path)
+    monkeypatch.chdir(tmp_path)
+    assert resolve(given.model_copy(update={"model": "model"})) == resolve(given)
+
+
 def test_scenes_that_cannot_be_made(tmp_path: Path):
     crowded = spec(tmp_path, "components.complex.scene.objects=[150,200]")
     with pytest.raises(SpecError, match=r"components\.complex.*fit"):
