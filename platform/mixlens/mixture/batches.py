@@ -2,8 +2,7 @@
 
 from collections.abc import Callable, Iterable
 from dataclasses import dataclass
-
-from torch import Tensor
+from typing import TYPE_CHECKING
 
 from mixlens.errors import SpecError, explain
 from mixlens.mixture.order import order_of
@@ -11,7 +10,10 @@ from mixlens.sources import open_source
 from mixlens.sources.example import Example
 from mixlens.spec import RunSpec
 
-Collate = Callable[[list[Example]], dict[str, Tensor]]
+if TYPE_CHECKING:  # rendering processes import this file and need no torch
+    from torch import Tensor
+
+Collate = Callable[[list[Example]], "dict[str, Tensor]"]
 
 
 @dataclass(frozen=True, slots=True)
@@ -28,7 +30,7 @@ class MicroBatch:
     positions: list[int]
     example_ids: list[str]
     components: list[str]
-    tensors: dict[str, Tensor]
+    tensors: "dict[str, Tensor]"
 
 
 def micro_batch(positions: list[int], examples: list[Example], collate: Collate) -> MicroBatch:

@@ -12,17 +12,23 @@ workers' own checkpoint decides.
 """
 
 import time
-from collections.abc import Callable, Iterator
+from collections.abc import Iterator
 from concurrent.futures import Future, ThreadPoolExecutor
-from functools import lru_cache
 from itertools import chain
 from typing import Any
 
-import numpy as np
 import pyarrow as pa
 import ray
 import ray.data
-from ray.data import DataContext, DataIterator, Dataset, Datasource, ExecutionOptions, ReadTask
+from ray.data import (
+    DataContext,
+    DataIterator,
+    Dataset,
+    Datasource,
+    ExecutionOptions,
+    ReadTask,
+    TaskPoolStrategy,
+)
 from ray.data.block import BlockMetadata
 from ray.data.collate_fn import ArrowBatchCollateFn
 from ray.train import DataConfig
@@ -31,17 +37,16 @@ from ray.util.scheduling_strategies import NodeAffinitySchedulingStrategy
 from mixlens.mixture.batches import (
     Collate,
     MicroBatch,
-    Reader,
     accumulation,
     micro_batch,
     micro_positions,
 )
-from mixlens.sources.example import from_row, to_row
+from mixlens.mixture.render import render_units, stream_units
+from mixlens.sources.example import from_row
 from mixlens.spec import RunSpec
 
-# A unit costs Ray about 20 ms of CPU whatever is in it, so many rows share one. It is also what a
-# rank waits for at the start and what lies in the object store: 10 MB at 224 x 224 pixels.
-_ROWS_A_UNIT = 64
+# Rendering tasks a training worker that run at once; each is a process with imports of its own.
+_RENDERERS_A_WORKER = 2
 
 
 @ray.remote(num_cpus=0)
@@ -84,10 +89,12 @@ def training_dataset(run: RunSpec, cursor: Any) -> Dataset:
     # workers leave none; `repartition` has no argument for it.
     units._logical_plan.dag.ray_remote_args["num_cpus"] = 0
     dataset = units.map_batches(
-        _renderer(run),
+        render_units,
+        fn_kwargs={"content": run.model_dump_json()},
         batch_size=None,
         batch_format="pyarrow",
         num_cpus=run.resources.cpus_per_render,
+        compute=TaskPoolStrategy(_RENDERERS_A_WORKER * run.resources.workers),
     )
     dataset.context.target_max_block_size = None  # never split a unit
     dataset.context.enable_progress_bars = False
@@ -195,45 +202,6 @@ class _Units(Datasource):
         first, last, world_size = ray.get(self._cursor.get.remote())
         units = stream_units(self._run, first, last, world_size)
         return [ReadTask(lambda: [units], BlockMetadata(None, None, None, None))]
-
-
-def stream_units(run: RunSpec, first: int, last: int, world_size: int) -> pa.Table:
-    """Rank and micro-batches [start, stop) of every unit of steps first ... last - 1, in order."""
-    micros = accumulation(run, world_size)
-    size = max(1, _ROWS_A_UNIT // run.training.micro_batch)
-    starts = np.arange(first * micros, last * micros, size)
-    return pa.table(
-        {
-            "rank": np.tile(np.arange(world_size), len(starts)),
-            "world_size": np.full(len(starts) * world_size, world_size),
-            "start": np.repeat(starts, world_size),
-            "stop": np.repeat(np.minimum(starts + size, last * micros), world_size),
-        }
-    )
-
-
-def _renderer(run: RunSpec) -> Callable[[pa.Table], pa.Table]:
-    content = run.model_dump_json()
-
-    def render(units: pa.Table) -> pa.Table:
-        rows = []
-        for unit in units.to_pylist():
-            for micro in range(unit["start"], unit["stop"]):
-                positions = micro_positions(run, unit["rank"], unit["world_size"], micro)
-                examples = _reader(content)(positions)
-                rows += [
-                    {"position": position, **to_row(example)}
-                    for position, example in zip(positions, examples, strict=True)
-                ]
-        return pa.Table.from_pylist(rows)
-
-    return render
-
-
-@lru_cache(maxsize=2)
-def _reader(content: str) -> Reader:
-    """Opened once in a rendering process, which serves many units."""
-    return Reader(RunSpec.model_validate_json(content))
 
 
 class _CollateRows(ArrowBatchCollateFn):

@@ -1,10 +1,14 @@
 """What the stream decides without Ray; tests/ray/test_stream.py runs it under a real one."""
 
+import subprocess
+import sys
+
 import pytest
 
 from mixlens.errors import SpecError
 from mixlens.mixture.batches import MicroBatch, accumulation, micro_positions
-from mixlens.mixture.stream import RayStream, stream_units
+from mixlens.mixture.render import stream_units
+from mixlens.mixture.stream import RayStream
 
 
 class Shard:
@@ -78,3 +82,12 @@ def test_units_dealt_in_turn_give_each_rank_its_rows_in_order(mixture_run, world
 def test_workers_that_cannot_share_a_batch_are_refused(mixture_run):
     with pytest.raises(SpecError, match="no multiple of micro_batch x workers = 2 x 3"):
         RayStream(Shard(), mixture_run(), 0, 3, lambda examples: {}, cursor=None)
+
+
+def test_rendering_processes_start_without_torch():
+    """Importing it took most of the time of a short stream."""
+    program = "import sys, mixlens.mixture.render; print('torch' in sys.modules)"
+    there = subprocess.run(
+        [sys.executable, "-c", program], capture_output=True, text=True, check=True
+    )
+    assert there.stdout.strip() == "False"
