@@ -121,13 +121,14 @@ def test_what_a_worker_finds_wrong_is_one_message(ray_local: None, tmp_path: Pat
     """Raised inside a worker, not retried, and without Ray's wrapping."""
     model = tmp_path / "base"
     build_tiny_vllm(model, ["red", "circle"], seed=0, size="test")
-    (model / "model.safetensors").write_bytes(b"no weights")
-    with pytest.raises(CheckpointError, match="cannot be loaded") as caught:
-        launch(a_run(model), tmp_path / "run")
+    (model / "config.json").write_text('{"model_type": "gpt2"}')
+    run = a_run(model).model_copy(update={"resources": ResourceSpec(workers=1)})
+    with pytest.raises(CheckpointError, match="no adapter for this family") as caught:
+        launch(run, tmp_path / "run")
     assert type(caught.value) is CheckpointError
     assert "Traceback" not in str(caught.value)
     log = (tmp_path / "run" / "logs" / "train-0.log").read_text()
-    assert log.count("worker 0 of 2") == 1
+    assert log.count("worker 0 of 1") == 1
 
 
 def test_what_is_known_to_be_wrong_starts_no_worker(tmp_path: Path) -> None:

@@ -160,7 +160,7 @@ def case_name(stage: int, lora: bool) -> str:
 
 
 def pair(rank: int, root: Path) -> None:
-    """Rank `rank` of two: every case from its start, after a crash, and after a crash of one.
+    """Rank `rank` of two: every case until it crashes, after that, and after a crash of one.
 
     A module-level function, so that `torch.multiprocessing` can start it.
     """
@@ -174,7 +174,6 @@ def pair(rank: int, root: Path) -> None:
     for stage, lora in CASES:
         run = run_of(root / "base", stage, lora)
         case = root / case_name(stage, lora)
-        run_there(case / "2", run)
         run_there(case / "crash-2", run, CRASHED)
         if rank == 0:
             continued(case / "crash-2", case / "2-to-2")
