@@ -29,7 +29,11 @@ class Adapter(Protocol):
     """One model family: how its input is built, where its tokens are, how it is laid out."""
 
     def training_batch(self, examples: Sequence[Example]) -> Batch:
-        """Right-padded model inputs; `labels` is -100 but at answers and what ends them."""
+        """Model inputs, a row an image; `labels` is -100 but at answers and what ends them.
+
+        The turns of an image share its tokens and do not see each other: each gets the logits that
+        it would get alone.
+        """
         ...
 
     def question_batch(self, images: Sequence[Image], questions: Sequence[str]) -> Batch:

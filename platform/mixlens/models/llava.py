@@ -6,12 +6,13 @@ from typing import Any
 
 import numpy as np
 import torch
-from jaxtyping import Bool, Float, Int
+from jaxtyping import Float, Int
 from PIL import Image as PillowImage
 from torch import Tensor, nn
 
 from mixlens.models.adapter import Batch, Image, Stack, TokenSpans
-from mixlens.models.conversation import Spans, messages, question, render
+from mixlens.models.conversation import question, render
+from mixlens.models.turns import TurnTokens, pack
 from mixlens.sources.example import Example
 from mixlens.spec import Tower
 
@@ -26,29 +27,42 @@ class LlavaAdapter:
 
     def training_batch(self, examples: Sequence[Example]) -> Batch:
         pixels = self._pixels([example.image for example in examples])
-        chats = [messages(example.turns) for example in examples]
-        texts, spans = render(chats, self.processor.chat_template)
-        for row, text in enumerate(texts):
-            texts[row], spans[row] = self._with_image_tokens(pixels, row, text, spans[row])
+        every = [turn for example in examples for turn in example.turns]
+        texts, spans = render(every, self.processor.chat_template)
+        mark = self.processor.image_token
+        before = texts[0].partition(mark)[0]
+        behind = len(before) + len(mark)
         tokens = self.tokenizer(
-            texts, padding=True, padding_side="right", add_special_tokens=False,
-            return_offsets_mapping=True, return_tensors="pt",
-        )  # fmt: skip
-        answered = torch.stack(
-            [_inside(*pair) for pair in zip(tokens["offset_mapping"], spans, strict=True)]
+            [text[behind:] for text in texts], add_special_tokens=False, return_offsets_mapping=True
         )
-        labels = tokens["input_ids"].masked_fill(~answered, -100)
-        return {
-            "input_ids": tokens["input_ids"],
-            "attention_mask": tokens["attention_mask"],
-            "labels": labels,
-            "pixel_values": pixels,
-        }
+        turns = iter(
+            TurnTokens(
+                ids,
+                [
+                    token if span[0] <= first + behind and end + behind <= span[1] else -100
+                    for token, (first, end) in zip(ids, offsets, strict=True)
+                ],
+            )
+            for ids, offsets, span in zip(
+                tokens["input_ids"], tokens["offset_mapping"], spans, strict=True
+            )
+        )
+        shared = [
+            self.tokenizer(before + self._image_tokens(pixels, row), add_special_tokens=False)
+            for row in range(len(examples))
+        ]
+        packed = pack(
+            [row["input_ids"] for row in shared],
+            [[next(turns) for _ in example.turns] for example in examples],
+            self.tokenizer.pad_token_id,
+        )
+        return {**packed, "pixel_values": pixels}
 
     def question_batch(self, images: Sequence[Image], questions: Sequence[str]) -> Batch:
         pixels = self._pixels(images)
+        mark, template = self.processor.image_token, self.processor.chat_template
         texts = [
-            self._with_image_tokens(pixels, row, question(asked, self.processor.chat_template))[0]
+            question(asked, template).replace(mark, self._image_tokens(pixels, row), 1)
             for row, asked in enumerate(questions)
         ]
         tokens = self.tokenizer(
@@ -105,14 +119,9 @@ class LlavaAdapter:
         decoded = [_decode(image) for image in images]
         return self.processor.image_processor(decoded, return_tensors="pt")["pixel_values"]
 
-    def _with_image_tokens(
-        self, pixels: Tensor, row: int, text: str, spans: Spans | None = None
-    ) -> tuple[str, Spans]:
-        """One placeholder a visual token; answers move along with the text before them."""
-        tokens = self.processor.replace_image_token({"pixel_values": pixels}, row)
-        mark = self.processor.image_token
-        added = len(tokens) - len(mark)
-        return text.replace(mark, tokens, 1), [(a + added, b + added) for a, b in spans or []]
+    def _image_tokens(self, pixels: Tensor, row: int) -> str:
+        """One placeholder a visual token, as the processor itself counts them."""
+        return str(self.processor.replace_image_token({"pixel_values": pixels}, row))
 
 
 def _unwrapped(model: Any) -> Any:
@@ -124,12 +133,3 @@ def _decode(image: Image) -> np.ndarray:
     if isinstance(image, bytes):
         return np.asarray(PillowImage.open(io.BytesIO(image)).convert("RGB"))
     return image
-
-
-def _inside(offsets: Int[Tensor, "seq 2"], spans: Spans) -> Bool[Tensor, " seq"]:
-    """Tokens whose characters lie within one of the spans."""
-    first, end = offsets.unbind(-1)
-    inside = torch.zeros(len(offsets), dtype=torch.bool)
-    for low, high in spans:
-        inside |= (first >= low) & (end <= high) & (end > first)
-    return inside

@@ -39,11 +39,13 @@ class PretrainSpec(Spec):
 
     def run(self, stage: int, model: str) -> RunSpec:
         """The run of one stage, which starts from the weights at `model`."""
+        weights = self.stages[stage].weights
         return RunSpec(
             name=f"stage={stage}",
             model=model,
-            components=self.components,
-            weights=self.stages[stage].weights,
+            # Only its own data: a change of a later stage leaves this one as it is.
+            components={name: self.components[name] for name in weights},
+            weights=weights,
             ratio=0.0,
             # A stage that reused the seed would see the examples of the stage before it again.
             seed=self.seed + stage,

@@ -8,10 +8,10 @@ from typing import Any
 
 import torch
 import torch.distributed as dist
-from jaxtyping import Int
 from torch import Tensor
 
 from mixlens.errors import CheckpointError, explain
+from mixlens.models.turns import count_tokens
 from mixlens.spec import RunSpec
 from mixlens.training.context import WorkerContext
 
@@ -65,9 +65,9 @@ class Interval:
         self.wait += seconds
         self.steps += 1
 
-    def saw(self, attention_mask: Int[Tensor, "batch seq"]) -> None:
+    def saw(self, attention_mask: Tensor) -> None:
         """Count the positions of a micro-batch that are no padding, visual tokens included."""
-        self.tokens += attention_mask.sum()
+        self.tokens += count_tokens(attention_mask)
 
     def close(self, images: int) -> dict[str, float]:
         """The metrics of the interval, the same on every rank; starts the next interval.

@@ -41,7 +41,35 @@ def test_labels_are_the_answers_and_what_ends_them(vllm: Vllm):
     # A label stands where its token stands: the model shifts them itself.
     labelled = batch["labels"] >= 0
     assert torch.equal(batch["labels"][labelled], batch["input_ids"][labelled])
-    assert not labelled[batch["attention_mask"] == 0].any()
+
+
+def test_every_turn_gets_the_logits_that_it_would_get_alone(vllm: Vllm):
+    questions = ["what colour is the circle ?", "is the circle large ?", "what ?"]
+    first = example(*[(asked, "red blue") for asked in questions], seed=1)
+    second = example(("what ?", "blue"), seed=2)  # shorter, so padded
+    batch = vllm.adapter.training_batch([first, second])
+    labels = batch.pop("labels")
+    with torch.no_grad():
+        together = vllm.model(**batch).logits
+        for image, row, asked in ((first, 0, questions), (second, 1, ["what ?"])):
+            answered = labels[row] >= 0
+            starts = (answered[1:] & ~answered[:-1]).nonzero().flatten()
+            assert len(starts) == len(asked)
+            for start, text in zip(starts, asked, strict=True):
+                alone = vllm.adapter.question_batch([image.image], [text])
+                expected = vllm.model(**alone).logits[0, -1]
+                torch.testing.assert_close(together[row, start], expected, rtol=1e-4, atol=1e-5)
+
+
+def test_a_question_and_its_answer_follow_the_image_as_when_asked(vllm: Vllm):
+    one = example(("what ?", "blue"), ("what colour is the circle ?", "red"))
+    asked = vllm.adapter.question_batch([one.image], ["what colour is the circle ?"])
+    trained = vllm.adapter.training_batch([one])
+    length = asked["input_ids"].shape[1]
+    answer = int((trained["labels"][0] >= 0).nonzero()[-2])  # "red", before "<|end|>"
+    behind = asked["input_ids"][0, 65:]  # <|user|> and 64 visual tokens are shared
+    assert torch.equal(trained["input_ids"][0, answer - len(behind) : answer], behind)
+    assert trained["position_ids"][0, answer] == length
 
 
 def test_words_of_the_vocabulary_are_one_token_and_others_survive(vllm: Vllm):
@@ -49,15 +77,6 @@ def test_words_of_the_vocabulary_are_one_token_and_others_survive(vllm: Vllm):
     assert len(tokenizer(" what colour is the circle ?")["input_ids"]) == 6
     text = " Zürich, naïve: 42 % & <b>"
     assert tokenizer.decode(tokenizer(text)["input_ids"]) == text
-
-
-def test_a_question_is_the_start_of_its_training_conversation(vllm: Vllm):
-    one = example(("what colour is the circle ?", "red"))
-    asked = vllm.adapter.question_batch([one.image], ["what colour is the circle ?"])
-    trained = vllm.adapter.training_batch([one])
-    length = asked["input_ids"].shape[1]
-    assert torch.equal(asked["input_ids"][0], trained["input_ids"][0, :length])
-    assert int((trained["labels"][0] >= 0).nonzero()[0]) == length
 
 
 def test_spans_divide_all_but_the_padding(vllm: Vllm):

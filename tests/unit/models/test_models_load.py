@@ -5,7 +5,7 @@ import pytest
 
 from mixlens.errors import CheckpointError
 from mixlens.models import fingerprint, load_vllm, resolve_model
-from mixlens.models.conversation import messages, render
+from mixlens.models.conversation import render
 from mixlens.models.tiny import CHAT_TEMPLATE, build_tiny_vllm
 from mixlens.tasks.turn import Turn
 
@@ -56,18 +56,19 @@ def test_fingerprint_follows_the_weights(tmp_path: Path):
 
 def test_answers_are_found_with_and_without_generation_marks():
     turns = [Turn(f"q{i} ?", f"answer {i}", "coarse", "k", 1, "p") for i in range(3)]
-    chats = [messages(turns), messages(turns[:1])]
     unmarked = CHAT_TEMPLATE.replace("{% generation %}", "").replace("{% endgeneration %}", "")
     assert unmarked != CHAT_TEMPLATE
-    marked_texts, marked_spans = render(chats, CHAT_TEMPLATE)
-    texts, spans = render(chats, unmarked)
+    marked_texts, marked_spans = render(turns, CHAT_TEMPLATE)
+    texts, spans = render(turns, unmarked)
     assert texts == marked_texts
     assert spans == marked_spans
-    assert [texts[0][a:b] for a, b in spans[0]] == [f" answer {i}<|end|>" for i in range(3)]
+    assert [text[a:b] for text, (a, b) in zip(texts, spans, strict=True)] == [
+        f" answer {i}<|end|>" for i in range(3)
+    ]
 
 
-def test_the_image_stands_once_before_the_first_question():
-    turns = [Turn(f"q{i} ?", "yes", "coarse", "k", 1, "p") for i in range(3)]
-    (text,), _ = render([messages(turns)], CHAT_TEMPLATE)
-    assert text.startswith("<|user|><image> q0 ?")
-    assert text.count("<image>") == 1
+def test_a_template_that_rewrites_the_question_is_refused():
+    template = "{{ messages[0].content[1].text }}{% if messages[1] %} again{% endif %}"
+    rewriting = "{% if messages[1] %}other{% endif %}" + template
+    with pytest.raises(ValueError, match="rewrites the question"):
+        render([Turn("q ?", "a", "coarse", "k", 1, "p")], rewriting)
