@@ -13,7 +13,7 @@ import ray
 
 from mixlens.activations import measure
 from mixlens.activations.pool import MeasurementPool
-from mixlens.errors import CheckpointError, DataError, ResourceError
+from mixlens.errors import CheckpointError, DataError
 from mixlens.evaluation import answer
 from mixlens.mixture.order import held_out_indices
 from mixlens.models import load_vllm
@@ -150,12 +150,3 @@ def test_what_a_person_can_correct_comes_back_as_one_message(one_actor, model, t
         one_actor.measure(RUN, model, tmp_path / "b", base=tmp_path / "nothing")
     assert not (tmp_path / "a" / "measured.json").exists()
     one_actor.measure(RUN, model, tmp_path / "c")  # and the actor still works
-
-
-@pytest.mark.parametrize(
-    ("asked", "kind"),
-    [({"actors": 1000}, "CPU"), ({"actors": 2, "gpus_per_actor": 64}, "GPU")],
-)
-def test_a_pool_that_can_never_start_is_refused(ray_local, asked, kind):
-    with pytest.raises(ResourceError, match=f"the whole cluster has .* {kind}"):
-        MeasurementPool(ResourceSpec(**asked))

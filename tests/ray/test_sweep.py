@@ -14,7 +14,10 @@ import pandas as pd
 import pytest
 from mlflow import MlflowClient
 
+from mixlens.errors import ResourceError
 from mixlens.models.tiny import build_tiny_vllm
+from mixlens.spec import Layout, SweepSpec, load_spec
+from mixlens.sweep.driver import run_trials
 from mixlens.tasks import vocabulary
 
 pytestmark = [pytest.mark.ray, pytest.mark.slow, pytest.mark.timeout(420)]
@@ -129,6 +132,17 @@ def test_an_interrupted_sweep_is_completed_by_the_same_command(base: Path, tmp_p
     assert third.returncode == 0, third.stderr
     assert mlflow_runs(runs).keys() == tracked.keys()
     assert done.stat().st_mtime_ns == before[0]
+
+
+@pytest.mark.parametrize("asked", ["workers=8", "gpus_per_worker=1", "actors=99"])
+def test_more_than_the_cluster_has_is_refused_before_any_work(
+    ray_local: None, base: Path, tmp_path: Path, asked: str
+):
+    overrides = [*command(base, tmp_path, "training.global_batch=32")[2:], f"resources.{asked}"]
+    spec = load_spec(SweepSpec, ROOT / "sweeps" / "quickstart.yaml", overrides)
+    with pytest.raises(ResourceError, match=r"has 4 CPUs and 0 GPUs.*Lower resources\.workers"):
+        run_trials(spec.runs(), Layout.of(spec), lambda *_: None)
+    assert not (tmp_path / "quickstart").exists()
 
 
 @pytest.fixture

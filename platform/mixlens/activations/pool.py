@@ -58,10 +58,8 @@ class MeasurementPool:
     def __init__(self, resources: ResourceSpec) -> None:
         """Start `resources.actors` actors on the connected Ray cluster.
 
-        Raises:
-            ResourceError: the whole cluster is too small for them.
+        Whether the cluster has room for them, now or when it has grown, is for the caller to know.
         """
-        _check_room(resources)
         actor = ray.remote(_Measurer).options(
             num_cpus=resources.cpus_per_actor,
             num_gpus=resources.gpus_per_actor,
@@ -209,24 +207,6 @@ class _Measurer:
         source = open_source(name, spec)
         indices = held_out_indices(run.evaluation.examples)
         return [source[indices[place]] for place in places]
-
-
-def _check_room(resources: ResourceSpec) -> None:
-    there = ray.cluster_resources()
-    for kind, each, field in (
-        ("CPU", resources.cpus_per_actor, "cpus_per_actor"),
-        ("GPU", resources.gpus_per_actor, "gpus_per_actor"),
-    ):
-        needed = each * resources.actors
-        if needed > there.get(kind, 0.0):
-            raise ResourceError(
-                explain(
-                    f"resources.actors x {field}",
-                    f"{resources.actors} x {each:g}",
-                    f"the whole cluster has {there.get(kind, 0.0):g} {kind}",
-                    "Lower one of them or enlarge the cluster.",
-                )
-            )
 
 
 def _write(
