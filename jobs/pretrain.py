@@ -2,13 +2,12 @@
 
     python jobs/pretrain.py [jobs/pretrain.yaml] [key=value ...] [--keep-installed]
 
-About an hour on two CPU cores. Started again, it continues where it stopped.
+About half an hour on two CPU cores. Started again, it continues where it stopped.
 """
 
 import argparse
 import json
 import sys
-import time
 from pathlib import Path
 
 import _path  # noqa: F401  makes mixlens importable
@@ -30,18 +29,22 @@ def main() -> None:
     from mixlens.training.pretrain import install, pretrain
     from mixlens.training.records import read_journal
 
-    start = time.perf_counter()
+    stages = []
     for number, model in pretrain(spec, folder):
-        last = read_journal(model.parent / "training.jsonl")[-1]
-        print(
-            f"stage {number}: {last['step']} steps, loss {last['loss']:.3f}, "
-            f"{time.perf_counter() - start:.0f} s so far",
-            flush=True,
+        journal = read_journal(model.parent / "training.jsonl")
+        steps, loss = journal[-1]["step"], journal[-1]["loss"]
+        done = [0, *(record["step"] for record in journal)]
+        seconds = sum(
+            record["step_s"] * (record["step"] - before)
+            for before, record in zip(done, journal, strict=False)
         )
+        stages.append({"steps": steps, "loss": loss, "seconds": round(seconds)})
+        print(f"stage {number}: {steps} steps in {seconds:.0f} s, loss {loss:.3f}", flush=True)
     scores = held_out_accuracy(spec, model)
     record = {
         "command": "python " + " ".join(["jobs/pretrain.py", *sys.argv[1:]]),
         "recipe": spec.model_dump(mode="json", exclude={"runs_dir", "resources"}),
+        "stages": stages,
         "held_out_exact_match": scores,
     }
     (model / "mixlens.json").write_text(json.dumps(record, indent=1) + "\n")
