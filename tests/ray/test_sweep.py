@@ -2,10 +2,12 @@
 
 import json
 import os
+import shutil
 import signal
 import socket
 import subprocess
 import sys
+import tempfile
 import time
 from collections.abc import Iterator
 from pathlib import Path
@@ -146,8 +148,9 @@ def test_more_than_the_cluster_has_is_refused_before_any_work(
 
 
 @pytest.fixture
-def ray_head(tmp_path: Path) -> Iterator[str]:
+def ray_head() -> Iterator[str]:
     """A Ray head of its own with the job server; yields the job server's address."""
+    folder = tempfile.mkdtemp(prefix="ray-")  # short: socket paths end at 107 characters
     with socket.socket() as free, socket.socket() as other, socket.socket() as third:
         for each in (free, other, third):
             each.bind(("127.0.0.1", 0))
@@ -156,17 +159,20 @@ def ray_head(tmp_path: Path) -> Iterator[str]:
         [
             Path(sys.executable).parent / "ray", "start", "--head", "--block", "--num-cpus=2",
             f"--port={port}", f"--dashboard-port={dashboard}", f"--ray-client-server-port={client}",
-            "--include-dashboard=true", "--disable-usage-stats", f"--temp-dir={tmp_path / 'r'}",
+            "--include-dashboard=true", "--disable-usage-stats", f"--temp-dir={folder}",
         ],
         stdout=subprocess.PIPE, stderr=subprocess.STDOUT, text=True, start_new_session=True,
-        env=clean_environment(),
+        # A job's "python" is the one on the head's path.
+        env=clean_environment(PATH=f"{Path(sys.executable).parent}:{os.environ['PATH']}"),
     )  # fmt: skip
     try:
         wait_for(lambda: _answers(dashboard), head, seconds=90)
         yield f"http://127.0.0.1:{dashboard}"
     finally:
-        os.killpg(head.pid, signal.SIGTERM)
-        head.communicate(timeout=60)
+        if head.poll() is None:
+            os.killpg(head.pid, signal.SIGTERM)
+            head.communicate(timeout=60)
+        shutil.rmtree(folder, ignore_errors=True)
 
 
 def _answers(port: int) -> bool:
@@ -181,10 +187,9 @@ def test_the_same_command_runs_as_a_ray_job(base: Path, tmp_path: Path, ray_head
     runs = tmp_path / "runs"
     ray = Path(sys.executable).parent / "ray"
     entry = ["python", *command(base, runs, "seeds=[0]", "ratios=[1]")]
-    path = f"{Path(sys.executable).parent}:{os.environ['PATH']}"
     job = subprocess.run(
         [ray, "job", "submit", "--address", ray_head, "--working-dir", ".", "--", *entry],
-        cwd=ROOT, capture_output=True, text=True, timeout=300, env=clean_environment(PATH=path),
+        cwd=ROOT, capture_output=True, text=True, timeout=300, env=clean_environment(),
     )  # fmt: skip
     assert job.returncode == 0, job.stdout[-4000:] + job.stderr[-2000:]
     record = next((runs / "quickstart").glob("trials/*/record.json"))
