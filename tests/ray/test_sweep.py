@@ -9,7 +9,7 @@ import subprocess
 import sys
 import tempfile
 import time
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from pathlib import Path
 
 import pandas as pd
@@ -80,9 +80,11 @@ def mlflow_runs(runs: Path) -> dict[str, list[str]]:
     }
 
 
-def wait_for(condition: object, process: subprocess.Popen[str], seconds: float = 240) -> None:
+def wait_for(
+    condition: Callable[[], object], process: subprocess.Popen[str], seconds: float = 240
+) -> None:
     end = time.monotonic() + seconds
-    while not condition():  # type: ignore[operator]
+    while not condition():
         assert process.poll() is None, f"it ended early:\n{process.communicate()}"
         assert time.monotonic() < end, "it took too long"
         time.sleep(0.2)

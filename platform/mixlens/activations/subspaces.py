@@ -47,6 +47,7 @@ def read_subspaces(directory: Path, example_ids: Sequence[str]) -> Subspaces:
             rows = [row for row, example_id in enumerate(held) if example_id in wanted]
             if not rows:
                 continue
+            # The open file has keys() but is no mapping.
             parts = {key: content.get_tensor(key)[rows] for key in content.keys()}  # noqa: SIM118
         for i, row in enumerate(rows):
             found[wanted[held[row]]] = {_place(key): part[i] for key, part in parts.items()}

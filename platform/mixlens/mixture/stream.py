@@ -69,6 +69,7 @@ class Cursor:
 def make_cursor() -> Any:
     """Start the cursor of one training run on this node; keep the handle as long as the run."""
     here = NodeAffinitySchedulingStrategy(ray.get_runtime_context().get_node_id(), soft=False)
+    # Ray adds `options` to the class at run time, unseen by type checkers.
     return Cursor.options(scheduling_strategy=here).remote()  # type: ignore[attr-defined]
 
 

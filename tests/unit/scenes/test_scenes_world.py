@@ -109,7 +109,7 @@ def test_every_pixel_has_the_colour_of_its_object_or_is_white(scenes) -> None:
 def test_separated_objects_do_not_touch(scenes) -> None:
     spec, made = scenes
     if spec.placement == "overlapping":
-        pytest.skip("they may")
+        pytest.skip("overlapping scenes may touch")
     for scene in made:
         things = scene.objects
         for i, one in enumerate(things):
