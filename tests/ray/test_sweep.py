@@ -168,8 +168,9 @@ def ray_head() -> Iterator[str]:
         env=clean_environment(PATH=f"{Path(sys.executable).parent}:{os.environ['PATH']}"),
     )  # fmt: skip
     try:
-        wait_for(lambda: _answers(dashboard), head, seconds=90)
-        yield f"http://127.0.0.1:{dashboard}"
+        address = f"http://127.0.0.1:{dashboard}"
+        wait_for(lambda: _takes_jobs(address), head, seconds=120)
+        yield address
     finally:
         if head.poll() is None:
             os.killpg(head.pid, signal.SIGTERM)
@@ -177,10 +178,13 @@ def ray_head() -> Iterator[str]:
         shutil.rmtree(folder, ignore_errors=True)
 
 
-def _answers(port: int) -> bool:
+def _takes_jobs(address: str) -> bool:
+    """Whether a job can be submitted: the dashboard is up before the agent that runs jobs is."""
+    from ray.job_submission import JobSubmissionClient
+
     try:
-        socket.create_connection(("127.0.0.1", port), timeout=1).close()
-    except OSError:
+        JobSubmissionClient(address).submit_job(entrypoint="true")
+    except (ConnectionError, RuntimeError):
         return False
     return True
 

@@ -12,6 +12,7 @@ import torch
 
 from mixlens.errors import CheckpointError, explain
 from mixlens.models.adapter import Adapter
+from mixlens.models.attention import PLAIN
 from mixlens.models.llava import LlavaAdapter
 
 BUILTIN = {"builtin:tiny-vllm": Path(__file__).parent / "builtin" / "tiny-vllm"}
@@ -118,9 +119,7 @@ def _load_full(source: str, dtype: torch.dtype, device: str) -> Vllm:
             source,
             dtype=dtype,
             use_safetensors=True,
-            # The CPU's fused attention kernel has a slow bf16 backward pass: plain matrix products
-            # make a whole training step of the built-in model 1.7 times faster.
-            attn_implementation="eager" if device == "cpu" else None,
+            attn_implementation=PLAIN if device == "cpu" else None,
         )
     except (OSError, ValueError) as error:
         offline = " (HF_HUB_OFFLINE is set)" if os.environ.get("HF_HUB_OFFLINE") else ""

@@ -16,7 +16,7 @@ from mixlens.tasks.vocabulary import (
 )
 
 EMPTY_SHARE = 0.2
-"""Share of questions about a cell, row or column that take any; the others take one in use."""
+"""Share of questions about a cell, line or word that take any; the others take one in use."""
 
 
 def caption_full(facts: Facts, draw: Draw) -> Draft | None:
@@ -78,17 +78,18 @@ def caption_find(facts: Facts, draw: Draw) -> Draft | None:
 
 
 def caption_find_all(facts: Facts, draw: Draw) -> Draft | None:
-    """The cells of all objects of one colour or shape, in raster order."""
+    """The cells of all objects of one colour or shape, in raster order; at times there are none."""
     if not facts.all_seen:
         return None
     attribute = COLOUR if draw() < 0.5 else SHAPE
     words = facts.columns[attribute]
-    word = words[int(draw() * facts.count)]
+    possible = facts.space.words[attribute] if draw() < EMPTY_SHARE else words
+    word = possible[int(draw() * len(possible))]
     cells = facts.cells()
     inside = [cells[i] for i in facts.raster() if words[i] == word]
     if len(inside) > MAX_LISTED or not facts.ask_once("all", word):
         return None
-    return {"word": word}, " ; ".join([cell_words(*cell) for cell in inside]), ()
+    return {"word": word}, " ; ".join([cell_words(*cell) for cell in inside]) or NOTHING, ()
 
 
 def _list(facts: Facts, draw: Draw, attribute: int) -> Draft | None:

@@ -179,7 +179,7 @@ class World:
 
     def all_of(self, word: str) -> str:
         inside = [t for t in self.raster() if t in self.fits(word)]
-        return " ; ".join("y{} x{}".format(*self.cell(t)) for t in inside)
+        return " ; ".join("y{} x{}".format(*self.cell(t)) for t in inside) or "nothing"
 
 
 LARGEST = {
