@@ -38,9 +38,9 @@ def test_logits_and_gradients_are_those_of_eager_attention(models, dtype, tolera
         rows = batch()
         wanted = rows.pop("labels") != -100
         with torch.autocast("cpu", dtype, enabled=dtype != torch.float32):
-            found = model(**rows).logits[wanted].float()
-        found.square().sum().backward()
-        logits.append(found.detach())
+            answers = model(**rows).logits[wanted].float()
+        answers.square().sum().backward()
+        logits.append(answers.detach())
         gradients.append(
             torch.cat([p.grad.flatten() for p in model.parameters() if p.grad is not None])
         )
