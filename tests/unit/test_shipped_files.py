@@ -31,6 +31,21 @@ def test_the_recipe_of_the_base_parses():
         assert open_source(name, component)[0].turns
 
 
+@pytest.mark.parametrize(
+    ("module", "heavy"),
+    [
+        ("mixlens.sweep.driver", {"transformers", "scipy", "matplotlib"}),
+        ("mixlens.mixture.render", {"torch", "scipy", "networkx"}),
+    ],
+)
+def test_processes_that_wait_or_render_import_nothing_heavy(module: str, heavy: set[str]):
+    # A sweep has a dozen of them, and each would pay for it in memory.
+    script = f"import sys, {module}; print(*sys.modules)"
+    loaded = subprocess.run([sys.executable, "-c", script], capture_output=True, text=True).stdout
+    assert module in loaded.split()
+    assert not heavy & set(loaded.split())
+
+
 def test_cluster_file_follows_rays_schema():
     schema = json.loads((Path(ray.autoscaler.__file__).parent / "ray-schema.json").read_text())
     cluster = yaml.safe_load((ROOT / "cluster.yaml").read_text())

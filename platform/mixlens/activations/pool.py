@@ -20,7 +20,6 @@ import ray
 import torch
 from pyarrow import compute
 from ray.exceptions import ActorUnavailableError, RayActorError, RayTaskError
-from transformers.utils import logging
 
 from mixlens.activations.measure import batches, check_enough, join_values, merge_sums, tables
 from mixlens.activations.reduce import PositionSums, Values, image_values, position_sums
@@ -157,6 +156,8 @@ class _Measurer:
 
     def __init__(self, resources: ResourceSpec) -> None:
         os.environ.setdefault("HF_HUB_DISABLE_PROGRESS_BARS", "1")
+        from transformers.utils import logging
+
         logging.disable_progress_bar()
         torch.set_num_threads(max(1, int(resources.cpus_per_actor)))
         self._on_gpu = resources.gpus_per_actor > 0

@@ -12,11 +12,8 @@ import torch
 
 from mixlens.errors import CheckpointError, explain
 from mixlens.models.adapter import Adapter
-from mixlens.models.attention import PLAIN
-from mixlens.models.llava import LlavaAdapter
 
 BUILTIN = {"builtin:tiny-vllm": Path(__file__).parent / "builtin" / "tiny-vllm"}
-ADAPTERS = {"llava": LlavaAdapter}
 _HUB_ID = re.compile(r"^[\w.-]+/[\w.-]+$")
 
 
@@ -105,14 +102,20 @@ def load_vllm(path: str, dtype: torch.dtype = torch.float32, device: str = "cpu"
 
 
 def _load_full(source: str, dtype: torch.dtype, device: str) -> Vllm:
+    # Here, because transformers takes 150 MB and processes that load no model import this module.
+    from safetensors import SafetensorError
     from transformers import AutoConfig, AutoModelForImageTextToText, AutoProcessor
 
+    from mixlens.models.attention import PLAIN
+    from mixlens.models.llava import LlavaAdapter
+
+    adapters = {"llava": LlavaAdapter}
     try:
         config = AutoConfig.from_pretrained(source)
-        if config.model_type not in ADAPTERS:
+        if config.model_type not in adapters:
             raise CheckpointError(
                 explain(f"model {source}", config.model_type, "no adapter for this family",
-                        f"Supported: {', '.join(ADAPTERS)}.")
+                        f"Supported: {', '.join(adapters)}.")
             )  # fmt: skip
         processor = AutoProcessor.from_pretrained(source)
         model = AutoModelForImageTextToText.from_pretrained(
@@ -121,7 +124,7 @@ def _load_full(source: str, dtype: torch.dtype, device: str) -> Vllm:
             use_safetensors=True,
             attn_implementation=PLAIN if device == "cpu" else None,
         )
-    except (OSError, ValueError) as error:
+    except (OSError, ValueError, SafetensorError) as error:
         offline = " (HF_HUB_OFFLINE is set)" if os.environ.get("HF_HUB_OFFLINE") else ""
         raise CheckpointError(f"model {source}: it cannot be loaded{offline}: {error}") from error
-    return Vllm(model.to(device), processor, ADAPTERS[config.model_type](processor), source)
+    return Vllm(model.to(device), processor, adapters[config.model_type](processor), source)

@@ -1,6 +1,7 @@
 """What questions need to know about one scene, and what its turns have already given away."""
 
-from collections.abc import Callable
+from collections import defaultdict
+from collections.abc import Callable, Sequence
 
 from mixlens.scenes import Scene
 from mixlens.tasks.vocabulary import GRID, AnswerSpace
@@ -29,7 +30,8 @@ FEW_WORDS = 6
 ATTEMPTS = 8
 """Random objects or pairs that are tried before a question type is given up for a scene."""
 
-_ATTRIBUTES_OF = tuple(tuple(a for a in range(4) if mask >> a & 1) for mask in range(16))
+ATTRIBUTES_OF = tuple(tuple(a for a in range(4) if mask >> a & 1) for mask in range(16))
+_BITS = tuple(1 << i for i in range(256))
 
 
 class Facts:
@@ -52,8 +54,8 @@ class Facts:
 
     __slots__ = (
         "_cells",
+        "_having",
         "_raster",
-        "_texts",
         "affirmed",
         "all_seen",
         "asked",
@@ -70,40 +72,34 @@ class Facts:
     )
 
     def __init__(self, scene: Scene, space: AnswerSpace) -> None:
-        objects = scene.objects
         scale = 1.0 / scene.image.shape[0]
+        # The fields of a `SceneObject`, each as a column over the objects.
+        shape, colour, texture, size, x, y, diameter, *_, visible = zip(*scene.objects, strict=True)
         self.space = space
-        self.count = len(objects)
-        self.x = [thing.x * scale for thing in objects]
-        self.y = [thing.y * scale for thing in objects]
-        self.diameter = [thing.diameter * scale for thing in objects]
-        self.columns = (
-            [thing.size for thing in objects],
-            [thing.colour for thing in objects],
-            [thing.texture for thing in objects],
-            [thing.shape for thing in objects],
-        )
-        self.seen = [i for i, thing in enumerate(objects) if thing.visible_fraction >= MIN_VISIBLE]
+        self.count = len(shape)
+        self.x = [value * scale for value in x]
+        self.y = [value * scale for value in y]
+        self.diameter = [value * scale for value in diameter]
+        self.columns: tuple[Sequence[str], ...] = (size, colour, texture, shape)
+        self.seen = [i for i, share in enumerate(visible) if share >= MIN_VISIBLE]
         self.all_seen = len(self.seen) == self.count
         self.spoken = [0] * self.count
         self.secret = [0] * self.count
         self.mentioned: set[str] = set()
         self.affirmed: set[str] = set()
         self.asked: set[tuple] = set()
-        self._texts: dict[int, list[str]] = {}
+        self._having: list[dict[str, int] | None] = [None] * 4
         self._cells: list[tuple[int, int]] | None = None
         self._raster: list[int] | None = None
 
-    def texts(self, mask: int) -> list[str]:
-        """Per object, its words for the attributes in `mask`."""
-        texts = self._texts.get(mask)
-        if texts is None:
-            columns = [self.columns[a] for a in _ATTRIBUTES_OF[mask]]
-            texts = (
-                columns[0] if len(columns) == 1 else list(map(" ".join, zip(*columns, strict=True)))
-            )
-            self._texts[mask] = texts
-        return texts
+    def having(self, attribute: int) -> dict[str, int]:
+        """Word -> the objects (bits) that have it."""
+        having = self._having[attribute]
+        if having is None:
+            having = self._having[attribute] = defaultdict(int)
+            for bit, word in zip(_BITS, self.columns[attribute], strict=False):
+                having[word] |= bit
+        return having
 
     def cells(self) -> list[tuple[int, int]]:
         """Per object, (row, column) of the grid cell that holds its centre."""

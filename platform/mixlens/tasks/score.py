@@ -2,7 +2,6 @@
 
 import re
 
-from mixlens.tasks.graph_score import score_graph
 from mixlens.tasks.turn import Turn
 from mixlens.tasks.vocabulary import GRID
 
@@ -71,6 +70,9 @@ def score(turn: Turn, response: str) -> dict[str, float]:
     answer, said = turn.answer, response.strip()
     scores = {"exact": float(said == answer), "relaxed": 0.0}
     if turn.kind in ("scene_graph", "caption_full"):
+        # Here, because the many processes that only render would import networkx and scipy too.
+        from mixlens.tasks.graph_score import score_graph
+
         scores.update(score_graph(answer, said))
         f1 = [scores.get(f"{part}_f1", 1.0) for part in ("object", "attribute", "relation")]
         scores["relaxed"] = float(min(f1) == 1.0)

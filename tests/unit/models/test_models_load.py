@@ -47,6 +47,15 @@ def test_pickled_weights_are_not_loaded(tmp_path: Path):
         load_vllm(str(tmp_path))
 
 
+def test_damaged_weights_are_told_with_their_folder(tmp_path: Path):
+    build_tiny_vllm(tmp_path, ["red"], size="test")
+    weights = tmp_path / "model.safetensors"
+    weights.write_bytes(weights.read_bytes()[:-1000])
+    with pytest.raises(CheckpointError, match="cannot be loaded") as caught:
+        load_vllm(str(tmp_path))
+    assert str(tmp_path) in str(caught.value)
+
+
 def test_fingerprint_follows_the_weights(tmp_path: Path):
     for name, seed in (("a", 0), ("b", 0), ("c", 1)):
         build_tiny_vllm(tmp_path / name, ["red"], seed=seed, size="test")
