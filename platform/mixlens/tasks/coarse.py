@@ -39,10 +39,10 @@ def main_colour(facts: Facts, draw: Draw) -> Draft | None:
 def _presence(facts: Facts, draw: Draw, attribute: int) -> Draft | None:
     """Asked only where a present and an absent word are left, so that either is as likely."""
     words = facts.columns[attribute]
-    visible = [words[i] for i in facts.seen]
+    there, visible = set(words), {words[i] for i in facts.seen}
     left = [word for word in facts.space.words[attribute] if word not in facts.mentioned]
     present = [word for word in left if word in visible]
-    absent = [word for word in left if word not in words]
+    absent = [word for word in left if word not in there]
     if not present or not absent:
         return None
     yes = draw() < 0.5

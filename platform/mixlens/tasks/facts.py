@@ -31,7 +31,6 @@ ATTEMPTS = 8
 """Random objects or pairs that are tried before a question type is given up for a scene."""
 
 ATTRIBUTES_OF = tuple(tuple(a for a in range(4) if mask >> a & 1) for mask in range(16))
-_BITS = tuple(1 << i for i in range(256))
 
 
 class Facts:
@@ -88,18 +87,15 @@ class Facts:
         self.mentioned: set[str] = set()
         self.affirmed: set[str] = set()
         self.asked: set[tuple] = set()
-        self._having: list[dict[str, int] | None] = [None] * 4
+        self._having: list[tuple[Sequence[str], dict[str, int]]] | None = None
         self._cells: list[tuple[int, int]] | None = None
         self._raster: list[int] | None = None
 
-    def having(self, attribute: int) -> dict[str, int]:
-        """Word -> the objects (bits) that have it."""
-        having = self._having[attribute]
-        if having is None:
-            having = self._having[attribute] = defaultdict(int)
-            for bit, word in zip(_BITS, self.columns[attribute], strict=False):
-                having[word] |= bit
-        return having
+    def alike(self, i: int) -> list[int]:
+        """Per attribute, the objects (bits) that have the same word as object `i`."""
+        if self._having is None:
+            self._having = [(words, _having(words)) for words in self.columns]
+        return [having[words[i]] for words, having in self._having]
 
     def cells(self) -> list[tuple[int, int]]:
         """Per object, (row, column) of the grid cell that holds its centre."""
@@ -139,3 +135,13 @@ class Facts:
             return False
         self.asked.add(key)
         return True
+
+
+def _having(words: Sequence[str]) -> dict[str, int]:
+    """Word -> the objects (bits) that have it."""
+    having: dict[str, int] = defaultdict(int)
+    bit = 1
+    for word in words:
+        having[word] |= bit
+        bit += bit
+    return having

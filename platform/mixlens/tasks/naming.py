@@ -30,31 +30,25 @@ def name(facts: Facts, i: int, draw: Draw, avoid: int = 0) -> str | None:
         avoid: attributes (bits) that the name must not use, because they would give the answer
             away; those that another turn asks for are avoided as well.
     """
-    shared = [facts.having(a)[column[i]] for a, column in enumerate(facts.columns)]
+    alike = facts.alike(i)
     levels = _SUBSETS[avoid | facts.secret[i] | facts.space.unspoken]
-    if levels and not _fits_one(shared, levels[-1][0]):
-        # Fewer attributes fit even more objects, so there is no name. Each level takes its chance
-        # all the same: a name that is not found must not change the questions after it.
-        for _ in levels:
-            draw()
-        return None
     for masks in levels:
         many = len(masks)
         first = int(draw() * many)
         for step in range(many):
             mask = masks[(first + step) % many]
-            if _fits_one(shared, mask):
+            if _fits_one(alike, mask):
                 facts.spoken[i] |= mask
                 words = [facts.columns[a][i] for a in ATTRIBUTES_OF[mask]]
                 return " ".join(words if mask >> SHAPE & 1 else [*words, "object"])
     return None
 
 
-def _fits_one(shared: list[int], mask: int) -> bool:
+def _fits_one(alike: list[int], mask: int) -> bool:
     """Whether a single object (bit) is in all of the sets that belong to attributes in `mask`."""
     fitting = -1
     for attribute in ATTRIBUTES_OF[mask]:
-        fitting &= shared[attribute]
+        fitting &= alike[attribute]
     return fitting & (fitting - 1) == 0
 
 

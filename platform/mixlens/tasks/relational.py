@@ -1,6 +1,7 @@
 """Relational questions: two or three named objects, one relation or a chain of two."""
 
 from functools import partial
+from math import inf
 
 from mixlens.tasks.facts import (
     ATTEMPTS,
@@ -221,14 +222,27 @@ def chain_attribute(facts: Facts, draw: Draw) -> Draft | None:
     return None
 
 
+def _nearest_to(facts: Facts, i: int) -> tuple[int, float, float]:
+    """The object nearest to object `i`, and the distances of it and of the next."""
+    x, y = facts.x[i], facts.y[i]
+    squares = [
+        (across := x - other_x) * across + (down := y - other_y) * down
+        for other_x, other_y in zip(facts.x, facts.y, strict=True)
+    ]
+    squares[i] = inf
+    least = min(squares)
+    k = squares.index(least)
+    squares[k] = inf
+    return k, least**0.5, min(squares) ** 0.5
+
+
 def chain_nearest(facts: Facts, draw: Draw) -> Draft | None:
     """Whether the object nearest to one object lies left, right, above or below of another."""
     if facts.count < 3 or len(facts.seen) < 3:
         return None
     for _ in range(ATTEMPTS):
         i, j = _two(facts.seen, draw)
-        distances = sorted([(_distance(facts, i, k), k) for k in range(facts.count) if k != i])
-        (least, k), (next_least, _) = distances[:2]
+        k, least, next_least = _nearest_to(facts, i)
         vertical = draw() < 0.5
         at = facts.y if vertical else facts.x
         gap = at[k] - at[j]
