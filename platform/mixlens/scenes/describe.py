@@ -3,6 +3,7 @@
 import math
 from collections import Counter
 from collections.abc import Sequence
+from operator import attrgetter, truediv
 
 import numpy as np
 
@@ -10,6 +11,8 @@ from mixlens.scenes.sample import Plan
 from mixlens.scenes.scene import SceneObject
 from mixlens.scenes.sizes import size_word
 from mixlens.spec.scene import SceneSpec
+
+_MEASURES = attrgetter("side", "area", "painted", "box")
 
 Attributes = dict[str, float | int | str]
 
@@ -19,26 +22,24 @@ def describe_objects(
 ) -> tuple[SceneObject, ...]:
     """The objects of a scene; `visible` are the pixels of each that show."""
     words = {quarters: size_word(spec, quarters) for quarters in set(plan.quarters)}
-    boxes, x, y = [], [], []
-    for stamp, (left, top) in zip(plan.sprites, plan.corners, strict=True):
-        x0, y0, x1, y1 = stamp.box
-        boxes.append((left + x0, top + y0, left + x1, top + y1))
-        x.append(left + stamp.side / 2)
-        y.append(top + stamp.side / 2)
     shapes, textures, rotations = zip(*plan.kinds, strict=True)
+    sides, areas, inks, boxes = zip(*map(_MEASURES, plan.sprites), strict=True)
     columns = zip(
         shapes,
         plan.colours,
         textures,
         [words[quarters] for quarters in plan.quarters],
-        x,
-        y,
+        [left + side / 2 for (left, _), side in zip(plan.corners, sides, strict=True)],
+        [top + side / 2 for (_, top), side in zip(plan.corners, sides, strict=True)],
         [quarters / 4 for quarters in plan.quarters],
         rotations,
-        boxes,
-        [stamp.area for stamp in plan.sprites],
-        [stamp.painted for stamp in plan.sprites],
-        [seen / stamp.area for seen, stamp in zip(visible, plan.sprites, strict=True)],
+        [
+            (left + x0, top + y0, left + x1, top + y1)
+            for (left, top), (x0, y0, x1, y1) in zip(plan.corners, boxes, strict=True)
+        ],
+        areas,
+        inks,
+        map(truediv, visible, areas),
         strict=True,
     )
     return tuple(map(SceneObject._make, columns))

@@ -49,7 +49,7 @@ def _at_random(
     # Each placed circle is listed in the 9 cells around its own: a newcomer looks at one list.
     near: list[list[tuple[int, int, int]]] = [[] for _ in range(columns * columns)]
     places: list[tuple[int, int]] = [(0, 0)] * len(sides)
-    raw, used = word_list(seed, index, f"place {attempt}", 4 * len(sides) + 16), 0
+    raw, used = word_list(seed, index, f"place {attempt}", 6 * len(sides) + 16), 0
     for i in order:
         side = sides[i]
         span, margin = image_size - side + 1, side + 2 * GAP

@@ -36,17 +36,16 @@ def paint(plan: Plan, image: np.ndarray) -> tuple[np.ndarray, list[int], list[in
     ids = np.zeros(side * side, np.uint8)
     areas = [stamp.area for stamp in plan.sprites]
     painted = [stamp.painted for stamp in plan.sprites]
-    # Every object has two runs of pixels: its ink, and what its texture leaves white.
     lengths = np.array(areas)
-    runs = np.empty((len(areas), 2), np.intp)
-    runs[:, 0] = painted
-    runs[:, 1] = lengths - runs[:, 0]
     owner = _IDS[: len(areas)].repeat(lengths)
-    starts = np.array([0, *(left + top * side for left, top in plan.corners)])
-    where = starts.take(owner)
+    where = np.array([left + top * side for left, top in plan.corners]).repeat(lengths)
     where += np.concatenate([stamp.cells for stamp in plan.sprites])
     # Where a pixel is named twice the last one wins, so what is in front hides what is behind.
     ids[where] = owner
+    # Every object has two runs of pixels: its ink, and what its texture leaves white.
+    runs = np.empty((len(areas), 2), np.intp)
+    runs[:, 0] = painted
+    runs[:, 1] = lengths - runs[:, 0]
     inks = _INKS.take([_NUMBER[name] for name in plan.colours], axis=0)
     image.reshape(-1).view(_PIXEL)[where] = inks.ravel().repeat(runs.ravel())
     if sum(areas) == np.count_nonzero(ids):

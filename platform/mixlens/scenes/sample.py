@@ -73,13 +73,13 @@ def _draw_kinds(
     shapes, colours, textures, rotation = (raw.reshape(count, 4) * numbers >> 32).T.tolist()
     kinds = list(
         zip(
-            [spec.shapes[k] for k in shapes],
-            [spec.textures[k] for k in textures],
+            map(spec.shapes.__getitem__, shapes),
+            map(spec.textures.__getitem__, textures),
             [(first + ROTATION_STEP * k) % 360 for k in rotation],
             strict=True,
         )
     )
-    return kinds, [spec.colours[k] for k in colours]
+    return kinds, list(map(spec.colours.__getitem__, colours))
 
 
 def _crowded(spec: SceneSpec, seed: int, index: int, count: int) -> Plan:

@@ -29,14 +29,15 @@ def draw_sizes(
         return [4 * pixels] * len(kinds), [pixels] * len(kinds)
     raw = word_list(seed, index, f"sizes {attempt}", 2 * len(kinds))
     ranges = [named.diameter for named in spec.sizes]
-    chosen = [ranges[word * len(ranges) >> 32] for word in raw[::2]]
+    many = len(ranges)
+    chosen = [word * many >> 32 for word in raw[::2]]
     if spec.ink == "fixed_total":
-        shares = [between(bounds, word) for bounds, word in zip(chosen, raw[1::2], strict=True)]
+        shares = [between(ranges[k], word) for k, word in zip(chosen, raw[1::2], strict=True)]
         return sizes_with_ink(spec, kinds, shares)
-    pixel_ranges = {bounds: pixel_range(bounds, spec.image_size) for bounds in ranges}
+    bounds = [pixel_range(diameter, spec.image_size) for diameter in ranges]
     pixels_of = []
-    for bounds, word in zip(chosen, raw[1::2], strict=True):
-        low, high = pixel_ranges[bounds]
+    for k, word in zip(chosen, raw[1::2], strict=True):
+        low, high = bounds[k]
         pixels_of.append(low + (word * (high - low + 1) >> 32))
     return [4 * pixels for pixels in pixels_of], pixels_of
 
@@ -119,6 +120,11 @@ def ink_tolerance(target: float) -> float:
 def size_word(spec: SceneSpec, quarters: int) -> str:
     """The name of the range that holds a diameter, else of the one with the nearest end."""
     share = quarters / 4 / spec.image_size
+
+    for named in spec.sizes:
+        low, high = named.diameter
+        if low <= share <= high:
+            return named.name
 
     def distance(bounds: tuple[float, float]) -> float:
         return max(bounds[0] - share, share - bounds[1], 0.0)

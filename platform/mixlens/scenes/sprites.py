@@ -14,8 +14,9 @@ class Sprite:
 
     Attributes:
         side: width and height of the square that holds the object about its centre, pixels.
-        cells: int32 [area], flat positions of the silhouette's pixels in a picture of one certain
-            width when the square is in its top left corner: first the painted ones.
+        cells: uint16 [area] (int32 in pictures of more than 2**16 pixels), flat positions of the
+            silhouette's pixels in a picture of one certain width when the square is in its top
+            left corner: first the painted ones.
         painted: pixels that are painted in the object's colour.
         area: pixels of the silhouette.
         box: x0, y0, x1, y1 of the silhouette within the square; the end is exclusive.
@@ -45,8 +46,8 @@ def sprite(
     return _sprite(shape, texture, quarters, rotation % SYMMETRY[shape], grain, width)
 
 
-# Some 3 KB each at the default sizes and 224 pixels.
-@lru_cache(maxsize=16384)
+# Some 3 KB each at the default sizes and 224 pixels. All 30,250 sprites of the default spec fit.
+@lru_cache(maxsize=32768)
 def _sprite(
     shape: str, texture: str, quarters: int, rotation: int, grain: int, width: int
 ) -> Sprite:
@@ -71,7 +72,8 @@ def _ink(shape: str, texture: str, quarters: int, rotation: int, grain: int) -> 
 
 @lru_cache(maxsize=256)
 def _grid(side: int, width: int) -> np.ndarray:
-    return np.arange(side, dtype=np.int32)[:, None] * width + np.arange(side, dtype=np.int32)
+    step = np.arange(side, dtype=np.uint16 if width * width <= 2**16 else np.int32)
+    return step[:, None] * width + step
 
 
 @lru_cache(maxsize=1024)
