@@ -72,8 +72,8 @@ def _ink(shape: str, texture: str, quarters: int, rotation: int, grain: int) -> 
 
 @lru_cache(maxsize=256)
 def _grid(side: int, width: int) -> np.ndarray:
-    step = np.arange(side, dtype=np.uint16 if width * width <= 2**16 else np.int32)
-    return step[:, None] * width + step
+    grid = np.arange(side)[:, None] * width + np.arange(side)
+    return grid.astype(np.uint16 if width * width <= 2**16 else np.int32)
 
 
 @lru_cache(maxsize=1024)
