@@ -11,6 +11,7 @@ restart, another number of workers and a new segment are one and the same: the s
 workers' own checkpoint decides.
 """
 
+import threading
 import time
 from collections.abc import Iterator
 from concurrent.futures import Future, ThreadPoolExecutor
@@ -221,9 +222,13 @@ class _Units(Datasource):
 
 
 class _CollateRows(ArrowBatchCollateFn):
+    """One batch at a time: Ray Data calls from several threads, chat templates are for one."""
+
     def __init__(self, collate: Collate) -> None:
         self._collate = collate
+        self._lock = threading.Lock()
 
     def __call__(self, batch: pa.Table) -> Any:
         examples = [from_row(row) for row in batch.to_pylist()]
-        return micro_batch(batch["position"].to_pylist(), examples, self._collate)
+        with self._lock:
+            return micro_batch(batch["position"].to_pylist(), examples, self._collate)

@@ -1,7 +1,6 @@
 """One self-contained page from a run directory."""
 
 import base64
-import hashlib
 import shlex
 from collections.abc import Sequence
 from dataclasses import dataclass
@@ -30,6 +29,7 @@ from mixlens.report.captions import captions, caveats
 from mixlens.report.examples import compared_models, show_examples
 from mixlens.report.figures import draw
 from mixlens.spec import Layout, SweepSpec
+from mixlens.tasks import prompts_digest
 
 
 @dataclass(frozen=True)
@@ -268,18 +268,12 @@ def _recipe(sweep: SweepResults, provenance: Provenance) -> list[tuple[str, str]
         ("Base digest", sweep.spec.runs()[0].base_digest()),
         ("Weights of the base", sweep.spec.model_fingerprint or "not recorded"),
         ("Code", f"{provenance.commit or 'unknown commit'}, {state}"),
-        ("Prompts", prompts_digest()),
+        ("Prompts", f"tasks/prompts.yaml, SHA-256 {prompts_digest()}"),
         ("Python", provenance.python),
         ("Packages", packages),
         ("Machine", provenance.machine),
         ("Rebuild this page", f"python jobs/report.py {_short(sweep.folder)}"),
     ]
-
-
-def prompts_digest() -> str:
-    """16 hex digits of the SHA-256 of the prompt file."""
-    text = resources.files("mixlens.tasks").joinpath("prompts.yaml").read_bytes()
-    return f"tasks/prompts.yaml, SHA-256 {hashlib.sha256(text).hexdigest()[:16]}"
 
 
 def _short(folder: Path) -> str:

@@ -9,8 +9,9 @@ import yaml
 Prompts = dict[str, tuple[tuple[str, str], ...]]
 
 
-def _file() -> bytes:
-    return resources.files("mixlens.tasks").joinpath("prompts.yaml").read_bytes()
+def prompts_text() -> str:
+    """The file as it is."""
+    return resources.files("mixlens.tasks").joinpath("prompts.yaml").read_text()
 
 
 @cache
@@ -21,11 +22,11 @@ def prompts() -> Prompts:
             (f"{kind}.{i}", phrasing.replace("{", "%(").replace("}", ")s"))
             for i, phrasing in enumerate(phrasings)
         )
-        for kind, phrasings in yaml.safe_load(_file()).items()
+        for kind, phrasings in yaml.safe_load(prompts_text()).items()
     }
 
 
 @cache
 def prompts_digest() -> str:
     """16 hex digits of the SHA-256 of `prompts.yaml`, for the record of a run."""
-    return hashlib.sha256(_file()).hexdigest()[:16]
+    return hashlib.sha256(prompts_text().encode()).hexdigest()[:16]

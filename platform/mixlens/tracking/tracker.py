@@ -24,6 +24,7 @@ from urllib.parse import urlsplit, urlunsplit
 
 from mixlens.errors import ResourceError, explain
 from mixlens.spec import RunSpec, SweepSpec
+from mixlens.tasks.prompts import prompts_digest, prompts_text
 
 if TYPE_CHECKING:
     from mlflow import MlflowClient
@@ -55,6 +56,7 @@ class Tracker:
         tags = {"mixlens.kind": "sweep", "mixlens.sweep": spec.name}
         run = self._run(folder, spec.name, tags, params)
         run.log_json("sweep.json", spec.model_dump(mode="json"))
+        run.log_text("prompts.yaml", prompts_text())
         return run
 
     def base(self, spec: SweepSpec, folder: Path, parent: "TrackedRun") -> "TrackedRun":
@@ -302,6 +304,7 @@ def _training_params(spec: SweepSpec | RunSpec) -> dict[str, Any]:
         "freeze": " ".join(training.freeze) or "none",
         "lora_rank": lora.rank if lora else "none",
         "held_out_images": spec.evaluation.examples,
+        "prompts": prompts_digest(),
     }
 
 

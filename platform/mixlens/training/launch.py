@@ -4,7 +4,6 @@ import os
 import re
 import shutil
 import sys
-import threading
 import uuid
 from collections.abc import Sequence
 from pathlib import Path
@@ -27,7 +26,7 @@ from ray.train.v2.api.exceptions import ControllerError, TrainingFailedError, Wo
 
 from mixlens import errors
 from mixlens.errors import MixlensError, ResourceError, explain
-from mixlens.mixture.batches import Collate, Reader, accumulation
+from mixlens.mixture.batches import Reader, accumulation
 from mixlens.mixture.stream import (
     RayStream,
     make_cursor,
@@ -35,7 +34,6 @@ from mixlens.mixture.stream import (
     training_dataset,
 )
 from mixlens.models import resolve_model
-from mixlens.sources.example import Example
 from mixlens.spec import RunSpec
 from mixlens.training.context import Metrics, WorkerContext
 from mixlens.training.records import finished_model
@@ -134,20 +132,9 @@ def _work(config: dict[str, Any]) -> None:
     dtype = weights_dtype(run.training, device.type)
     vllm = load_vllm(run.model, dtype, str(device))
     shard = ray.train.get_dataset_shard("train")
-    collate = _one_at_a_time(vllm.adapter.training_batch)
+    collate = vllm.adapter.training_batch
     stream = RayStream(shard, run, rank, world_size, collate, config["cursor"])
     train(run, context, vllm, stream)
-
-
-def _one_at_a_time(collate: Collate) -> Collate:
-    """`collate` behind a lock: Ray Data has several threads, and chat templates are for one."""
-    lock = threading.Lock()
-
-    def locked(examples: list[Example]) -> dict[str, torch.Tensor]:
-        with lock:
-            return collate(examples)
-
-    return locked
 
 
 class RayContext(WorkerContext):

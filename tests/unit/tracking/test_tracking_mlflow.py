@@ -111,7 +111,8 @@ def test_artifacts_lie_under_the_runs_directory(
     (parent,) = _runs(tracker, "sweep")
     client, run_id = tracker.client, parent.info.run_id
     names = {item.path for item in client.list_artifacts(run_id)}
-    assert {"sweep.json", "answer.txt", "provenance.json", "uncommitted.patch"} <= names
+    assert {"sweep.json", "prompts.yaml", "answer.txt", "provenance.json"} <= names
+    assert "uncommitted.patch" in names
     assert "tables/effects.parquet" in {
         item.path for item in client.list_artifacts(run_id, "tables")
     }
