@@ -1,6 +1,5 @@
 """What questions need to know about one scene, and what its turns have already given away."""
 
-from collections import defaultdict
 from collections.abc import Callable, Sequence
 
 from mixlens.scenes import Scene
@@ -29,8 +28,6 @@ FEW_WORDS = 6
 
 ATTEMPTS = 8
 """Random objects or pairs that are tried before a question type is given up for a scene."""
-
-ATTRIBUTES_OF = tuple(tuple(a for a in range(4) if mask >> a & 1) for mask in range(16))
 
 
 class Facts:
@@ -139,9 +136,9 @@ class Facts:
 
 def _having(words: Sequence[str]) -> dict[str, int]:
     """Word -> the objects (bits) that have it."""
-    having: dict[str, int] = defaultdict(int)
+    having: dict[str, int] = {}
     bit = 1
     for word in words:
-        having[word] |= bit
+        having[word] = having.get(word, 0) | bit
         bit += bit
     return having

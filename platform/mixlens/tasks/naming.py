@@ -2,22 +2,25 @@
 
 from itertools import combinations
 
-from mixlens.tasks.facts import ATTRIBUTES_OF, Draw, Facts
+from mixlens.tasks.facts import Draw, Facts
 from mixlens.tasks.vocabulary import SHAPE
 
 _ALL = 0b1111
 
 
-def _subsets(forbidden: int) -> tuple[tuple[int, ...], ...]:
-    """Sets of attributes (bits) that avoid `forbidden`, grouped by how many they are."""
-    free = [1 << attribute for attribute in range(4) if not forbidden >> attribute & 1]
+def _levels(forbidden: int) -> tuple[tuple[tuple[tuple[int, ...], ...], ...], ...]:
+    """The orders in which sets of attributes other than `forbidden` (bits) are tried.
+
+    A level for each number of attributes, and in it an order for each set that may be the first.
+    """
+    free = [attribute for attribute in range(4) if not forbidden >> attribute & 1]
+    levels = [tuple(combinations(free, many)) for many in range(1, len(free) + 1)]
     return tuple(
-        tuple(sum(chosen) for chosen in combinations(free, many))
-        for many in range(1, len(free) + 1)
+        tuple(sets[first:] + sets[:first] for first in range(len(sets))) for sets in levels
     )
 
 
-_SUBSETS = tuple(_subsets(forbidden) for forbidden in range(_ALL + 1))
+_LEVELS = tuple(_levels(forbidden) for forbidden in range(_ALL + 1))
 
 
 def name(facts: Facts, i: int, draw: Draw, avoid: int = 0) -> str | None:
@@ -31,25 +34,17 @@ def name(facts: Facts, i: int, draw: Draw, avoid: int = 0) -> str | None:
             away; those that another turn asks for are avoided as well.
     """
     alike = facts.alike(i)
-    levels = _SUBSETS[avoid | facts.secret[i] | facts.space.unspoken]
-    for masks in levels:
-        many = len(masks)
-        first = int(draw() * many)
-        for step in range(many):
-            mask = masks[(first + step) % many]
-            if _fits_one(alike, mask):
-                facts.spoken[i] |= mask
-                words = [facts.columns[a][i] for a in ATTRIBUTES_OF[mask]]
-                return " ".join(words if mask >> SHAPE & 1 else [*words, "object"])
+    for orders in _LEVELS[avoid | facts.secret[i] | facts.space.unspoken]:
+        for attributes in orders[int(draw() * len(orders))]:
+            fitting = -1
+            for attribute in attributes:
+                fitting &= alike[attribute]
+            if fitting & (fitting - 1) == 0:  # a single bit
+                words = [facts.columns[attribute][i] for attribute in attributes]
+                for attribute in attributes:
+                    facts.spoken[i] |= 1 << attribute
+                return " ".join(words if attributes[-1] == SHAPE else [*words, "object"])
     return None
-
-
-def _fits_one(alike: list[int], mask: int) -> bool:
-    """Whether a single object (bit) is in all of the sets that belong to attributes in `mask`."""
-    fitting = -1
-    for attribute in ATTRIBUTES_OF[mask]:
-        fitting &= alike[attribute]
-    return fitting & (fitting - 1) == 0
 
 
 def description(facts: Facts, i: int) -> str:
