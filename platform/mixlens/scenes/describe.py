@@ -1,9 +1,8 @@
 """Exact facts about a painted scene: each object's, and the scene's attributes."""
 
 import math
-from collections import Counter
 from collections.abc import Sequence
-from operator import attrgetter, truediv
+from operator import truediv
 
 import numpy as np
 
@@ -11,8 +10,6 @@ from mixlens.scenes.sample import Plan
 from mixlens.scenes.scene import SceneObject
 from mixlens.scenes.sizes import size_word
 from mixlens.spec.scene import SceneSpec
-
-_MEASURES = attrgetter("side", "area", "painted", "box")
 
 Attributes = dict[str, float | int | str]
 
@@ -23,22 +20,25 @@ def describe_objects(
     """The objects of a scene; `visible` are the pixels of each that show."""
     words = {quarters: size_word(spec, quarters) for quarters in set(plan.quarters)}
     shapes, textures, rotations = zip(*plan.kinds, strict=True)
-    sides, areas, inks, boxes = zip(*map(_MEASURES, plan.sprites), strict=True)
+    lefts, tops = zip(*plan.corners, strict=True)
+    sides = [stamp.side for stamp in plan.sprites]
+    boxes = [stamp.box for stamp in plan.sprites]
+    areas = [stamp.area for stamp in plan.sprites]
     columns = zip(
         shapes,
         plan.colours,
         textures,
         [words[quarters] for quarters in plan.quarters],
-        [left + side / 2 for (left, _), side in zip(plan.corners, sides, strict=True)],
-        [top + side / 2 for (_, top), side in zip(plan.corners, sides, strict=True)],
+        [left + side / 2 for left, side in zip(lefts, sides, strict=True)],
+        [top + side / 2 for top, side in zip(tops, sides, strict=True)],
         [quarters / 4 for quarters in plan.quarters],
         rotations,
         [
             (left + x0, top + y0, left + x1, top + y1)
-            for (left, top), (x0, y0, x1, y1) in zip(plan.corners, boxes, strict=True)
+            for left, top, (x0, y0, x1, y1) in zip(lefts, tops, boxes, strict=True)
         ],
         areas,
-        inks,
+        [stamp.painted for stamp in plan.sprites],
         map(truediv, visible, areas),
         strict=True,
     )
@@ -86,8 +86,11 @@ def describe_scene(
 def _entropy(names: Sequence[str]) -> float:
     """Entropy of the shares of each name, nats; rounded, as logarithms differ in the last bit."""
     total = len(names)
-    counts = Counter(names).values()
-    return round(math.log(total) - sum(n * math.log(n) for n in counts) / total, 9) + 0.0
+    counts: dict[str, int] = {}
+    for name in names:
+        counts[name] = counts.get(name, 0) + 1
+    within = sum([n * math.log(n) for n in counts.values()])
+    return round(math.log(total) - within / total, 9) + 0.0
 
 
 def _largest(names: Sequence[str], weights: Sequence[int]) -> str:
@@ -102,9 +105,9 @@ def _crowding(plan: Plan, side: int) -> float:
         return 1.0
     # Centres in half pixels: products and their sums are whole numbers, so that none is rounded.
     sides = np.array([stamp.side for stamp in plan.sprites], float)
-    centres = 2.0 * np.array(plan.corners) + sides[:, None]
-    norms = np.square(centres).sum(1)
-    squares = centres @ (-2.0 * centres.T)
+    centres = 2.0 * np.array(list(zip(*plan.corners, strict=True))) + sides
+    norms = np.square(centres).sum(0)
+    squares = (-2.0 * centres.T) @ centres
     squares += norms
     np.fill_diagonal(squares, np.inf)
     nearest = squares.min(1) + norms

@@ -42,11 +42,10 @@ def _at_random(
     sides: Sequence[int], image_size: int, seed: int, index: int, attempt: int
 ) -> Corners | None:
     order = sorted(range(len(sides)), key=sides.__getitem__, reverse=True)
-    # All lengths in half pixels, so that centres and radii are whole numbers.
-    cell = 2 * (sides[order[0]] + GAP)
-    columns = 2 * image_size // cell + 3
-    around = [row * columns + column for row in (-1, 0, 1) for column in (-1, 0, 1)]
-    # Each placed circle is listed in the 9 cells around its own: a newcomer looks at one list.
+    # Corners of circles that come too near to each other lie less than a cell apart, so each placed
+    # circle is listed in the 9 cells around its own: a newcomer looks at one list.
+    cell = sides[order[0]] + GAP
+    columns = image_size // cell + 3
     near: list[list[tuple[int, int, int]]] = [[] for _ in range(columns * columns)]
     places: list[tuple[int, int]] = [(0, 0)] * len(sides)
     raw, used = word_list(seed, index, f"place {attempt}", 6 * len(sides) + 16), 0
@@ -58,8 +57,9 @@ def _at_random(
                 raw = word_list(seed, index, f"place {attempt}", 2 * used)
             left, top = raw[used] * span >> 32, raw[used + 1] * span >> 32
             used += 2
+            at = (top // cell + 1) * columns + left // cell + 1
+            # In half pixels, so that centres are whole numbers.
             x, y = 2 * left + side, 2 * top + side
-            at = (y // cell + 1) * columns + x // cell + 1
             for other_x, other_y, other_side in near[at]:
                 dx = x - other_x
                 dy = y - other_y
@@ -72,8 +72,10 @@ def _at_random(
             return None
         places[i] = (left, top)
         entry = (x, y, side)
-        for step in around:
-            near[at + step].append(entry)
+        for middle in (at - columns, at, at + columns):
+            near[middle - 1].append(entry)
+            near[middle].append(entry)
+            near[middle + 1].append(entry)
     return places
 
 
