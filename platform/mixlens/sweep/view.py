@@ -13,6 +13,8 @@ from rich.table import Table
 from mixlens.spec import RunSpec
 
 LINE_EVERY_S = 20.0  # without a terminal: a progress line at most this often
+STAGE_WIDTH = 13
+BAR_WIDTH = 10
 TRAINING_SHARE = 0.75  # of a trial's time; the rest is its measurement
 
 
@@ -107,12 +109,13 @@ class SweepView:
 
     def _table(self) -> Table:
         table = Table(title=f"{self.note}: {self._summary()}", title_justify="left", box=None)
-        table.add_column("trial", no_wrap=True)
-        table.add_column("stage", no_wrap=True, min_width=16)
-        table.add_column("progress", min_width=16)
+        # In a narrow terminal the metrics are cut, never a trial's name.
+        table.add_column("trial", no_wrap=True, min_width=max(map(len, self.trials)))
+        table.add_column("stage", no_wrap=True, min_width=STAGE_WIDTH)
+        table.add_column("", min_width=BAR_WIDTH)
         table.add_column("last metrics", no_wrap=True)
         for name, trial in self.trials.items():
-            bar = ProgressBar(total=1.0, completed=trial.progress(), width=16)
+            bar = ProgressBar(total=1.0, completed=trial.progress(), width=BAR_WIDTH)
             table.add_row(name, _stage(trial), bar, _shown(trial))
         return table
 
@@ -128,10 +131,10 @@ def _shown(trial: TrialState) -> str:
         ("loss", "loss {:.3f}"),
         ("images_per_s", "{:.0f} images/s"),
         ("accuracy/coarse", "coarse {:.2f}"),
-        ("accuracy/attribute", "attribute {:.2f}"),
-        ("accuracy/relational", "relational {:.2f}"),
-        ("accuracy/scene_graph", "scene graph {:.2f}"),
-        ("redundancy", "redundancy {:.3f}"),
+        ("accuracy/attribute", "attr {:.2f}"),
+        ("accuracy/relational", "rel {:.2f}"),
+        ("accuracy/scene_graph", "graph {:.2f}"),
+        ("redundancy", "RS {:.3f}"),
     ):
         if isinstance(value := trial.latest.get(key), int | float):
             shown.append(text.format(value))
