@@ -45,12 +45,45 @@ def energy_entropy(
     """
     values, exists = _values(norms, mask)
     count = exists.sum(-1)
-    # By the largest first: squares of tiny norms must not underflow.
-    scaled = (values / values.amax(-1, keepdim=True).clamp_min(torch.finfo(values.dtype).tiny)) ** 2
-    total = scaled.sum(-1)
-    share = scaled / total[..., None]
+    energy = _of_largest(values) ** 2
+    total = energy.sum(-1)
+    share = energy / total[..., None]
     entropy = -torch.special.xlogy(share, share).sum(-1)
     return _estimable(entropy / count.log(), norms, mask, (count > 1) & (total > 0))
+
+
+def hoyer(
+    norms: Float[Tensor, "*batch tokens"], mask: Bool[Tensor, "*batch tokens"] | None = None
+) -> Float[Tensor, "*batch"]:
+    """Hoyer sparsity of token norms: (√N - ‖e‖₁ / ‖e‖₂) / (√N - 1).
+
+    0 when all are equal, 1 when one token has it all. With CV that of `norm_cv`, ‖e‖₁ / ‖e‖₂ is
+    √(N / (1 + CV²)): a function of CV, so report one of the two. One token (0/0) and all-zero norms
+    give NaN. Range [0, 1]; cost N. Source: Hoyer 2004.
+    """
+    values, exists = _values(norms, mask)
+    count = exists.sum(-1)
+    scaled = _of_largest(values)
+    ratio = scaled.sum(-1) / (scaled**2).sum(-1).sqrt()
+    value = (count.sqrt() - ratio) / (count.sqrt() - 1)
+    return _estimable(value, norms, mask, (count > 1) & (values.sum(-1) > 0))
+
+
+def norm_cv(
+    norms: Float[Tensor, "*batch tokens"], mask: Bool[Tensor, "*batch tokens"] | None = None
+) -> Float[Tensor, "*batch"]:
+    """Coefficient of variation of token norms: sd(e) / mean(e), the sd with N below.
+
+    0 when all are equal, √(N - 1) when one token has it all. Outliers dominate it. One token gives
+    0, all-zero norms NaN. Range [0, √(N - 1)]; cost N.
+    """
+    values, exists = _values(norms, mask)
+    count = exists.sum(-1)
+    scaled = _of_largest(values)
+    mean = scaled.sum(-1) / count
+    deviation = torch.where(exists, scaled - mean[..., None], 0.0)
+    value = ((deviation**2).sum(-1) / count).sqrt() / mean
+    return _estimable(value, norms, mask, (count > 0) & (values.sum(-1) > 0))
 
 
 def _values(norms: Tensor, mask: Tensor | None) -> tuple[Tensor, Tensor]:
@@ -58,6 +91,11 @@ def _values(norms: Tensor, mask: Tensor | None) -> tuple[Tensor, Tensor]:
     exists = torch.ones_like(norms, dtype=torch.bool) if mask is None else mask
     usable = exists & norms.isfinite()
     return torch.where(usable, norms.double(), 0.0), exists
+
+
+def _of_largest(values: Tensor) -> Tensor:
+    """Norms as fractions of the largest, so that squares of tiny ones do not underflow."""
+    return values / values.amax(-1, keepdim=True).clamp_min(torch.finfo(values.dtype).tiny)
 
 
 def _estimable(value: Tensor, norms: Tensor, mask: Tensor | None, defined: Tensor) -> Tensor:

@@ -13,8 +13,11 @@ With X [N, D] the tokens, σ_i the singular values of X and λ_i = σ_i², for a
 from typing import NamedTuple
 
 import torch
-from jaxtyping import Bool, Float
+from jaxtyping import Bool, Float, Int
 from torch import Tensor
+
+# Share of an energy below which what a subtraction leaves of it is rounding of float64.
+ROUNDING = 1e-12
 
 
 def participation_ratio(
@@ -75,6 +78,42 @@ def masked(tokens: Tensor, mask: Tensor | None) -> Tensor:
     return wide if mask is None else torch.where(mask[..., None], wide, 0.0)
 
 
+def tokens_of(
+    tokens: Float[Tensor, "*batch tokens width"], mask: Bool[Tensor, "*batch tokens"] | None = None
+) -> Int[Tensor, "*batch"]:
+    """How many tokens exist."""
+    if mask is not None:
+        return mask.sum(-1)
+    return torch.full(tokens.shape[:-2], tokens.shape[-2], device=tokens.device)
+
+
+def shorter_side(
+    tokens: Float[Tensor, "*batch tokens width"], mask: Bool[Tensor, "*batch tokens"] | None = None
+) -> Int[Tensor, "*batch"]:
+    """How many singular values the existing tokens have: min(N, D)."""
+    return tokens_of(tokens, mask).clamp_max(tokens.shape[-1])
+
+
+def token_mean(
+    tokens: Float[Tensor, "*batch tokens width"], mask: Bool[Tensor, "*batch tokens"] | None = None
+) -> Float[Tensor, "*batch 1 width"]:
+    """Mean of the existing tokens, in float64; NaN where none exists."""
+    return masked(tokens, mask).sum(-2, keepdim=True) / tokens_of(tokens, mask)[..., None, None]
+
+
+def centred(
+    tokens: Float[Tensor, "*batch tokens width"], mask: Bool[Tensor, "*batch tokens"] | None = None
+) -> Float[Tensor, "*batch tokens width"]:
+    """Tokens less their mean, in float64: zero where none exists, and where all are equal.
+
+    For measures that are defined on a covariance; the redundancy of tokens must not be centred so.
+    """
+    wide = masked(tokens, mask)
+    rest = masked(wide - token_mean(tokens, mask), mask)
+    size, left = ((x**2).sum((-2, -1), keepdim=True) for x in (wide, rest))
+    return torch.where(left <= ROUNDING * size, 0.0, rest)
+
+
 def eigenvalues_of(gram: Float[Tensor, "*batch side side"]) -> Float[Tensor, "*batch side"]:
     """Eigenvalues of Gram matrices, largest first, rounding below zero removed; NaN stays NaN."""
     broken = gram.isnan().any(-1).any(-1)
@@ -119,6 +158,18 @@ def decompose(
     )
 
 
+def above_rounding(eigenvalues: Float[Tensor, "*batch side"]) -> Float[Tensor, "*batch side"]:
+    """Eigenvalues with those that rounding alone may have given set to zero."""
+    floor = torch.finfo(eigenvalues.dtype).eps * eigenvalues[..., :1] * eigenvalues.shape[-1]
+    return torch.where(eigenvalues < floor, 0.0, eigenvalues)
+
+
+def entropy_of(values: Float[Tensor, "*batch values"]) -> Float[Tensor, "*batch"]:
+    """Shannon entropy, in nats, of values as shares of their sum; 0 ln 0 = 0, 0/0 is NaN."""
+    share = values / values.sum(-1, keepdim=True)
+    return -torch.special.xlogy(share, share).sum(-1)
+
+
 def participation_ratio_of(gram: Float[Tensor, "*batch side side"]) -> Float[Tensor, "*batch"]:
     """`participation_ratio` from a Gram matrix; a Gram of zeros gives NaN (0/0)."""
     trace = gram.diagonal(dim1=-2, dim2=-1).sum(-1)
@@ -133,7 +184,4 @@ def stable_rank_of(eigenvalues: Float[Tensor, "*batch side"]) -> Float[Tensor, "
 
 def effective_rank_of(eigenvalues: Float[Tensor, "*batch side"]) -> Float[Tensor, "*batch"]:
     """`effective_rank` from squared singular values; all zero gives NaN (0/0)."""
-    floor = torch.finfo(eigenvalues.dtype).eps * eigenvalues[..., :1] * eigenvalues.shape[-1]
-    singular = torch.where(eigenvalues < floor, 0.0, eigenvalues).sqrt()
-    share = singular / singular.sum(-1, keepdim=True)
-    return torch.special.xlogy(share, share).sum(-1).neg().exp()
+    return entropy_of(above_rounding(eigenvalues).sqrt()).exp()
