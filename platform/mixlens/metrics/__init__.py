@@ -26,14 +26,24 @@ from mixlens.metrics.entropy import (
     renyi2_entropy,
     von_neumann_entropy,
 )
+from mixlens.metrics.gaussian import (
+    gaussian_mutual_information,
+    o_information,
+    patch_information,
+    total_correlation,
+)
 from mixlens.metrics.geometry import mean_cosine, subspace_alignment, top_subspace
+from mixlens.metrics.neighbours import ksg_mutual_information, sliced_mutual_information
 from mixlens.metrics.norms import energy_entropy, gini, hoyer, norm_cv, token_norms
+from mixlens.metrics.nulls import Against, against_null, gaussian_null, pseudo_images
+from mixlens.metrics.overlap import Overlap, information_overlap
 from mixlens.metrics.redundancy import (
     Redundancy,
     directions,
     redundancy_score,
     redundancy_score_moment,
 )
+from mixlens.metrics.renyi import matrix_renyi_mutual_information
 from mixlens.metrics.similarity import (
     cknna,
     linear_cka,
@@ -42,10 +52,23 @@ from mixlens.metrics.similarity import (
     svcca,
 )
 from mixlens.metrics.spectrum import effective_rank, participation_ratio, stable_rank
+from mixlens.metrics.usable import mdl_codelength, v_information
+from mixlens.metrics.variants import (
+    position_centred,
+    rarefied,
+    rogue_dimensions,
+    token_energies,
+    unit_normalised,
+    without_rogue_dimensions,
+    without_sinks,
+)
 
 __all__ = [
+    "Against",
+    "Overlap",
     "PowerLaw",
     "Redundancy",
+    "against_null",
     "alpha_req",
     "cknna",
     "condition_number",
@@ -53,26 +76,45 @@ __all__ = [
     "directions",
     "effective_rank",
     "energy_entropy",
+    "gaussian_mutual_information",
+    "gaussian_null",
     "gini",
     "hoyer",
+    "information_overlap",
+    "ksg_mutual_information",
     "lidar",
     "linear_cka",
+    "matrix_renyi_mutual_information",
+    "mdl_codelength",
     "mean_cosine",
     "mutual_knn",
     "norm_cv",
     "numerical_rank",
+    "o_information",
     "participation_ratio",
+    "patch_information",
+    "position_centred",
     "procrustes_distance",
+    "pseudo_images",
     "rankme",
+    "rarefied",
     "redundancy_score",
     "redundancy_score_moment",
     "renyi2_entropy",
+    "rogue_dimensions",
+    "sliced_mutual_information",
     "spectral_k",
     "stable_rank",
     "subspace_alignment",
     "svcca",
+    "token_energies",
     "token_norms",
     "top_subspace",
+    "total_correlation",
     "twonn",
+    "unit_normalised",
+    "v_information",
     "von_neumann_entropy",
+    "without_rogue_dimensions",
+    "without_sinks",
 ]

@@ -60,6 +60,10 @@ class Redundancy:
         """Value, low and high as published: clipped at 0. Statistics use the unclipped ones."""
         return self.value.clamp_min(0.0), self.low.clamp_min(0.0), self.high.clamp_min(0.0)
 
+    def clipped_per_image(self) -> Float[Tensor, "*batch images"]:
+        """RS_i clipped at 0, for display: their mean is above the pooled score clipped at 0."""
+        return self.per_image.clamp_min(0.0)
+
 
 def redundancy_score(
     tokens: Float[Tensor, "*batch images tokens width"],

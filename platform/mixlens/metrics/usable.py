@@ -34,9 +34,9 @@ def v_information(
     """Held-out V-information of features about labels: H_V(Y) - H_V(Y|X), V linear softmax.
 
     Both are mean losses -ln p(y) on the samples held out, of the probe learned from the others
-    (which standardise the features): with them, and with none (the shares of the classes). More than linear information
-    is not counted. Below 0 where the probe overfits: compare with the same of shuffled labels
-    (control task). Samples of one image belong on one side of the split.
+    (which standardise the features): with them, and with none (the shares of the classes). More
+    than linear information is not counted. Below 0 where the probe overfits: compare with the same
+    of shuffled labels (control task). Samples of one image belong on one side of the split.
 
     Constant features or labels give 0; no sample on either side and NaN give NaN; a class never
     learned from has a finite loss. Unchanged by rotation only up to the standardisation, and by
