@@ -39,7 +39,7 @@ def numerical_rank(
     if epsilon is not None:
         return numerical_rank_of(values, epsilon**2 * values[..., 0])
     shorter = shorter_side(tokens, mask)
-    beta = shorter / (tokens_of(tokens, mask).clamp_min(tokens.shape[-1]))
+    beta = shorter.double() / tokens_of(tokens, mask).clamp_min(tokens.shape[-1])
     omega = 0.56 * beta**3 - 0.95 * beta**2 + 1.82 * beta + 1.43
     return numerical_rank_of(values, (omega * _median_singular(values, shorter)) ** 2)
 
@@ -117,7 +117,7 @@ def spectral_k_of(
     held = eigenvalues.cumsum(-1) / eigenvalues.sum(-1, keepdim=True)
     # Ten equal directions hold nine tenths in nine of them, whatever the last bit says.
     short = held < share - ROUNDING
-    return torch.where(eigenvalues[..., 0] > 0, short.sum(-1) + 1.0, torch.nan)
+    return torch.where(eigenvalues[..., 0] > 0, short.sum(-1).double() + 1, torch.nan)
 
 
 def condition_number_of(

@@ -21,7 +21,8 @@ def twonn(
     """
     if tokens.shape[-2] < 3:
         return tokens.new_full(tokens.shape[:-2], torch.nan, dtype=torch.float64)
-    squared = squared_distances(centred(tokens, mask), mask)
+    rest = centred(tokens, mask)
+    squared = squared_distances_of(rest @ rest.mT, mask)
     copy = (squared == 0).tril(-1).any(-1)
     nearest = squared.masked_fill(copy[..., None, :], torch.inf).topk(2, largest=False).values
     used = ~copy if mask is None else ~copy & mask
@@ -31,19 +32,18 @@ def twonn(
     return torch.where(count > 2, value, torch.nan)
 
 
-def squared_distances(
-    tokens: Float[Tensor, "*batch tokens width"], mask: Bool[Tensor, "*batch tokens"] | None = None
+def squared_distances_of(
+    gram: Float[Tensor, "*batch tokens tokens"], mask: Bool[Tensor, "*batch tokens"] | None = None
 ) -> Float[Tensor, "*batch tokens tokens"]:
-    """Squared Euclidean distances of float64 tokens; infinite to itself and to what is masked.
+    """Squared Euclidean distances from XXᵀ; infinite to itself and where no token exists.
 
-    From the Gram, so below 1e-6 of the tokens' lengths a distance is 0: centre them first.
+    Below 1e-6 of the tokens' lengths a distance is 0, so X should be centred.
     """
-    product = tokens @ tokens.mT
-    own = product.diagonal(dim1=-2, dim2=-1)
+    own = gram.diagonal(dim1=-2, dim2=-1)
     both = own[..., :, None] + own[..., None, :]
-    squared = both - 2 * product
+    squared = both - 2 * gram
     squared = torch.where(squared <= ROUNDING * both, 0.0, squared)
-    apart = ~torch.eye(tokens.shape[-2], dtype=torch.bool, device=tokens.device)
+    apart = ~torch.eye(gram.shape[-1], dtype=torch.bool, device=gram.device)
     if mask is not None:
         apart = apart & mask[..., :, None] & mask[..., None, :]
     return torch.where(apart, squared, torch.inf)

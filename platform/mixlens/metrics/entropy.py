@@ -70,8 +70,8 @@ def diff_erank(
     Of both, the tokens' own mean is subtracted and the rest brought to unit length, then S1 is that
     of `von_neumann_entropy`: the spectrum of a covariance, not the singular values of the effective
     rank. A token equal to the mean has no direction and is left out. Positive where training took
-    dimensions away. One token, equal tokens and all-zero tokens give NaN. Range ±(min(N, D) - 1); cost
-    two Grams + eigenvalues 4N³/3. Source: Wei et al. 2024.
+    dimensions away. One token, equal tokens and all-zero tokens give NaN.
+    Range ±(min(N, D) - 1); cost two Grams + eigenvalues 4N³/3. Source: Wei et al. 2024.
     """
     return _centred_rank(untrained, mask) - _centred_rank(trained, mask)
 

@@ -49,7 +49,7 @@ def energy_entropy(
     total = energy.sum(-1)
     share = energy / total[..., None]
     entropy = -torch.special.xlogy(share, share).sum(-1)
-    return _estimable(entropy / count.log(), norms, mask, (count > 1) & (total > 0))
+    return _estimable(entropy / count.double().log(), norms, mask, (count > 1) & (total > 0))
 
 
 def hoyer(
@@ -62,7 +62,7 @@ def hoyer(
     give NaN. Range [0, 1]; cost N. Source: Hoyer 2004.
     """
     values, exists = _values(norms, mask)
-    count = exists.sum(-1)
+    count = exists.sum(-1).double()
     scaled = _of_largest(values)
     ratio = scaled.sum(-1) / (scaled**2).sum(-1).sqrt()
     value = (count.sqrt() - ratio) / (count.sqrt() - 1)

@@ -11,7 +11,7 @@ from jaxtyping import Bool, Float
 from torch import Tensor
 
 from mixlens.metrics.decay import spectral_k_of
-from mixlens.metrics.dimension import squared_distances
+from mixlens.metrics.dimension import squared_distances_of
 from mixlens.metrics.spectrum import ROUNDING, centred, decompose, tokens_of
 
 
@@ -54,7 +54,7 @@ def mutual_knn(
     Grams [N, N] and a selection. Source: Huh et al. 2024.
     """
     x, y = _pair(first, second, mask)
-    near_x, near_y = _neighbours(x, mask, k), _neighbours(y, mask, k)
+    near_x, near_y = _neighbours(x @ x.mT, mask, k), _neighbours(y @ y.mT, mask, k)
     larger = torch.maximum(near_x.sum(-1), near_y.sum(-1))
     shared = (near_x & near_y).sum(-1) / larger
     count = tokens_of(first, mask)
@@ -79,8 +79,8 @@ def cknna(
     [N, N] and a selection. Source: Huh et al. 2024.
     """
     x, y = _pair(first, second, mask)
-    near_x, near_y = _neighbours(x, mask, k), _neighbours(y, mask, k)
     kernel_x, kernel_y = x @ x.mT, y @ y.mT
+    near_x, near_y = _neighbours(kernel_x, mask, k), _neighbours(kernel_y, mask, k)
     shared = (kernel_x * kernel_y * (near_x & near_y)).sum((-2, -1))
     own = (kernel_x**2 * near_x).sum((-2, -1)) * (kernel_y**2 * near_y).sum((-2, -1))
     return torch.where(tokens_of(first, mask) > k, shared / own.sqrt(), torch.nan)
@@ -157,11 +157,11 @@ def _hsic_debiased(x: Tensor, y: Tensor, count: Tensor) -> Tensor:
     return torch.where(value.abs() <= ROUNDING * overlap, 0.0, value)
 
 
-def _neighbours(tokens: Tensor, mask: Tensor | None, k: int) -> Tensor:
+def _neighbours(kernel: Tensor, mask: Tensor | None, k: int) -> Tensor:
     """Which tokens (columns) are among the k nearest of each (rows), all that tie included."""
     if k < 1:
         raise ValueError(f"k={k}: at least one neighbour is needed")
-    squared = squared_distances(tokens, mask)
+    squared = squared_distances_of(kernel, mask)
     reach = squared.topk(min(k, squared.shape[-1]), largest=False).values[..., -1:]
     return (squared <= reach * (1 + 1e-9)) & squared.isfinite()
 

@@ -16,7 +16,7 @@ import torch
 from jaxtyping import Bool, Float, Int
 from torch import Tensor
 
-# Share of an energy below which what a subtraction leaves of it is rounding of float64.
+# Share of a quantity below which what a subtraction leaves of it is rounding of float64.
 ROUNDING = 1e-12
 
 
@@ -111,7 +111,7 @@ def centred(
     wide = masked(tokens, mask)
     rest = masked(wide - token_mean(tokens, mask), mask)
     size, left = ((x**2).sum((-2, -1), keepdim=True) for x in (wide, rest))
-    return torch.where(left <= ROUNDING * size, 0.0, rest)
+    return torch.where(left <= ROUNDING**2 * size, 0.0, rest)
 
 
 def eigenvalues_of(gram: Float[Tensor, "*batch side side"]) -> Float[Tensor, "*batch side"]:
