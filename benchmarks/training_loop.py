@@ -39,7 +39,8 @@ WARM_UP = 3  # steps that count on neither side
 
 def the_run(model: Path, steps: int) -> RunSpec:
     settings = [f"model={model}", f"training.steps={steps}", "training.log_every=1", "ratios=[0.5]",
-                "seeds=[0]", "training.micro_batch=32", f"training.checkpoint_every={steps + 1}"]  # fmt: skip
+                "seeds=[0]", "training.micro_batch=32",
+                f"training.checkpoint_every={steps + 1}"]  # fmt: skip
     return load_spec(SweepSpec, SWEEP, settings).runs()[0]
 
 

@@ -35,22 +35,23 @@ def _two(things: list[int], draw: Draw) -> tuple[int, int]:
 
 
 def _ordered(
-    facts: Facts, draw: Draw, low: int, high: int, rising: bool, avoid: int
+    facts: Facts, draw: Draw, low: int, high: int, answers: tuple[str, str], avoid: int
 ) -> Draft | None:
-    """`is a REL b ?` for two objects of which `low` has the smaller value; yes is as likely as no.
+    """A question about two objects of which `low` has the smaller value.
 
-    The relation holds from the smaller to the larger value if `rising`, else the other way round.
+    `answers` are the one where the smaller is named first and the one where it is named second,
+    which are equally likely.
     """
     one, other = name(facts, low, draw, avoid), name(facts, high, draw, avoid)
     if one is None or other is None:
         return None
-    yes = draw() < 0.5
-    if yes != rising:
+    falling = draw() < 0.5
+    if falling:
         one, other = other, one
-    return {"a": "the " + one, "b": "the " + other}, "yes" if yes else "no", YES_NO
+    return {"a": "the " + one, "b": "the " + other}, answers[falling], answers
 
 
-def _direction(facts: Facts, draw: Draw, axis: str, rising: bool) -> Draft | None:
+def _direction(facts: Facts, draw: Draw, axis: str, answers: tuple[str, str]) -> Draft | None:
     if len(facts.seen) < 2:
         return None
     at = facts.x if axis == "x" else facts.y
@@ -60,20 +61,22 @@ def _direction(facts: Facts, draw: Draw, axis: str, rising: bool) -> Draft | Non
             i, j = j, i
         if at[j] - at[i] < DIRECTION_MARGIN or (axis, i, j) in facts.asked:
             continue
-        draft = _ordered(facts, draw, i, j, rising, 0)
+        draft = _ordered(facts, draw, i, j, answers, 0)
         if draft is not None:
             facts.ask_once(axis, i, j)
             return draft
     return None
 
 
-left_of = partial(_direction, axis="x", rising=True)
-right_of = partial(_direction, axis="x", rising=False)
-above = partial(_direction, axis="y", rising=True)
-below = partial(_direction, axis="y", rising=False)
+left_of = partial(_direction, axis="x", answers=("yes", "no"))
+right_of = partial(_direction, axis="x", answers=("no", "yes"))
+left_or_right = partial(_direction, axis="x", answers=("left", "right"))
+above = partial(_direction, axis="y", answers=("yes", "no"))
+below = partial(_direction, axis="y", answers=("no", "yes"))
+above_or_below = partial(_direction, axis="y", answers=("above", "below"))
 
 
-def _comparison(facts: Facts, draw: Draw, rising: bool) -> Draft | None:
+def _comparison(facts: Facts, draw: Draw, answers: tuple[str, str]) -> Draft | None:
     """Names without a size; neither may a size be asked for, or used, elsewhere."""
     if len(facts.seen) < 2:
         return None
@@ -84,7 +87,7 @@ def _comparison(facts: Facts, draw: Draw, rising: bool) -> Draft | None:
         told = facts.spoken[i] | facts.secret[i] | facts.spoken[j] | facts.secret[j]
         if facts.diameter[j] < SIZE_RATIO * facts.diameter[i] or told & _SIZE_BIT:
             continue
-        draft = _ordered(facts, draw, i, j, rising, _SIZE_BIT)
+        draft = _ordered(facts, draw, i, j, answers, _SIZE_BIT)
         if draft is not None:
             facts.keep_secret(i, SIZE)
             facts.keep_secret(j, SIZE)
@@ -92,8 +95,9 @@ def _comparison(facts: Facts, draw: Draw, rising: bool) -> Draft | None:
     return None
 
 
-smaller = partial(_comparison, rising=True)
-larger = partial(_comparison, rising=False)
+smaller = partial(_comparison, answers=("yes", "no"))
+larger = partial(_comparison, answers=("no", "yes"))
+larger_or_smaller = partial(_comparison, answers=("smaller", "larger"))
 
 
 def _distance(facts: Facts, i: int, j: int) -> float:
