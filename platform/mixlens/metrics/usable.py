@@ -19,7 +19,7 @@ from mixlens.metrics.spectrum import masked
 # Shares of the samples at which the online code stops to learn anew.
 FRACTIONS = (0.001, 0.002, 0.004, 0.008, 0.016, 0.032, 0.0625, 0.125, 0.25, 0.5, 1.0)
 # Nats per sample by which the summed loss of a fit can at most exceed the smallest possible.
-TOLERANCE = 1e-8
+TOLERANCE = 1e-12
 STEPS = 20_000
 
 

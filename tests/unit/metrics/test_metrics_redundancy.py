@@ -142,6 +142,8 @@ def test_orthogonal_tokens_score_below_zero():
     score = redundancy_score(torch.linalg.qr(random).Q, centre="none")
     assert score.value == pytest.approx(-1 / (width - 1), abs=1e-3)
     assert score.clipped()[0] == 0
+    assert (score.per_image < 0).all()
+    assert (score.clipped_per_image() == 0).all()
 
 
 def naive_parts(tokens, moment):
