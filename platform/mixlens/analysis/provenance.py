@@ -1,5 +1,6 @@
-"""What a sweep was made with: command, code, packages, machine."""
+"""What a result was made with: command, code, packages, machine."""
 
+import hashlib
 import json
 import os
 import platform
@@ -24,6 +25,8 @@ class Provenance:
     Attributes:
         command: the command line.
         commit: git commit of the code, empty outside a git checkout.
+        source: 16 hex digits of the SHA-256 of the package's files, which says what the code was
+            also where there is no git, as in a job that Ray unpacked.
         diff: uncommitted changes to tracked files, as a patch.
         untracked: files that git does not know.
         python: version of Python.
@@ -33,6 +36,7 @@ class Provenance:
 
     command: str
     commit: str
+    source: str
     diff: str
     untracked: tuple[str, ...]
     python: str
@@ -48,10 +52,17 @@ class Provenance:
         """Everything but the patch."""
         return {key: value for key, value in asdict(self).items() if key != "diff"}
 
-    def write(self, sweep_dir: Path) -> None:
-        """Keep it beside the sweep's spec."""
-        sweep_dir.mkdir(parents=True, exist_ok=True)
-        (sweep_dir / _FILE).write_text(json.dumps(asdict(self), indent=2) + "\n")
+    @property
+    def code(self) -> str:
+        """The code in a few words."""
+        if not self.commit:
+            return f"source {self.source}"
+        return self.commit[:12] + ("" if self.is_clean else " with uncommitted changes")
+
+    def write(self, folder: Path) -> None:
+        """Keep it beside the results that were made so: of a sweep, or of one trial."""
+        folder.mkdir(parents=True, exist_ok=True)
+        (folder / _FILE).write_text(json.dumps(asdict(self), indent=2) + "\n")
 
 
 def collect_provenance(command: str, code: Path | None = None) -> Provenance:
@@ -60,6 +71,7 @@ def collect_provenance(command: str, code: Path | None = None) -> Provenance:
     return Provenance(
         command=command,
         commit=_git(code, "rev-parse", "HEAD").strip(),
+        source=_source_digest(),
         diff=_git(code, "diff", "HEAD"),
         untracked=tuple(_git(code, "ls-files", "-o", "--exclude-standard", ":/").split("\n")[:-1]),
         python=sys.version.split()[0],
@@ -68,13 +80,22 @@ def collect_provenance(command: str, code: Path | None = None) -> Provenance:
     )
 
 
-def read_provenance(sweep_dir: Path) -> Provenance | None:
-    """What `Provenance.write` left in a run directory; None if nothing."""
-    file = sweep_dir / _FILE
+def read_provenance(folder: Path) -> Provenance | None:
+    """What `Provenance.write` left in a folder; None if nothing."""
+    file = folder / _FILE
     if not file.is_file():
         return None
     content = json.loads(file.read_text())
     return Provenance(**{**content, "untracked": tuple(content["untracked"])})
+
+
+def _source_digest() -> str:
+    package = Path(__file__).parents[1]
+    digest = hashlib.sha256()
+    for file in sorted(package.rglob("*")):
+        if file.suffix in (".py", ".yaml"):
+            digest.update(f"{file.relative_to(package)}\0".encode() + file.read_bytes())
+    return digest.hexdigest()[:16]
 
 
 def _version(package: str) -> str:

@@ -34,7 +34,7 @@ HEADLINE = {
 }
 SIMPLE = ("coarse", "attribute")
 COMPLEX = ("relational", "scene_graph")
-UNBOUNDED = ("count_error", "location_error", "ged")
+UNBOUNDED = ("count_error", "location_error")
 REDUNDANCY = "redundancy_score"
 EXCESS = "redundancy_excess"
 PARTS = ("mean", "early", "middle", "late")

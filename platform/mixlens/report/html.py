@@ -1,7 +1,6 @@
 """One self-contained page from a run directory."""
 
 import base64
-import shlex
 from collections.abc import Sequence
 from dataclasses import dataclass
 from importlib import resources
@@ -40,14 +39,11 @@ class Grid:
     rows: tuple[tuple[str, ...], ...]
 
 
-def write_report(sweep_dir: Path, command: Sequence[str] | None = None) -> tuple[Path, Tables]:
+def write_report(sweep_dir: Path) -> tuple[Path, Tables]:
     """Build tables, figures and `report.html` from what is in a run directory.
 
     Args:
         sweep_dir: holds sweep.json, the measured base and at least one finished trial.
-        command: the command that has just made the results; it is recorded with the code, packages
-            and machine of this process. None leaves what is recorded, so that a page can be built
-            again elsewhere.
 
     Returns:
         path of the page, and its tables. Beside the page: tables/*.parquet, figures/*.svg.
@@ -58,8 +54,6 @@ def write_report(sweep_dir: Path, command: Sequence[str] | None = None) -> tuple
     sweep_dir = sweep_dir.absolute()
     sweep = load_sweep(sweep_dir)
     layout = Layout(sweep_dir)
-    if command is not None:
-        collect_provenance(shlex.join(command)).write(sweep_dir)
     tables = build_tables(sweep)
     tables.write(layout.tables)
     figures = draw(tables)
@@ -108,7 +102,9 @@ def render(sweep: SweepResults, tables: Tables, figures: dict[str, bytes]) -> st
         recipe=_recipe(sweep, provenance),
         patch=provenance.diff,
         provenance_is_recorded=recorded is not None,
-        digests=[(run.name, run.spec.digest()) for run in sweep.trials if run.spec],
+        digests=[
+            (run.name, run.spec.digest(), _code(run.folder)) for run in sweep.trials if run.spec
+        ],
         sweep_yaml=yaml.safe_dump(
             sweep.spec.model_dump(mode="json"), sort_keys=False, default_flow_style=None
         ),
@@ -268,12 +264,18 @@ def _recipe(sweep: SweepResults, provenance: Provenance) -> list[tuple[str, str]
         ("Base digest", sweep.spec.runs()[0].base_digest()),
         ("Weights of the base", sweep.spec.model_fingerprint or "not recorded"),
         ("Code", f"{provenance.commit or 'unknown commit'}, {state}"),
+        ("Source", f"SHA-256 {provenance.source}"),
         ("Prompts", f"tasks/prompts.yaml, SHA-256 {prompts_digest()}"),
         ("Python", provenance.python),
         ("Packages", packages),
         ("Machine", provenance.machine),
         ("Rebuild this page", f"python jobs/report.py {_short(sweep.folder)}"),
     ]
+
+
+def _code(trial: Path) -> str:
+    provenance = read_provenance(trial)
+    return provenance.code if provenance else "code not recorded"
 
 
 def _short(folder: Path) -> str:

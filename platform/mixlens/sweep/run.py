@@ -1,6 +1,7 @@
 """The whole of a sweep, from its file to the answer, as `jobs/sweep.py` runs it."""
 
 import os
+import shlex
 import sys
 from collections.abc import Sequence
 from pathlib import Path
@@ -9,7 +10,7 @@ from typing import Any
 from rich.console import Console
 from rich.table import Table
 
-from mixlens.analysis import answer_sentences, load_run
+from mixlens.analysis import answer_sentences, collect_provenance, load_run, read_provenance
 from mixlens.errors import MixlensError, ResourceError
 from mixlens.models import fingerprint
 from mixlens.report import write_report
@@ -54,6 +55,7 @@ def run_sweep(spec: SweepSpec, command: Sequence[str]) -> None:
     tracker = open_tracker(spec, layout.root.parent)
     layout.root.mkdir(parents=True, exist_ok=True)
     write_json(layout.sweep_file, spec.model_dump(mode="json"))
+    _note_provenance(plan, layout, command)
 
     log = layout.logs / "ray.log"
     with chatter_to(log) as screen:
@@ -70,7 +72,7 @@ def run_sweep(spec: SweepSpec, command: Sequence[str]) -> None:
             if len(failed) == len(plan.runs):
                 raise _failure(failed, plan, log)
             view.say(f"{spec.name}: writing the report")
-            report, tables = write_report(layout.root, command)
+            report, tables = write_report(layout.root)
         # Also what an earlier start had trained but not yet logged.
         for run in plan.runs:
             if run.name not in failed:
@@ -84,6 +86,19 @@ def run_sweep(spec: SweepSpec, command: Sequence[str]) -> None:
     print_answer(spec, answer_sentences(tables), report, tracker.uri, Console())
     if failed:
         raise _failure(failed, plan, log)
+
+
+def _note_provenance(plan: Plan, layout: Layout, command: Sequence[str]) -> None:
+    """Write down, beside what is about to be made, what it is made with."""
+    provenance = collect_provenance(shlex.join(command))
+    folders = [layout.trial(run) for run in plan.pending]
+    base = layout.base(plan.runs[0])
+    if read_provenance(base) is None:
+        folders.append(base)
+    if folders:
+        folders.append(layout.root)
+    for folder in folders:
+        provenance.write(folder)
 
 
 def _failure(failed: dict[str, str], plan: Plan, log: Path) -> MixlensError:

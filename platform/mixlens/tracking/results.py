@@ -19,7 +19,7 @@ import pandas as pd
 
 from mixlens.analysis import RunResults, Tables
 from mixlens.analysis.effect import DIFFERENCE
-from mixlens.analysis.provenance import Provenance, read_provenance
+from mixlens.analysis.provenance import read_provenance
 from mixlens.analysis.tables import (
     COMPLEX,
     EXCESS,
@@ -36,13 +36,14 @@ Point = tuple[str, float, int]
 
 
 def log_run(tracked: TrackedRun, run: RunResults) -> None:
-    """Log one measured model: its training log, accuracies and layer profiles."""
+    """Log one measured model: its training log, accuracies, layer profiles and code."""
     tracked.log_training(run.training_records())
     tracked.log_metrics("accuracy", list(accuracy_points(run)))
     tracked.log_metrics("layers", list(layer_points(run)))
     realised = realised_mixture(run)
     if realised:
         tracked.log_json("realised_mixture.json", realised)
+    log_provenance(tracked, run.folder)
 
 
 def log_sweep(tracked: TrackedRun, tables: Tables, sentences: Sequence[str], folder: Path) -> None:
@@ -53,9 +54,7 @@ def log_sweep(tracked: TrackedRun, tables: Tables, sentences: Sequence[str], fol
     """
     tracked.log_metrics("sweep", list(sweep_points(tables)))
     tracked.log_text("answer.txt", "\n".join(sentences) + "\n")
-    provenance = read_provenance(folder)
-    if provenance is not None:
-        log_provenance(tracked, provenance)
+    log_provenance(tracked, folder)
     for kind in ("tables", "figures"):
         for file in sorted((folder / kind).glob("*.*")):
             tracked.log_file(file, kind)
@@ -63,10 +62,16 @@ def log_sweep(tracked: TrackedRun, tables: Tables, sentences: Sequence[str], fol
         tracked.log_file(folder / "report.html")
 
 
-def log_provenance(tracked: TrackedRun, provenance: Provenance) -> None:
-    """Keep command, packages and git state, and the uncommitted changes as a patch."""
+def log_provenance(tracked: TrackedRun, folder: Path) -> None:
+    """Keep what the results in `folder` were made with, and the uncommitted changes as a patch."""
+    provenance = read_provenance(folder)
+    if provenance is None:
+        return
     tracked.log_json("provenance.json", provenance.summary())
     tracked.log_text("uncommitted.patch", provenance.diff or "no uncommitted changes\n")
+    # The first is the one that MLflow's own views show as the version of a run.
+    tracked.tag("mlflow.source.git.commit", provenance.commit or provenance.source)
+    tracked.tag("mixlens.code", provenance.code)
 
 
 def headline(run: RunResults) -> dict[str, float]:

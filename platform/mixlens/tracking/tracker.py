@@ -177,6 +177,12 @@ class TrackedRun:
             if is_new:
                 self.client.log_artifact(self.run_id, str(file), folder or None)
 
+    def tag(self, name: str, value: str) -> None:
+        """Set a tag."""
+        with self._once(f"tag {name}", value.encode()) as is_new:
+            if is_new:
+                self.client.set_tag(self.run_id, name, value)
+
     def finish(self, status: str = "FINISHED") -> None:
         """Close the run: FINISHED, FAILED or KILLED. A later `log_*` may follow."""
         with _explained(self._tracker.uri):

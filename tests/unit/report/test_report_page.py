@@ -12,7 +12,7 @@ import pandas as pd
 import pytest
 from fake_sweep import FakeSweep
 
-from mixlens.analysis import answer_sentences, build_tables, load_sweep
+from mixlens.analysis import answer_sentences, build_tables, collect_provenance, load_sweep
 from mixlens.report import write_report
 from mixlens.report.examples import show_examples
 from mixlens.report.html import render
@@ -56,7 +56,12 @@ def folder(tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 @pytest.fixture(scope="module")
 def page(folder: Path) -> _Page:
-    path, _ = write_report(folder, ["python", "jobs/sweep.py", "my sweep.yaml", "seeds=[0,1]"])
+    made_with = collect_provenance("python jobs/sweep.py 'my sweep.yaml' 'seeds=[0,1]'")
+    made_with.write(folder)
+    replace(made_with, commit="", source="0123456789abcdef").write(
+        load_sweep(folder).trials[0].folder
+    )
+    path, _ = write_report(folder)
     assert path == folder / "report.html"
     return _Page(path.read_text())
 
@@ -102,6 +107,9 @@ def test_the_recipe_says_how_to_make_it_again(folder: Path, page: _Page) -> None
     assert re.search(r"prompts\.yaml, SHA-256 [0-9a-f]{16}", page.text)
     assert "torch 2." in page.text
     assert "holds no provenance.json" not in page.text
+    # A trial keeps the code that trained it, whatever the code of the last start was.
+    assert f"{sweep.trials[0].name} source 0123456789abcdef" in page.text
+    assert f"{sweep.trials[1].name} code not recorded" in page.text
 
 
 def test_examples_are_shown_with_the_answers_that_were_given(folder: Path) -> None:

@@ -34,8 +34,11 @@ def runs_dir(tmp_path_factory: pytest.TempPathFactory) -> Path:
 @pytest.fixture(scope="module")
 def logged(runs_dir: Path) -> tuple[SweepResults, Tracker]:
     folder = SMALL.write(runs_dir)
-    collect_provenance("python jobs/sweep.py some.yaml").write(folder)
+    made_with = collect_provenance("python jobs/sweep.py some.yaml")
+    made_with.write(folder)
     sweep = load_sweep(folder)
+    for trial in sweep.trials:
+        made_with.write(trial.folder)
     tracker = open_tracker(sweep.spec, runs_dir)
     _log_all(sweep, tracker)
     return sweep, tracker
@@ -117,9 +120,13 @@ def test_artifacts_lie_under_the_runs_directory(
         item.path for item in client.list_artifacts(run_id, "tables")
     }
     assert next((runs_dir / "mlflow-artifacts").rglob("answer.txt")).read_text()
-    provenance = next((runs_dir / "mlflow-artifacts").rglob("provenance.json"))
-    assert json.loads(provenance.read_text())["command"] == "python jobs/sweep.py some.yaml"
     trial = next(run for run in _runs(tracker, "trial") if run.data.params["ratio"] == "1.0")
+    made_with = collect_provenance("python jobs/sweep.py some.yaml")
+    for run in (parent, trial):
+        found = Path(client.download_artifacts(run.info.run_id, "provenance.json")).read_text()
+        assert json.loads(found)["command"] == made_with.command
+        assert run.data.tags["mlflow.source.git.commit"] in (made_with.commit, made_with.source)
+        assert run.data.tags["mixlens.code"] == made_with.code
     mixture = client.download_artifacts(trial.info.run_id, "realised_mixture.json")
     assert json.loads(Path(mixture).read_text()) == {"complex": 320, "simple": 0}
 
