@@ -119,7 +119,7 @@ class FakeSweep:
                             "count_error": 1.0 - hit if group == "count" else None,
                             "parsed": 1.0 if graph else None,
                             "object_precision": f1, "object_recall": f1, "object_f1": f1,
-                            "ged": 6 * (1 - f1) if graph else None,
+                            "ged": 1 - f1 if graph else None,
                         }
                     )  # fmt: skip
         examples = pd.DataFrame(rows)

@@ -13,7 +13,7 @@ SCORES = (
     "exact", "relaxed", "count_error", "location_error", "parsed",
     "object_precision", "object_recall", "object_f1", "object_exact_f1",
     "attribute_precision", "attribute_recall", "attribute_f1",
-    "relation_precision", "relation_recall", "relation_f1", "ged",
+    "relation_precision", "relation_recall", "relation_f1", "ged", "ged_exact", "ged_in_time",
 )  # fmt: skip
 ANSWERS = pa.schema(
     [

@@ -70,7 +70,7 @@ def score(turn: Turn, response: str) -> dict[str, float]:
     answer, said = turn.answer, response.strip()
     scores = {"exact": float(said == answer), "relaxed": 0.0}
     if turn.kind in ("scene_graph", "caption_full"):
-        # Here, because the many processes that only render would import networkx and scipy too.
+        # Here, because the many processes that only render would import scipy too.
         from mixlens.tasks.graph_score import score_graph
 
         scores.update(score_graph(answer, said))

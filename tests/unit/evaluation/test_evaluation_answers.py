@@ -97,7 +97,8 @@ def test_the_table_has_a_row_a_turn_in_order_with_its_scores(vllm, examples):
         assert (row["question"], row["answer"]) == (turn.question, turn.answer)
         assert row["choices"] == len(turn.choices)
         assert row["exact"] == float(row["response"] == turn.answer)
-        assert (row["ged"] is not None) == (turn.group == "scene_graph")
+        for key in ("ged", "ged_exact", "ged_in_time"):
+            assert (row[key] is not None) == (turn.group == "scene_graph")
 
 
 def test_batch_size_changes_no_answer(vllm, examples):

@@ -1,7 +1,8 @@
-"""Scores against hand-made cases, closed forms and networkx without a time limit."""
+"""Scores against hand-made cases, closed forms, networkx without a limit, and all matchings."""
 
 import itertools
 import random
+import time
 
 import networkx as nx
 import pytest
@@ -165,55 +166,126 @@ def test_endless_responses_are_scored_quickly_and_low():
     assert score(COUNT, "9" * 10_000)["relaxed"] == 0
 
 
-def _random_graph(rng: random.Random, size: int) -> str:
+def _random_graph(rng: random.Random, size: int, chain: bool = True) -> str:
     objects = " ; ".join(
         f"y{rng.randrange(8)} x{rng.randrange(8)} {rng.choice(('small', 'large'))} "
         f"{rng.choice(('red', 'blue'))} {rng.choice(('solid', 'dotted'))} "
         f"{rng.choice(('star', 'ring'))}"
         for _ in range(size)
     )
-    pairs = [f"{i} {rng.choice(('left', 'above'))} {i + 1}" for i in range(1, size)]
+    ends = list(itertools.pairwise(range(1, size + 1)))
+    if not chain:
+        ends = [
+            pair for pair in itertools.permutations(range(1, size + 1), 2) if rng.random() < 0.4
+        ]
+    pairs = [f"{i} {rng.choice(('left', 'above'))} {j}" for i, j in ends]
     return f"{objects} | {' ; '.join(pairs)}" if pairs else objects
 
 
-def test_the_edit_distance_is_exact_where_the_search_ends(monkeypatch):
-    monkeypatch.setattr(graphs, "GED_SECONDS", 20.0)
+def _as_networkx(text: str) -> nx.DiGraph:
+    graph = nx.DiGraph()
+    objects, _, triplets = text.partition(" | ")
+    for k, words in enumerate(objects.split(" ; "), 1):
+        row, column, *attributes = words.split()
+        graph.add_node(k, cell=(int(row[1]), int(column[1])), attributes=attributes)
+    for first, word, second in (t.split() for t in triplets.split(" ; ") if t):
+        graph.add_edge(int(first), int(second), word=word)
+    return graph
+
+
+def _node_cost(a: dict, b: dict) -> float:
+    """The cost of substituting an object, written anew."""
+    off = max(abs(a["cell"][0] - b["cell"][0]), abs(a["cell"][1] - b["cell"][1])) > 1
+    differ = sum(p != q for p, q in zip(a["attributes"], b["attributes"], strict=True))
+    return (differ + off) / 5
+
+
+def _least_of_all_matchings(one: nx.DiGraph, other: nx.DiGraph) -> float:
+    """The edit distance by trying every partner, or none, for every object."""
+    nothing = one.size() + one.order() + other.size() + other.order()
+    free = [None] * one.order()
+    least = nothing
+    for partners in set(itertools.permutations([*other, *free], one.order())):
+        partner = dict(zip(one, partners, strict=True))
+        cost = nothing
+        for i, j in partner.items():
+            cost -= 0 if j is None else 2 - _node_cost(one.nodes[i], other.nodes[j])
+        for i, j, data in one.edges(data=True):
+            if other.has_edge(partner[i], partner[j]):
+                cost -= 2 - (other.edges[partner[i], partner[j]]["word"] != data["word"])
+        least = min(least, cost)
+    return least / nothing
+
+
+def test_the_edit_distance_is_that_of_networkx():
     rng = random.Random(0)
     for sizes in itertools.product((1, 2, 3, 4), repeat=2):
-        one, other = (_random_graph(rng, size) for size in sizes)
-        # The same costs, written anew, and searched from nothing.
-        made = []
-        for text in (one, other):
-            graph = nx.DiGraph()
-            objects, _, triplets = text.partition(" | ")
-            for k, words in enumerate(objects.split(" ; "), 1):
-                cell, *attributes = words.split()[1:]
-                row = words.split()[0]
-                graph.add_node(k, cell=(int(row[1]), int(cell[1])), attributes=attributes)
-            for first, word, second in (t.split() for t in triplets.split(" ; ") if t):
-                graph.add_edge(int(first), int(second), word=word)
-            made.append(graph)
-
-        def node_cost(a, b):
-            off = max(abs(a["cell"][0] - b["cell"][0]), abs(a["cell"][1] - b["cell"][1])) > 1
-            differ = sum(p != q for p, q in zip(a["attributes"], b["attributes"], strict=True))
-            return (differ + off) / 5
-
+        texts = [_random_graph(rng, size) for size in sizes]
+        one, other = map(_as_networkx, texts)
         distance = nx.graph_edit_distance(
-            *made, node_subst_cost=node_cost, edge_subst_cost=lambda a, b: a["word"] != b["word"]
+            one,
+            other,
+            node_subst_cost=_node_cost,
+            edge_subst_cost=lambda a, b: a["word"] != b["word"],
         )
-        whole = sum(graph.size() + graph.order() for graph in made)
-        assert graphs.score_graph(one, other)["ged"] == pytest.approx(distance / whole)
+        whole = one.size() + one.order() + other.size() + other.order()
+        scores = graphs.score_graph(*texts)
+        assert scores["ged"] == pytest.approx(distance / whole)
+        assert scores["ged_exact"] == scores["ged_in_time"] == 1
 
 
-def test_without_time_the_edit_distance_is_an_upper_bound(monkeypatch):
+@pytest.mark.parametrize("chain", [True, False])
+def test_the_edit_distance_is_the_least_of_all_matchings(chain):
     rng = random.Random(1)
-    for _ in range(20):
-        one, other = _random_graph(rng, 4), _random_graph(rng, 3)
-        monkeypatch.setattr(graphs, "GED_SECONDS", 20.0)
-        exact = graphs.score_graph(one, other)["ged"]
-        monkeypatch.setattr(graphs, "GED_SECONDS", 1e-9)
-        assert exact <= graphs.score_graph(one, other)["ged"] <= 1
+    for sizes in [(3, 5), (5, 3), (4, 4), (1, 6), (5, 4)] * 3:
+        texts = [_random_graph(rng, size, chain) for size in sizes]
+        scores = graphs.score_graph(*texts)
+        assert scores["ged"] == pytest.approx(_least_of_all_matchings(*map(_as_networkx, texts)))
+        assert scores["ged_exact"] == 1
+
+
+def test_answers_of_up_to_seven_objects_get_their_exact_distance():
+    rng = random.Random(2)
+    for size in range(1, 8):
+        texts = _random_graph(rng, 7), _random_graph(rng, size)
+        for answer, said in (texts, texts[::-1]):
+            scores = graphs.score_graph(answer, said)
+            assert scores["ged_exact"] == scores["ged_in_time"] == 1
+            # The distance of two graphs is symmetric; the search is not.
+            assert scores["ged"] == pytest.approx(graphs.score_graph(said, answer)["ged"])
+
+
+def test_with_less_work_the_edit_distance_is_an_upper_bound_that_says_so(monkeypatch):
+    rng = random.Random(3)
+    pairs = [(_random_graph(rng, 6), _random_graph(rng, 6)) for _ in range(20)]
+    exact = [graphs.score_graph(*pair)["ged"] for pair in pairs]
+    monkeypatch.setattr(graphs, "GED_STEPS", 200)
+    found = [graphs.score_graph(*pair) for pair in pairs]
+    higher = [s["ged"] > e + 1e-9 for s, e in zip(found, exact, strict=True)]
+    assert all(e - 1e-9 <= s["ged"] <= 1 for s, e in zip(found, exact, strict=True))
+    assert any(higher)
+    assert not any(s["ged_exact"] for s, above in zip(found, higher, strict=True) if above)
+    assert all(s["ged_in_time"] for s in found)
+
+
+def test_a_search_that_the_time_limit_cuts_off_says_so(monkeypatch):
+    rng = random.Random(4)
+    one, other = _random_graph(rng, 6), _random_graph(rng, 6)
+    exact = graphs.score_graph(one, other)
+    monkeypatch.setattr(graphs, "GED_SECONDS", -1.0)
+    cut = graphs.score_graph(one, other)
+    assert (cut["ged_in_time"], cut["ged_exact"]) == (0, 0)
+    assert exact["ged"] <= cut["ged"] <= 1
+
+
+def test_the_largest_graphs_end_by_their_work_long_before_the_time_limit():
+    rng = random.Random(5)
+    texts = _random_graph(rng, graphs.MAX_PARSED), _random_graph(rng, graphs.MAX_PARSED)
+    for answer, said in ((_random_graph(rng, 12), texts[0]), texts):
+        started = time.process_time()
+        scores = graphs.score_graph(answer, said)
+        assert time.process_time() - started < graphs.GED_SECONDS / 4
+        assert (scores["ged_in_time"], scores["ged_exact"]) == (1, 0)
 
 
 TURNS = [
