@@ -1,6 +1,23 @@
 """Vision LLMs: one adapter a family, loading, and the small built-in model."""
 
 from mixlens.models.adapter import Adapter, Batch, TokenSpans
-from mixlens.models.vllm import Vllm, fingerprint, load_vllm, resolve_model
+from mixlens.models.vllm import (
+    Vllm,
+    check_model,
+    fingerprint,
+    load_vllm,
+    model_folder,
+    resolve_model,
+)
 
-__all__ = ["Adapter", "Batch", "TokenSpans", "Vllm", "fingerprint", "load_vllm", "resolve_model"]
+__all__ = [
+    "Adapter",
+    "Batch",
+    "TokenSpans",
+    "Vllm",
+    "check_model",
+    "fingerprint",
+    "load_vllm",
+    "model_folder",
+    "resolve_model",
+]

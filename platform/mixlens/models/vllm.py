@@ -4,6 +4,7 @@ import hashlib
 import json
 import os
 import re
+from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -46,7 +47,7 @@ def resolve_model(path: str) -> str:
         raise CheckpointError(
             explain("model", path, "no such built-in model", f"There is {', '.join(BUILTIN)}.")
         )
-    folder = Path(path)
+    folder = Path(path).expanduser()
     if folder.is_dir():
         if not any((folder / name).is_file() for name in ("config.json", "adapter_config.json")):
             raise CheckpointError(
@@ -60,6 +61,27 @@ def resolve_model(path: str) -> str:
                     f"'organisation/name', or {', '.join(BUILTIN)}.")
         )  # fmt: skip
     return path
+
+
+def check_model(path: str) -> None:
+    """Read the model's configuration, on this machine or from the hub, but no weights.
+
+    Raises:
+        CheckpointError: there is none at `path`, the hub does not have or give it, or the model is
+            of a family without an adapter.
+    """
+    _config(_base_of(resolve_model(path)))
+
+
+def model_folder(path: str) -> Path | None:
+    """Where the files of a model lie on this machine; None for a hub id that was never fetched."""
+    source = resolve_model(path)
+    if Path(source).is_dir():
+        return Path(source)
+    from huggingface_hub import try_to_load_from_cache
+
+    config = try_to_load_from_cache(source, "config.json")
+    return Path(config).parent if isinstance(config, str) else None
 
 
 def fingerprint(path: str) -> str:
@@ -89,34 +111,67 @@ def load_vllm(path: str, dtype: torch.dtype = torch.float32, device: str = "cpu"
         CheckpointError: nothing loadable at `path`, or a family without an adapter.
     """
     source = resolve_model(path)
-    peft_config = Path(source) / "adapter_config.json"
-    if not peft_config.is_file():
-        return _load_full(source, dtype, device)
+    base_source = _base_of(source)
+    base = _load_full(base_source, dtype, device)
+    if base_source == source:
+        return base
     from peft import PeftModel
 
-    base = _load_full(
-        resolve_model(json.loads(peft_config.read_text())["base_model_name_or_path"]), dtype, device
-    )
     model = PeftModel.from_pretrained(base.model, source, autocast_adapter_dtype=False)
     return Vllm(model, base.processor, base.adapter, source)
 
 
-def _load_full(source: str, dtype: torch.dtype, device: str) -> Vllm:
-    # Here, because transformers takes 150 MB and processes that load no model import this module.
-    from safetensors import SafetensorError
-    from transformers import AutoConfig, AutoModelForImageTextToText, AutoProcessor
+def _base_of(source: str) -> str:
+    """The model that a peft folder builds on; any other model is its own."""
+    peft_config = Path(source) / "adapter_config.json"
+    if not peft_config.is_file():
+        return source
+    return resolve_model(json.loads(peft_config.read_text())["base_model_name_or_path"])
 
-    from mixlens.models.attention import PLAIN
+
+def _adapters() -> dict[str, Callable[[Any], Adapter]]:
     from mixlens.models.llava import LlavaAdapter
 
-    adapters = {"llava": LlavaAdapter}
+    return {"llava": LlavaAdapter}
+
+
+def _config(source: str) -> Any:
+    """The model's transformers configuration, of a family that has an adapter."""
+    # Here, because transformers takes 150 MB and processes that load no model import this module.
+    from transformers import AutoConfig
+
     try:
         config = AutoConfig.from_pretrained(source)
-        if config.model_type not in adapters:
-            raise CheckpointError(
-                explain(f"model {source}", config.model_type, "no adapter for this family",
-                        f"Supported: {', '.join(adapters)}.")
-            )  # fmt: skip
+    except (OSError, ValueError) as error:
+        raise CheckpointError(
+            explain(
+                "model",
+                source,
+                f"its config.json cannot be had{_offline()}: {str(error).splitlines()[0]}",
+                "Check the name, and for a hub id the network and your access to it, or give the "
+                "folder of a model.",
+            )
+        ) from error
+    if config.model_type not in _adapters():
+        raise CheckpointError(
+            explain("model", source, f"no adapter for the family {config.model_type!r}",
+                    f"Supported: {', '.join(_adapters())}.")
+        )  # fmt: skip
+    return config
+
+
+def _offline() -> str:
+    return " (HF_HUB_OFFLINE is set)" if os.environ.get("HF_HUB_OFFLINE") else ""
+
+
+def _load_full(source: str, dtype: torch.dtype, device: str) -> Vllm:
+    from safetensors import SafetensorError
+    from transformers import AutoModelForImageTextToText, AutoProcessor
+
+    from mixlens.models.attention import PLAIN
+
+    config = _config(source)
+    try:
         processor = AutoProcessor.from_pretrained(source)
         model = AutoModelForImageTextToText.from_pretrained(
             source,
@@ -125,6 +180,7 @@ def _load_full(source: str, dtype: torch.dtype, device: str) -> Vllm:
             attn_implementation=PLAIN if device == "cpu" else None,
         )
     except (OSError, ValueError, SafetensorError) as error:
-        offline = " (HF_HUB_OFFLINE is set)" if os.environ.get("HF_HUB_OFFLINE") else ""
-        raise CheckpointError(f"model {source}: it cannot be loaded{offline}: {error}") from error
-    return Vllm(model.to(device), processor, adapters[config.model_type](processor), source)
+        raise CheckpointError(
+            f"model {source}: it cannot be loaded{_offline()}: {error}"
+        ) from error
+    return Vllm(model.to(device), processor, _adapters()[config.model_type](processor), source)

@@ -34,7 +34,9 @@ def _both_ends(value: Any) -> Any:
 
 def _ordered(bounds: tuple[float, float]) -> tuple[float, float]:
     if bounds[0] > bounds[1]:
-        raise ValueError(f"the range starts at {bounds[0]} but ends at {bounds[1]}")
+        raise ValueError(
+            f"the range starts at {bounds[0]} but ends at {bounds[1]}. Give the smaller one first."
+        )
     return bounds
 
 

@@ -14,6 +14,15 @@ from mixlens.spec.base import Spec
 
 S = TypeVar("S", bound=Spec)
 
+# Where pydantic's own words are about Python.
+_REMEDIES = {
+    "dict_type": "Give keys and values below it.",
+    "model_type": "Give keys and values below it.",
+    "too_long": "Give at most {max_length} of them.",
+    "too_short": "Give at least {min_length} of them.",
+    "tuple_type": "Give a list like [1, 2].",
+}
+
 
 def load_spec(kind: type[S], path: Path, overrides: Sequence[str] = ()) -> S:
     """Read `path` as a `kind`, after setting every `a.b=value` of `overrides`.
@@ -77,18 +86,22 @@ def _set(content: dict[str, Any], override: str) -> None:
 
 
 def _describe(item: ErrorDetails, kind: type[Spec], path: Path) -> str:
-    field = ".".join(str(part) for part in item["loc"]) or "(whole file)"
+    field = ".".join(str(part) for part in item["loc"] if part != "[key]")
+    where = f"{path}: {field}" if field else str(path)  # of the whole: the text names its fields
     if item["type"] == "extra_forbidden":
         known = _fields_at(kind, item["loc"][:-1])
         near = difflib.get_close_matches(str(item["loc"][-1]), known, n=1)
         meant = f"Did you mean {near[0]!r}?" if near else f"Known keys: {', '.join(known)}."
-        return explain(f"{path}: {field}", item["input"], "unknown key", meant)
+        return explain(where, item["input"], "unknown key", meant)
     if item["type"] == "missing":
-        return f"{path}: {field}: this key is missing and has no default"
-    problem = item["msg"].removeprefix("Value error, ")
+        return f"{where}: this key is missing and has no default. Add it."
     if item["type"] == "value_error":  # its text already says value and remedy
-        return f"{path}: {field}: {problem}"
-    return explain(f"{path}: {field}", item["input"], problem, "See README.md, sweep files.")
+        return f"{where}: {item['msg'].removeprefix('Value error, ')}"
+    if item["type"] in _REMEDIES:
+        remedy = _REMEDIES[item["type"]].format(**item.get("ctx", {}))
+    else:
+        remedy = item["msg"].replace("Input should", "It should") + "."
+    return explain(where, item["input"], "not possible", remedy)
 
 
 def _fields_at(kind: type[Spec], where: tuple[int | str, ...]) -> list[str]:

@@ -4,6 +4,7 @@ from typing import Any
 
 from pydantic import Field, model_validator
 
+from mixlens.errors import explain
 from mixlens.spec.base import Share, Spec, digest_of
 from mixlens.spec.data import ComponentSpec, EvaluationSpec, MixtureSpec, Weights
 from mixlens.spec.training import ResourceSpec, TrainingSpec
@@ -72,27 +73,42 @@ class SweepSpec(Spec):
 
     @model_validator(mode="after")
     def _check(self) -> "SweepSpec":
-        known = sorted(self.components)
-        for side in ("high", "low"):
-            for name in getattr(self.mixture, side):
+        known = f"The components are {', '.join(sorted(self.components))}."
+        named = {f"mixture.{side}": getattr(self.mixture, side) for side in ("high", "low")}
+        for field, names in {**named, "evaluation.component": [self.evaluation.component]}.items():
+            for name in names:
                 if name not in self.components:
-                    raise ValueError(f"mixture.{side} names {name!r}; the components are {known}")
-        if self.evaluation.component not in self.components:
-            raise ValueError(
-                f"evaluation.component is {self.evaluation.component!r}; the components are {known}"
-            )
+                    raise ValueError(explain(field, name, "no such component", known))
         for axis in ("ratios", "seeds"):
             values = getattr(self, axis)
             if len(set(values)) != len(values):
-                raise ValueError(f"{axis} repeats a value: {list(values)}")
+                raise ValueError(
+                    explain(axis, list(values), "a value is repeated", "Name each one once.")
+                )
         if any(not 0 <= seed < 2**29 for seed in self.seeds):
-            raise ValueError(f"seeds must lie within 0 and {2**29 - 1}: {list(self.seeds)}")
-        batch, rows = self.training.global_batch, self.training.micro_batch * self.resources.workers
-        if batch % rows:
             raise ValueError(
-                f"training.global_batch {batch} is no multiple of micro_batch x workers = {rows}"
+                explain("seeds", list(self.seeds), "out of range", f"Give 0 to {2**29 - 1}.")
             )
+        self._check_batch()
         return self
+
+    def _check_batch(self) -> None:
+        batch, micro = self.training.global_batch, self.training.micro_batch
+        workers = self.resources.workers
+        rows = micro * workers
+        if batch % rows:
+            above = rows * (batch // rows + 1)
+            fewer = max(n for n in range(1, workers + 1) if batch % (micro * n) == 0)
+            raise ValueError(
+                explain(
+                    "training.global_batch",
+                    batch,
+                    f"no multiple of training.micro_batch {micro} x resources.workers {workers} = "
+                    f"{rows}",
+                    f"Set training.global_batch to {above} or resources.workers to {fewer}, or "
+                    "change training.micro_batch.",
+                )
+            )
 
     def runs(self) -> tuple[RunSpec, ...]:
         """One run for each ratio and seed, in the order of the file."""

@@ -50,20 +50,30 @@ class TrainingSpec(Spec):
 
     @model_validator(mode="after")
     def _check(self) -> "TrainingSpec":
-        if self.global_batch % self.micro_batch:
+        batch, micro = self.global_batch, self.micro_batch
+        if batch % micro:
             raise ValueError(
-                f"global_batch {self.global_batch} is no multiple of micro_batch {self.micro_batch}"
+                f"global_batch {batch} is no multiple of micro_batch {micro}. Set global_batch to "
+                f"{micro * (batch // micro + 1)}, or micro_batch to a divisor of {batch}."
             )
         if set(self.freeze) == {"vision", "projector", "language"} and self.lora is None:
-            raise ValueError("freeze names every tower, so nothing would be trained")
+            raise ValueError(
+                "freeze names every tower, so nothing would be trained. Take one out, or set lora."
+            )
         if self.lora and (both := [tower for tower in self.lora.towers if tower in self.freeze]):
-            raise ValueError(f"{both} stand in freeze and in lora.towers; remove them from one")
+            raise ValueError(f"{both} stand in freeze and in lora.towers. Remove them from one.")
         if self.lora and not self.lora.towers:
-            raise ValueError("lora.towers names no tower, so nothing would be trained")
+            raise ValueError(
+                "lora.towers names no tower, so nothing would be trained. Name vision, projector "
+                "or language."
+            )
         if any(not 0 <= beta < 1 for beta in self.betas):
-            raise ValueError(f"betas {self.betas} must be at least 0 and below 1")
+            raise ValueError(f"betas are {list(self.betas)}. Give numbers of at least 0, below 1.")
         if self.warmup_steps >= self.steps:
-            raise ValueError(f"warmup_steps {self.warmup_steps} must be below steps {self.steps}")
+            raise ValueError(
+                f"warmup_steps {self.warmup_steps} is not below steps {self.steps}. Set it to at "
+                f"most {self.steps - 1}."
+            )
         return self
 
 
@@ -75,7 +85,7 @@ class ResourceSpec(Spec):
     cpus_per_worker: float = Field(1.0, ge=0)
     gpus_per_worker: float = Field(0.0, ge=0)
     cpus_per_render: float = Field(0.25, gt=0, description="CPUs of one data-rendering task")
-    actors: int = Field(1, ge=1, description="measurement actors a trial")
+    actors: int = Field(1, ge=1, description="measurement actors, shared by all trials")
     cpus_per_actor: float = Field(1.0, ge=0)
     gpus_per_actor: float = Field(0.0, ge=0)
     max_concurrent_trials: int | None = Field(None, ge=1, description="none: as many as fit")

@@ -4,7 +4,7 @@ from pathlib import Path
 import pytest
 
 from mixlens.errors import CheckpointError
-from mixlens.models import fingerprint, load_vllm, resolve_model
+from mixlens.models import check_model, fingerprint, load_vllm, model_folder, resolve_model
 from mixlens.models.conversation import render
 from mixlens.models.tiny import CHAT_TEMPLATE, build_tiny_vllm
 from mixlens.tasks.turn import Turn
@@ -32,6 +32,32 @@ def test_a_folder_without_a_model_is_refused(tmp_path: Path):
 
 def test_a_hub_id_passes_unloaded():
     assert resolve_model("llava-hf/llava-1.5-7b-hf") == "llava-hf/llava-1.5-7b-hf"
+
+
+def test_a_hub_id_that_cannot_be_had_is_told_before_any_weights():
+    with pytest.raises(CheckpointError, match=r"model: got 'nobody/nomodel'.*HF_HUB_OFFLINE"):
+        check_model("nobody/nomodel")
+    assert model_folder("nobody/nomodel") is None
+
+
+def test_a_home_folder_is_found(tmp_path: Path, monkeypatch: pytest.MonkeyPatch):
+    monkeypatch.setenv("HOME", str(tmp_path))
+    build_tiny_vllm(tmp_path / "own", ["red"], size="test")
+    assert resolve_model("~/own") == str(tmp_path / "own")
+    assert model_folder("~/own") == tmp_path / "own"
+    check_model("~/own")
+    with pytest.raises(CheckpointError, match="no such folder"):
+        resolve_model("~/none")
+
+
+def test_a_fetched_hub_model_is_found_in_the_cache(tmp_path: Path, monkeypatch: pytest.MonkeyPatch):
+    repository = tmp_path / "models--some--model"
+    snapshot = repository / "snapshots" / "0123"
+    build_tiny_vllm(snapshot, ["red"], size="test")
+    (repository / "refs").mkdir()
+    (repository / "refs" / "main").write_text("0123")
+    monkeypatch.setattr("huggingface_hub.constants.HF_HUB_CACHE", str(tmp_path))
+    assert model_folder("some/model") == snapshot
 
 
 def test_a_family_without_adapter_is_refused_with_those_there_are(tmp_path: Path):

@@ -42,19 +42,26 @@ def test_overrides_replace_values_at_any_depth(sweep_file: Path):
     [
         ("training.step=3", ["training.step", "3", "unknown key", "'steps'"]),
         ("components.simple.scene.colour=red", ["components.simple.scene.colour", "'colours'"]),
-        ("ratios=[0.5,1.5]", ["ratios.1", "1.5", "less than or equal to 1"]),
+        ("ratios=[0.5,1.5]", ["ratios.1", "1.5", "It should be less than or equal to 1."]),
+        ("ratios=[]", ["ratios", "Give at least 1"]),
+        ("ratios=3", ["ratios", "3", "Give a list"]),
         ("mixture.low.simple=0.4", ["mixture", "low", "sum to 0.4", "must sum to 1"]),
-        ("mixture.high={complexx: 1}", ["complexx", "complex", "simple"]),
+        ("mixture.high={complexx: 1}", ["mixture.high: got 'complexx'", "are complex, simple."]),
         ("mixture.high={simple: 2, complex: -1}", ["high", "negative"]),
-        ("evaluation.component=nothing", ["evaluation.component", "nothing", "complex"]),
-        ("training.micro_batch=3", ["global_batch 4", "micro_batch 3"]),
-        ("resources.workers=3", ["training.global_batch 4", "workers"]),
+        ("evaluation.component=nothing", ["evaluation.component: got 'nothing'", "complex"]),
+        ("training.micro_batch=3", ["training: global_batch 4", "micro_batch 3", "to 6"]),
+        ("resources.workers=3", ["training.global_batch: got 4", "resources.workers 3", "to 6"]),
+        ("resources.workers=3", ["training.micro_batch 2", "resources.workers to 2"]),
         ("training.zero_stage=4", ["training.zero_stage", "4"]),
-        ("training.warmup_steps=9", ["warmup_steps 9", "steps 2"]),
+        ("training.warmup_steps=9", ["warmup_steps 9", "steps 2", "at most 1"]),
         ("training.freeze=[vision, projector, language]", ["freeze", "nothing would be trained"]),
         ("components.simple.scene.objects=[0,3]", ["objects", "1 to 200"]),
-        ("components.simple.scene.objects=[5,3]", ["starts at 5", "ends at 3"]),
+        (
+            "components.simple.scene.objects=[5,3]",
+            ["starts at 5", "ends at 3", "first"],
+        ),
         ("components.simple.tasks={}", ["components.simple.tasks"]),
+        ("components.simple.tasks={corse: 1}", ["components.simple.tasks.corse:", "'coarse'"]),
         ("components.simple.tasks={coarse: 0}", ["tasks.coarse", "0"]),
         ("seeds=[1,1]", ["seeds", "[1, 1]"]),
         ("name=Not A Name", ["name", "Not A Name"]),
@@ -68,6 +75,7 @@ def test_a_wrong_value_is_named_with_its_place_and_remedy(
         load_spec(SweepSpec, sweep_file, [override])
     message = str(caught.value)
     assert str(sweep_file) in message
+    assert "(whole file)" not in message
     for part in named:
         assert part in message
 
