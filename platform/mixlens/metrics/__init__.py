@@ -7,6 +7,10 @@ where a token exists. Every function answers in float64, one value a batch eleme
 * a NaN or infinity in an existing token makes the value of its batch element NaN, and no other's;
 * what cannot be estimated is NaN: no tokens, only zero tokens, one token where pairs are needed.
 
+Functions of information take samples `[*batch, samples, width]`, tokens or images, in place of
+tokens and answer in nats; nulls and variants give tokens, of the type they were given but where
+they compute (centring, unit length).
+
 None of them changes its input: whether tokens are raw, position-centred or unit-normalised is the
 caller's choice, and every table says which it was.
 """

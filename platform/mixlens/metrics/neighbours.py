@@ -23,9 +23,9 @@ def ksg_mutual_information(
     deviation first. Where the k-th neighbour is a duplicate, k and the counts are those of the
     duplicates, sample included, as for discrete variables (Gao et al. 2017).
 
-    Small bias near independence (it can fall below 0, and is not clipped); far too low from about
-    10 dimensions on or for strong dependence: no sample of n can show more than about ln n (Gao et
-    al. 2015). One constant side, or two, gives 0; not more than k samples and NaN give NaN.
+    Small bias near independence (it can fall below 0, and is not clipped), too low for strong
+    dependence and in many dimensions (Gao et al. 2015): 500 samples of Gaussian pairs of
+    correlation .6 give .23, .59 and .78 nats in 1, 3 and 10 dimensions, of .22, .67 and 2.23. One constant side, or two, gives 0; not more than k samples and NaN give NaN.
     Unchanged by scale. In nats, at most ψ(k) + ψ(n) - 2 ψ(1); cost n² (p + q), memory n² a batch
     element. Source: Kraskov, Stögbauer and Grassberger 2004, the first of the two estimates.
 

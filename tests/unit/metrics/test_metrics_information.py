@@ -100,7 +100,7 @@ def test_gaussian_information_of_the_largest_components():
 
 
 def test_gaussian_information_of_more_dimensions_than_samples_can_show():
-    first, second = correlated(0.5, 30, 40)
+    first, second = correlated(0.5, 29, 40)
     assert gaussian_mutual_information(first, second).isnan()
     assert gaussian_mutual_information(first, second, components=15).isnan()
     assert gaussian_mutual_information(first, second, components=14).isfinite()
@@ -310,6 +310,12 @@ def test_sliced_information_of_gaussian_pairs():
     )
 
 
+def test_sliced_information_of_scalars_is_that_of_the_scalars():
+    first, second = correlated(0.7, 3, 50, 1)
+    found = sliced_mutual_information(first, second, 0, projections=3)
+    assert torch.allclose(found, ksg_mutual_information(first, second))
+
+
 # ---- kernels
 
 
@@ -416,7 +422,7 @@ def test_as_many_samples_as_neighbours_are_too_few():
 
 
 @pytest.mark.parametrize("metric", EVERY)
-@pytest.mark.parametrize(("kind", "tolerance"), [(torch.float32, 1e-5), (torch.bfloat16, 2e-2)])
+@pytest.mark.parametrize(("kind", "tolerance"), [(torch.float32, 1e-5), (torch.bfloat16, 6e-3)])
 def test_low_precision_samples(metric, kind, tolerance):
     first, second = correlated(0.6, 4, 200, 3)
     found = metric(first.to(kind), second.to(kind))

@@ -134,6 +134,9 @@ def test_contributions_are_of_all_pairs_of_different_tokens():
     assert brought.sum() == pytest.approx((table.sum() - 24) / (24 * 23))
     for share in (0.2, 1.0, 2.0):
         assert rogue_dimensions(tokens, threshold=share).equal(brought > share / 20)
+    most = brought.max().item() * 20
+    assert rogue_dimensions(tokens, threshold=0.99 * most).sum() == 1
+    assert not rogue_dimensions(tokens, threshold=1.01 * most).any()
 
 
 def test_rogue_dimensions_are_of_each_layer_over_all_its_images():
