@@ -25,9 +25,11 @@ def ksg_mutual_information(
 
     Small bias near independence (it can fall below 0, and is not clipped), too low for strong
     dependence and in many dimensions (Gao et al. 2015): 500 samples of Gaussian pairs of
-    correlation .6 give .23, .59 and .78 nats in 1, 3 and 10 dimensions, of .22, .67 and 2.23. One constant side, or two, gives 0; not more than k samples and NaN give NaN.
-    Unchanged by scale. In nats, at most ψ(k) + ψ(n) - 2 ψ(1); cost n² (p + q), memory n² a batch
-    element. Source: Kraskov, Stögbauer and Grassberger 2004, the first of the two estimates.
+    correlation .6 give .23, .59 and .78 nats in 1, 3 and 10 dimensions, of .22, .67 and 2.23.
+
+    One constant side, or two, gives 0; not more than k samples and NaN give NaN. Unchanged by
+    scale. In nats, at most ψ(k) + ψ(n) - 2 ψ(1); cost n² (p + q), memory n² a batch element.
+    Source: Kraskov, Stögbauer and Grassberger 2004, the first of the two estimates.
 
     Args:
         first: one row a sample.
