@@ -5,11 +5,20 @@ from functools import lru_cache
 from statistics import fmean, pstdev
 
 from mixlens.errors import SpecError, explain
+from mixlens.scenes.make import make_scene
 from mixlens.scenes.place import cell_count, largest_side
 from mixlens.scenes.sample import rotations
 from mixlens.scenes.sizes import MIN_DIAMETER, pixel_range, whole_pixels
 from mixlens.scenes.sprites import sprite
 from mixlens.spec.scene import SceneSpec
+
+# Overlapping scenes are tried out: as many as have so many objects behind others, at most so many.
+# Of the objects that hide behind another when any share will do, so many must with the range too.
+_TRIED_OBJECTS = 150
+_TRIED_SCENES = 150
+_HIDDEN_AT_LEAST = 0.7
+_ANY = (0.05, 1.0)
+_WIDER = (0.01, 0.02, 0.05, 0.1, 0.2, 0.4, 0.9)  # what is added at each end to find what works
 
 # Diameters at which the ink of a kind is looked up where it must not be too little, and what
 # rotations may add or take away.
@@ -22,8 +31,9 @@ def check_scene_spec(spec: SceneSpec) -> None:
     """Accept a spec only if every scene of it is sure to hold the objects that it asks for.
 
     Raises:
-        SpecError: the objects do not fit, are too small to show their shape, or cannot paint as
-            much as they should; or a range of rotations holds none that can be drawn.
+        SpecError: the objects do not fit, are too small to show their shape, cannot paint as much
+            as they should, or cannot hide each other by the shares they should; or a range of
+            rotations holds none that can be drawn.
     """
     if not rotations(spec):
         raise SpecError(
@@ -36,7 +46,13 @@ def check_scene_spec(spec: SceneSpec) -> None:
         )
     if spec.ink == "fixed_total":
         _check_total_ink(spec)
-        return
+    else:
+        _check_sizes(spec)
+    if spec.placement == "overlapping" and spec.objects[1] > 1:
+        _check_hiding(spec)
+
+
+def _check_sizes(spec: SceneSpec) -> None:
     side = spec.image_size
     if spec.object_diameter is not None:
         where, smallest = "scene.object_diameter", whole_pixels(spec.object_diameter, side)
@@ -76,6 +92,37 @@ def _size_that_fits(count: int, side: int) -> str:
     if largest < MIN_DIAMETER:
         return f"for {count} objects the image is too small."
     return f"{count} fit up to a diameter of {math.floor(1000 * largest / side) / 1000:g}."
+
+
+def _check_hiding(spec: SceneSpec) -> None:
+    any_share = max(1, _hidden(spec, _ANY))
+    if (share := _hidden(spec, spec.visible_fraction) / any_share) >= _HIDDEN_AT_LEAST:
+        return
+    low, high = spec.visible_fraction
+    tried = [(max(_ANY[0], low - wider), min(_ANY[1], high + wider)) for wider in _WIDER]
+    works = next(b for b in tried if _hidden(spec, b) >= _HIDDEN_AT_LEAST * any_share)
+    raise SpecError(
+        explain(
+            "scene.visible_fraction",
+            spec.visible_fraction,
+            "of the objects that should be partly hidden, only "
+            f"{share:.0%} can show a share in this range, in whole pixels and behind these sizes",
+            f"With these objects {works[0]:g} to {works[1]:g} works.",
+        )
+    )
+
+
+def _hidden(spec: SceneSpec, visible: tuple[float, float]) -> int:
+    """How many objects are partly hidden in some scenes of a spec with another range of shares."""
+    spec = spec.model_copy(update={"visible_fraction": visible})
+    behind = hidden = 0
+    for index in range(_TRIED_SCENES):
+        objects = make_scene(spec, 0, index).objects
+        behind += len(objects) - 1
+        hidden += sum(thing.visible_fraction < 1 for thing in objects)
+        if behind >= _TRIED_OBJECTS:
+            break
+    return hidden
 
 
 def _check_total_ink(spec: SceneSpec) -> None:

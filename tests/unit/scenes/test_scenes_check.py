@@ -77,6 +77,30 @@ def test_objects_of_a_few_pixels_are_refused(spec: SceneSpec) -> None:
         check_scene_spec(spec)
 
 
+@pytest.mark.parametrize("bounds", [(0.5, 0.5), (0.05, 0.08)])
+def test_shares_that_objects_cannot_show_are_refused_with_what_works(bounds: tuple) -> None:
+    # Half a pixel cannot be hidden, nor most of a large object by small ones.
+    sizes = [("small", (0.15, 0.17)), ("medium", (0.22, 0.25)), ("large", (0.4, 0.45))]
+    spec = SceneSpec(
+        image_size=112,
+        objects=(2, 4),
+        sizes=tuple(SizeRange(name=name, diameter=share) for name, share in sizes),
+        placement="overlapping",
+        visible_fraction=bounds,
+    )
+    with pytest.raises(
+        SpecError, match=r"visible_fraction: got .* can show a share in this"
+    ) as refused:
+        check_scene_spec(spec)
+    low, high = re.findall(r"With these objects ([0-9.]+) to ([0-9.]+) works", str(refused.value))[
+        0
+    ]
+    assert float(low) <= bounds[0] <= bounds[1] <= float(high)
+    check_scene_spec(spec.model_copy(update={"visible_fraction": (float(low), float(high))}))
+    # Nothing can be hidden where there is one object, whatever the range.
+    check_scene_spec(spec.model_copy(update={"objects": (1, 1)}))
+
+
 @pytest.mark.parametrize(
     ("change", "message"),
     [

@@ -48,7 +48,7 @@ RECORDED = {
     ),
     "hidden objects": (
         SceneSpec(placement="overlapping", visible_fraction=(0.1, 0.4)),
-        "81549b960d64d199",
+        "d63068b349c75d86",
     ),
 }
 
