@@ -8,14 +8,23 @@ import time
 from pathlib import Path
 
 import pytest
+import ray
 from ray.exceptions import RayTaskError, UserCodeException
+from ray.train.v2._internal import constants
 
-from mixlens.errors import CheckpointError, DataError
+from mixlens.errors import CheckpointError, DataError, ResourceError
 from mixlens.models.tiny import build_tiny_vllm
 from mixlens.spec import ComponentSpec, EvaluationSpec, ResourceSpec, RunSpec, SceneSpec, SizeRange
 from mixlens.spec.training import TrainingSpec
 from mixlens.training.alone import train_alone
-from mixlens.training.launch import _user_error, launch
+from mixlens.training.launch import (
+    CLUSTER_START_S,
+    LOCAL_START_S,
+    START_TIMEOUT,
+    _start_timeout_s,
+    _user_error,
+    launch,
+)
 from mixlens.training.records import read_journal
 
 pytestmark = pytest.mark.ray
@@ -123,7 +132,7 @@ def test_what_a_worker_finds_wrong_is_one_message(ray_local: None, tmp_path: Pat
     build_tiny_vllm(model, ["red", "circle"], seed=0, size="test")
     (model / "config.json").write_text('{"model_type": "gpt2"}')
     run = a_run(model).model_copy(update={"resources": ResourceSpec(workers=1)})
-    with pytest.raises(CheckpointError, match="no adapter for this family") as caught:
+    with pytest.raises(CheckpointError, match="no adapter for th(is|e) family") as caught:
         launch(run, tmp_path / "run")
     assert type(caught.value) is CheckpointError
     assert "Traceback" not in str(caught.value)
@@ -135,6 +144,40 @@ def test_what_is_known_to_be_wrong_starts_no_worker(tmp_path: Path) -> None:
     with pytest.raises(CheckpointError, match="no such folder"):
         launch(a_run(tmp_path / "nowhere"), tmp_path / "run")
     assert not (tmp_path / "run").exists()
+
+
+def test_workers_that_never_come_are_one_message(
+    ray_local: None, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv(START_TIMEOUT, "0.5")
+    model = tmp_path / "base"
+    build_tiny_vllm(model, ["red", "circle"], seed=0, size="test")
+    resources = ResourceSpec(workers=2, cpus_per_worker=1000)
+    run = a_run(model).model_copy(update={"resources": resources})
+    message = r"workers.*2.*1000\.0 CPUs.*3 attempts of at most 0\.5 seconds.*ray status"
+    with pytest.raises(ResourceError, match=message) as caught:
+        launch(run, tmp_path / "run")
+    assert START_TIMEOUT in str(caught.value)
+
+
+def test_a_cluster_gets_the_time_to_boot_its_nodes(
+    ray_local: None, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.delenv("RAY_ADDRESS", raising=False)
+    run = a_run(tmp_path)
+    assert _start_timeout_s(run) == LOCAL_START_S
+    resources = ResourceSpec(address="10.0.0.1:6379")
+    assert _start_timeout_s(run.model_copy(update={"resources": resources})) == CLUSTER_START_S
+
+    # As in the process of a trial: the variables of its driver are not there.
+    shipped = ray.remote(num_cpus=0.1, runtime_env={"env_vars": {"SHIPPED": "1"}})(_start_timeout_s)
+    assert ray.get(shipped.remote(run)) == CLUSTER_START_S
+
+    monkeypatch.setenv("RAY_ADDRESS", "auto")
+    assert _start_timeout_s(run) == CLUSTER_START_S
+    # More than a GPU node takes, and a name that Ray Train hands on to what does the waiting.
+    assert CLUSTER_START_S >= 600
+    assert START_TIMEOUT in constants.ENV_VARS_TO_PROPAGATE
 
 
 def test_an_error_that_ray_data_only_prints_keeps_its_type() -> None:

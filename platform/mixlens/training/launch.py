@@ -40,7 +40,10 @@ from mixlens.training.records import finished_model
 
 STORAGE = "train"  # in the run's directory
 GROUP = "workers"  # Ray Train's name of the run; the same at every start, so that it resumes
-STARTS = 3  # attempts to get all workers, of a minute each
+STARTS = 3  # attempts to get all workers
+START_TIMEOUT = "RAY_TRAIN_WORKER_GROUP_START_TIMEOUT_S"  # of one attempt, Ray Train's variable
+LOCAL_START_S = 60.0
+CLUSTER_START_S = 1200.0  # an autoscaled node boots, fetches its image and joins in many minutes
 
 
 def launch(run: RunSpec, directory: Path, callbacks: Sequence[UserCallback] = ()) -> Path:
@@ -48,7 +51,9 @@ def launch(run: RunSpec, directory: Path, callbacks: Sequence[UserCallback] = ()
 
     A second call continues from the latest checkpoint, or returns at once when the run is
     finished. `directory` must be readable and writable from every node. Workers log to
-    `directory/logs`.
+    `directory/logs`. On a Ray that was there before, whose nodes may have to boot first, workers
+    are waited for much longer than on one that was started here; the environment variable
+    `START_TIMEOUT`, seconds, overrules both.
 
     Args:
         run: what to train; `run.resources` says on how many workers.
@@ -67,6 +72,7 @@ def launch(run: RunSpec, directory: Path, callbacks: Sequence[UserCallback] = ()
         resolve_model(run.model)
         Reader(run)
         directory.mkdir(parents=True, exist_ok=True)
+        os.environ.setdefault(START_TIMEOUT, str(_start_timeout_s(run)))
         try:
             _trainer(run, directory, callbacks).fit()
         except TrainingFailedError as error:
@@ -76,6 +82,18 @@ def launch(run: RunSpec, directory: Path, callbacks: Sequence[UserCallback] = ()
     # Optimiser state, three times the model, serves nothing any more.
     shutil.rmtree(directory / STORAGE, ignore_errors=True)
     return model
+
+
+def _start_timeout_s(run: RunSpec) -> float:
+    """How long to wait for the workers at each attempt.
+
+    A trial's process may be a Ray worker on any node, which does not see the variables of the
+    process that connected to a cluster. But only on a cluster does that one have to give its
+    workers a runtime environment: the package, and what a submitted job brings.
+    """
+    address = run.resources.address or os.environ.get("RAY_ADDRESS")
+    there_before = address or ray.get_runtime_context().runtime_env
+    return CLUSTER_START_S if there_before else LOCAL_START_S
 
 
 def _trainer(run: RunSpec, directory: Path, callbacks: Sequence[UserCallback]) -> TorchTrainer:
@@ -175,14 +193,17 @@ def _explained(error: TrainingFailedError, run: RunSpec) -> Exception:
     if isinstance(error, ControllerError):
         if (wrong := _user_error(error.controller_failure)) is not None:
             return wrong
-        if "Startup" in type(error.controller_failure).__name__:
+        name = type(error.controller_failure).__name__
+        if "Startup" in name or "InsufficientClusterResources" in name:
             resources = run.resources
             return ResourceError(
                 explain(
                     "resources.workers", resources.workers,
                     f"the cluster did not start so many with {resources.cpus_per_worker} CPUs and "
-                    f"{resources.gpus_per_worker} GPUs each",
-                    "Ask for less, or see `ray status` for what is taken.",
+                    f"{resources.gpus_per_worker} GPUs each, in {STARTS} attempts of at most "
+                    f"{float(os.environ[START_TIMEOUT]):g} seconds",
+                    "Ask for less, see `ray status` for what is taken or still booting, or wait "
+                    f"longer by the environment variable {START_TIMEOUT}.",
                 )
             )  # fmt: skip
     if isinstance(error, WorkerGroupError):
