@@ -1,6 +1,7 @@
 """The files a person edits are right as they are shipped. `make check` runs these too."""
 
 import json
+import re
 import subprocess
 import sys
 from pathlib import Path
@@ -65,10 +66,37 @@ def test_the_source_root_does_not_shadow_the_standard_librarys_platform():
     assert not list((ROOT / "platform").glob("*.py"))
 
 
+def docker_stages() -> dict[str, tuple[str, str]]:
+    """What each stage of the Dockerfile is made from, and its steps."""
+    text = "\n" + (ROOT / "docker" / "Dockerfile").read_text()
+    stages = {}
+    for part in text.split("\nFROM ")[1:]:
+        first, _, steps = part.partition("\n")
+        source, _, name = first.partition(" AS ")
+        stages[name] = source, re.sub(r"(?m)^#.*\n?", "", steps)
+    return stages
+
+
 def test_both_images_install_as_the_makefile_does():
-    dockerfile = (ROOT / "docker" / "Dockerfile").read_text()
+    steps = docker_stages()["environment"][1]
     install = "pip install --constraint constraints.txt"
+    assert f"{install} torch" in steps
+    assert f"{install} ." in steps
+
+
+def test_both_images_have_the_same_python():
+    """Ray refuses nodes whose Python differs from the head's, in the patch version too."""
+    stages = docker_stages()
+    assert stages.keys() == {"environment", "cpu", "gpu"}
+    assert stages["environment"][0] == "python:${PYTHON_VERSION}-slim-bookworm"
     for target in ("cpu", "gpu"):
-        stage = dockerfile.partition(f" AS {target}\n")[2].partition("\nFROM ")[0]
-        assert f"{install} torch" in stage
-        assert f"{install} ." in stage
+        source, steps = stages[target]
+        assert source == "environment"
+        # Variables alone: nothing that could bring another Python or other packages.
+        assert {line.split()[0] for line in steps.splitlines() if line} == {"ENV"}
+        assert not re.search(r"\b(PATH|PYTHON\w*)=", steps)
+    # A tag without a patch version would be another one in an image that is built later.
+    text = (ROOT / "docker" / "Dockerfile").read_text()
+    assert re.findall(r"PYTHON_VERSION=(.*)", text)[0].count(".") == 2
+    assert len(re.findall(r"ARG ", text)) == 1
+    assert "python3" not in text
