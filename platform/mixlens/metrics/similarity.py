@@ -24,7 +24,7 @@ def linear_cka(
     """Linear CKA ‖YᵀX‖²_F / (‖XᵀX‖_F ‖YᵀY‖_F) = HSIC(K, L) / √(HSIC(K, K) HSIC(L, L)).
 
     K = XXᵀ, L = YYᵀ. Biased upwards for N <~ D: independent Gaussian tokens give D / (N + D).
-    `debiased` takes HSIC_1, whose expectation is 0 there and which needs four tokens:
+    `debiased` takes HSIC_1, whose expectation is 0 there and which is 0/0 below four tokens:
 
         [tr K̃L̃ + (1ᵀK̃1)(1ᵀL̃1) / ((N-1)(N-2)) - 2 · 1ᵀK̃L̃1 / (N-2)] / (N(N-3)), K̃, L̃ zero diagonal
 
@@ -35,8 +35,7 @@ def linear_cka(
     hsic = _hsic_debiased if debiased else _inner
     count = tokens_of(first, mask)
     own = hsic(x, x, count) * hsic(y, y, count)
-    value = hsic(x, y, count) / own.sqrt()
-    return torch.where(count > (3 if debiased else 1), value, torch.nan)
+    return hsic(x, y, count) / own.sqrt()
 
 
 def mutual_knn(

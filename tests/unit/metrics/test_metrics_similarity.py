@@ -113,6 +113,11 @@ def test_equal_tokens_are_neighbours_all_or_none():
     y = gaussian(12, 4, seed=1)
     assert mutual_knn(x, x, k=2) == pytest.approx(1)
     assert mutual_knn(x, y, k=2) == mutual_knn(x[order], y[order], k=2)
+    nearly = x.clone()
+    nearly[:6] *= 1 + 1e-12 * gaussian(6, 4, seed=2)  # rounding splits no tie
+    for seed in range(6):
+        other = gaussian(12, 4, seed=seed)
+        assert mutual_knn(nearly, other, k=2) == pytest.approx(mutual_knn(x, other, k=2))
     # The six have one another, five, as neighbours: two of them are y's, at most.
     near = naive_neighbours(y, 2)
     white = [len(set(near[n]) & set(range(6)) - {n}) / 5 for n in range(6)]
@@ -258,7 +263,8 @@ def test_what_cannot_be_compared(metric):
 
 def test_too_few_tokens():
     x, y = related(8, 5, width=6)
-    assert debiased_cka(x[:3], y[:3]).isnan()
+    for n in (1, 2, 3):
+        assert debiased_cka(x[:n], y[:n]).isnan()
     assert debiased_cka(x[:4], y[:4]).isfinite()
     assert debiased_cka(torch.eye(6), related(6, 5, width=6)[0]).isnan()  # all equally far
     for metric in (mutual_knn, cknna):
