@@ -132,7 +132,7 @@ def test_what_a_worker_finds_wrong_is_one_message(ray_local: None, tmp_path: Pat
     build_tiny_vllm(model, ["red", "circle"], seed=0, size="test")
     (model / "config.json").write_text('{"model_type": "gpt2"}')
     run = a_run(model).model_copy(update={"resources": ResourceSpec(workers=1)})
-    with pytest.raises(CheckpointError, match="no adapter for th(is|e) family") as caught:
+    with pytest.raises(CheckpointError, match=r"no adapter for th(is|e) family") as caught:
         launch(run, tmp_path / "run")
     assert type(caught.value) is CheckpointError
     assert "Traceback" not in str(caught.value)

@@ -10,8 +10,10 @@ keeps
 
 which no schedule can better for all weights (R. Tijdeman, The chairman assignment problem, Discrete
 Mathematics 32, 1980, 323-330). Eligible and due positions are whole numbers, so the comparison is
-exact. After D positions every count is exactly w_c D and the schedule starts over: a table of one
-period gives random access to all positions in constant memory.
+exact. After D positions every count is exactly w_c D and the schedule starts over, so that a table
+of one period gives random access to all positions, however many. It takes 6 D bytes, and D is at
+most a million (`LONGEST_PERIOD`): 4 entries for quarters, 100 for percent, 6 MB for weights of six
+digits and for those that have no common measure.
 """
 
 import heapq
@@ -112,7 +114,8 @@ class Schedule:
     """Random access to the endless repetition of one period.
 
     The table grows to the furthest position inside the period that was asked for, so a long
-    period costs a short run little: about a microsecond and five bytes a position.
+    period costs a short run little: about a microsecond and six bytes a position. It never holds
+    more than one period: 6 MB at most, and 24 MB for the moment in which it grows to them.
     """
 
     def __init__(self, shares: tuple[int, ...]) -> None:

@@ -2,6 +2,7 @@ import itertools
 import subprocess
 import sys
 from collections import Counter
+from pathlib import Path
 
 import numpy as np
 import pyarrow.parquet as pq
@@ -153,3 +154,31 @@ def test_the_manifest_is_the_order(tmp_path, mixture_run):
     realised = list(zip(table["component"], table["index"], strict=True))
     assert realised == [order_of(run).at(position) for position in range(60)]
     assert Counter(table["component"]) == order_of(run).counts(60)
+
+
+def write_order(*arguments: object) -> subprocess.CompletedProcess:
+    command = Path(__file__).resolve().parents[3] / "jobs" / "order.py"
+    return subprocess.run(
+        [sys.executable, command, *map(str, arguments)], capture_output=True, text=True
+    )
+
+
+def test_the_command_writes_the_order_of_a_run(tmp_path, mixture_run):
+    run = mixture_run(steps=4)
+    (tmp_path / "run.json").write_text(run.model_dump_json())
+    done = write_order(tmp_path / "run.json", tmp_path / "order.parquet")
+    assert (done.returncode, done.stderr) == (0, "")
+    assert done.stdout.strip() == str(tmp_path / "order.parquet")
+    table = pq.read_table(tmp_path / "order.parquet").to_pydict()
+    assert table["step"] == [position // 8 for position in range(4 * 8)]
+    realised = list(zip(table["component"], table["index"], strict=True))
+    assert realised == [order_of(run).at(position) for position in range(4 * 8)]
+
+
+def test_the_command_refuses_what_is_no_run(tmp_path):
+    (tmp_path / "run.json").write_text('{"name": "x"}')
+    done = write_order(tmp_path / "run.json", tmp_path / "order.parquet")
+    assert done.returncode == 2
+    assert f"{tmp_path / 'run.json'}: this is no run.json of a trial" in done.stderr
+    assert "Traceback" not in done.stderr
+    assert not (tmp_path / "order.parquet").exists()

@@ -108,6 +108,14 @@ def test_access_order_does_not_matter():
     assert list(whole[0]) == list(islice(turns(shares), 9800))
 
 
+def test_the_table_never_exceeds_one_period_of_six_bytes_a_position():
+    schedule = Schedule(tuple(whole_shares({"a": 0.123457, "b": 0.876543}).values()))
+    for position in (0, 700_000, 10**15 + 999_999, 10**18):
+        schedule.at(np.array([position]))
+    assert len(schedule._component) == schedule.period == LONGEST_PERIOD
+    assert schedule._component.nbytes + schedule._turn.nbytes == 6 * LONGEST_PERIOD
+
+
 def test_threads_may_read_the_same_schedule():
     shares = tuple(whole_shares({"a": 0.123457, "b": 0.876543}).values())
     expected = Schedule(shares).at(np.arange(60_000))[0]

@@ -85,18 +85,28 @@ def test_frozen_towers_do_not_move(tmp_path: Path, stage: int) -> None:
     assert moved == {name for name in before if "multi_modal_projector" in name}
 
 
-def test_lora_adapts_the_linear_layers_of_its_towers_alone(tmp_path: Path) -> None:
+@pytest.mark.parametrize(
+    ("tower", "part", "expected"),
+    [
+        ("vision", "vision_tower", {"q_proj", "k_proj", "v_proj", "out_proj", "fc1", "fc2"}),
+        ("projector", "multi_modal_projector", {"linear_1", "linear_2"}),
+        ("language", "language_model",
+         {"q_proj", "k_proj", "v_proj", "o_proj", "gate_proj", "up_proj", "down_proj"}),
+    ],
+)  # fmt: skip
+def test_lora_adapts_the_linear_layers_of_its_towers_alone(
+    tmp_path: Path, tower: str, part: str, expected: set[str]
+) -> None:
     base = model_folder(tmp_path)
-    lora = LoraSpec(rank=2, alpha=4, towers=("language",))
+    lora = LoraSpec(rank=2, alpha=4, towers=(tower,))
     run_alone(run_of(base, 1).model_copy(
         update={"training": run_of(base, 1).training.model_copy(update={"lora": lora})}
     ), tmp_path / "run")  # fmt: skip
     weights = load_file(tmp_path / "run" / "model" / "adapter_model.safetensors")
-    assert all("language_model" in name for name in weights)
+    assert all(part in name for name in weights)
     layers = {name.split(".lora_")[0].rsplit(".", 1)[1] for name in weights}
-    assert layers == {
-        "q_proj", "k_proj", "v_proj", "o_proj", "gate_proj", "up_proj", "down_proj",
-    }  # fmt: skip
+    assert layers == expected
+    # They start at zero, so that whatever is not has been trained.
     assert all(weight.any() for name, weight in weights.items() if "lora_B" in name)
 
 
