@@ -1,6 +1,7 @@
 """A guesser that reads the question and never sees the image gains nothing."""
 
 from collections import Counter, defaultdict
+from pathlib import Path
 
 import numpy as np
 import pytest
@@ -8,14 +9,17 @@ from sklearn.feature_extraction.text import CountVectorizer
 from sklearn.naive_bayes import MultinomialNB
 
 from mixlens.scenes import make_scene
-from mixlens.spec import SceneSpec
+from mixlens.spec import SceneSpec, SweepSpec, load_spec
 from mixlens.tasks import Turn, answer_space, ask
 
+SWEEP = Path(__file__).resolve().parents[3] / "sweeps" / "quickstart.yaml"
 SPECS = {
     "default": SceneSpec(),
     "few": SceneSpec(objects=(1, 4)),
     "total ink": SceneSpec(objects=(2, 3), ink="fixed_total", total_ink=0.04),
     "poor": SceneSpec(objects=(2, 6), colours=("red", "blue", "grey"), shapes=("star", "ring")),
+    "quickstart": load_spec(SweepSpec, SWEEP).components["held_out"].scene,
+    "overlapping": SceneSpec(placement="overlapping", objects=(2, 8)),
 }
 TASKS = {"coarse": 3, "count": 2, "attribute": 3, "relational": 4, "locate": 1}
 FIRST = ("yes", "same", "first", "left", "above", "larger")  # of two answers the one
