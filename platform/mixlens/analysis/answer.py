@@ -12,6 +12,7 @@ GROUP_NAMES = {
     "scene_graph": "scene-graph",
     "count": "counting",
     "locate": "localisation",
+    "pair": "pair",
     "caption": "caption",
     "simple": "simple",
     "complex": "complex",

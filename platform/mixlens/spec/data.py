@@ -8,7 +8,7 @@ from mixlens.spec.base import Spec
 from mixlens.spec.scene import SceneSpec
 
 TaskGroup = Literal[
-    "coarse", "attribute", "relational", "scene_graph", "count", "locate", "caption"
+    "coarse", "attribute", "relational", "scene_graph", "count", "locate", "pair", "caption"
 ]
 
 

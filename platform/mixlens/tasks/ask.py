@@ -5,7 +5,7 @@ from random import Random
 
 from mixlens.scenes import Scene
 from mixlens.spec import TaskGroup
-from mixlens.tasks import attribute, caption, coarse, count, locate, relational, scene_graph
+from mixlens.tasks import attribute, caption, coarse, count, locate, pair, relational, scene_graph
 from mixlens.tasks.facts import Draft, Draw, Facts
 from mixlens.tasks.prompts import prompts
 from mixlens.tasks.turn import Turn
@@ -49,6 +49,7 @@ KINDS: dict[TaskGroup, dict[str, Ask]] = {
         "chain_nearest": relational.chain_nearest,
     },
     "locate": {"locate": locate.locate},
+    "pair": {"pair_find": pair.pair_find, "pair_offset": pair.pair_offset},
     "scene_graph": {"scene_graph": scene_graph.scene_graph},
     "caption": {
         "caption_full": caption.caption_full,
@@ -69,6 +70,7 @@ LEVELS: dict[TaskGroup, int] = {
     "count": 2,
     "locate": 2,
     "relational": 3,
+    "pair": 3,
     "scene_graph": 4,
     "caption": 4,
 }

@@ -35,7 +35,11 @@ def cases(name: str, count: int) -> list[tuple[Scene, Turn]]:
     spec = SPECS[name]
     space = answer_space(spec)
     scenes = [make_scene(spec, 3, i) for i in range(count)]
-    return [(s, turn) for i, s in enumerate(scenes) for turn in ask(s, TASKS[i % 9], 3, i, space)]
+    return [
+        (s, turn)
+        for i, s in enumerate(scenes)
+        for turn in ask(s, TASKS[i % len(TASKS)], 3, i, space)
+    ]
 
 
 class World:
@@ -155,6 +159,17 @@ class World:
 
     def where(self, words: str) -> str:
         return "y{} x{}".format(*self.cell(self.the(words)))
+
+    def where_both(self, one: str, other: str) -> str:
+        return f"{self.where(one)} ; {self.where(other)}"
+
+    def offset(self, one: str, other: str) -> str:
+        a, b = self.the(one), self.the(other)
+        (row, column), (other_row, other_column) = self.cell(a), self.cell(b)
+        side = "right" if self.holds("right of", a, b) else "left"
+        height = "above" if self.holds("above", a, b) else "below"
+        assert self.holds(height, a, b)
+        return f"{side} {abs(column - other_column)} {height} {abs(row - other_row)}"
 
     def describe(self, thing: SceneObject) -> str:
         return f"{thing.size} {thing.colour} {thing.texture} {thing.shape}"
@@ -330,6 +345,19 @@ READINGS: list[tuple[str, set[str], object]] = [
             rf"(?:give the position of|find|point at) {THE} \.",
         },
         World.where,
+    ),
+    (
+        "pair_find",
+        {rf"(?:where are|find|point at) {THE} and {THE} [.?]"},
+        World.where_both,
+    ),
+    (
+        "pair_offset",
+        {
+            rf"compare the position of {THE} and {THE} \.",
+            rf"(?:where is|give the position of) {THE} compared with {THE} [.?]",
+        },
+        World.offset,
     ),
     (
         "scene_graph",

@@ -37,18 +37,18 @@ def test_the_same_arguments_give_the_same_turns_in_any_order():
 
 # A change here is a change of every experiment, as with the pixels of a scene. Wording is left out.
 RECORDED = {
-    "few objects": (SPEC, "d5d333fbc0c6db8a"),
+    "few objects": (SPEC, "da26a3b512a002b7"),
     "few words": (
         SceneSpec(colours=("red", "blue"), textures=("solid",), objects=(2, 12)),
-        "024fd8737623b277",
+        "b6e85b4b926ea0fc",
     ),
     "many objects": (
         SceneSpec(objects=(150, 200), sizes=(SizeRange(name="tiny", diameter=(0.025, 0.04)),)),
-        "6fb6e7664fff31ca",
+        "d47ddd6c82874a7d",
     ),
     "hidden objects": (
         SceneSpec(placement="overlapping", visible_fraction=(0.1, 0.4)),
-        "d63068b349c75d86",
+        "dd5d82a293e3b216",
     ),
 }
 
@@ -93,10 +93,11 @@ def test_as_many_turns_as_asked_for_and_never_the_same_question_twice():
         assert numbers["scene_graph"] == 1
         assert numbers["caption"] == 3
         assert len({turn.question for turn in asked}) == len(asked)
-        # Nor the same question in other words.
+        # Nor the same question in other words; of a pair, either can be named first.
         details = [
-            (turn.kind, *sorted(word for word in turn.question.split() if word in DETAILS))
+            (turn.kind, *(words if turn.group == "pair" else sorted(words)))
             for turn in asked
+            for words in [[word for word in turn.question.split() if word in DETAILS]]
         ]
         assert len(set(details)) == len(details)
 
