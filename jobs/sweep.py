@@ -12,7 +12,7 @@ import sys
 from pathlib import Path
 
 import _path  # noqa: F401  makes mixlens importable
-from mixlens.errors import exit_clearly
+from mixlens.errors import MixlensError, exit_clearly
 from mixlens.spec import SweepSpec, load_spec
 
 
@@ -26,10 +26,13 @@ def main() -> None:
 
     from mixlens.sweep.run import run_sweep, show_plan  # after the file is known to be right
 
-    if arguments.dry_run:
-        show_plan(spec)
-    else:
-        run_sweep(spec, ["python", *sys.argv])
+    try:
+        if arguments.dry_run:
+            show_plan(spec)
+        else:
+            run_sweep(spec, ["python", *sys.argv])
+    except MixlensError as error:
+        raise MixlensError(f"{arguments.file}: {error}") from error
 
 
 if __name__ == "__main__":

@@ -3,9 +3,9 @@
 from mixlens.models.adapter import Adapter, Batch, TokenSpans
 from mixlens.models.vllm import (
     Vllm,
-    check_model,
     fingerprint,
     load_vllm,
+    model_config,
     model_folder,
     resolve_model,
 )
@@ -15,9 +15,9 @@ __all__ = [
     "Batch",
     "TokenSpans",
     "Vllm",
-    "check_model",
     "fingerprint",
     "load_vllm",
+    "model_config",
     "model_folder",
     "resolve_model",
 ]

@@ -63,14 +63,14 @@ def resolve_model(path: str) -> str:
     return path
 
 
-def check_model(path: str) -> None:
-    """Read the model's configuration, on this machine or from the hub, but no weights.
+def model_config(path: str) -> Any:
+    """The model's transformers configuration, from this machine or the hub, without its weights.
 
     Raises:
         CheckpointError: there is none at `path`, the hub does not have or give it, or the model is
             of a family without an adapter.
     """
-    _config(_base_of(resolve_model(path)))
+    return _config(_base_of(resolve_model(path)))
 
 
 def model_folder(path: str) -> Path | None:
@@ -147,7 +147,7 @@ def _config(source: str) -> Any:
             explain(
                 "model",
                 source,
-                f"its config.json cannot be had{_offline()}: {str(error).splitlines()[0]}",
+                f"its config.json cannot be had{_offline()}: {str(error).splitlines()[0].rstrip('.')}",
                 "Check the name, and for a hub id the network and your access to it, or give the "
                 "folder of a model.",
             )

@@ -5,7 +5,6 @@ the same command, started again, does what is missing.
 """
 
 import os
-import socket
 import time
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
@@ -13,19 +12,20 @@ from pathlib import Path
 from typing import Any
 
 import ray
+import torch
 from ray import tune
+from ray._private.utils import get_num_cpus
 from ray.tune.integration.ray_train import TuneReportCallback
 
 import mixlens
 from mixlens.activations.pool import MeasurementPool
 from mixlens.errors import ResourceError, explain
 from mixlens.spec import Layout, ResourceSpec, RunSpec
-from mixlens.sweep.machine import capacity_of, trials_at_once
+from mixlens.sweep.machine import Address, Capacity, address_of, capacity_of, check_reachable
 from mixlens.sweep.records import finish_trial, start_trial
 from mixlens.training.launch import launch
 
 PACKAGE = Path(mixlens.__file__).parent
-CONNECT_TIMEOUT_S = 5.0
 DRIVER_CPUS = 0.01  # a trial's own process only waits for its workers, but Tune wants a number
 
 OnTrial = Callable[[str, str, dict[str, Any]], None]
@@ -33,19 +33,23 @@ OnTrial = Callable[[str, str, dict[str, Any]], None]
 
 
 @contextmanager
-def ray_running(resources: ResourceSpec, logs: Path) -> Iterator[None]:
+def ray_running(resources: ResourceSpec, logs: Path) -> Iterator[Capacity]:
     """Connect to the cluster of `resources.address` or RAY_ADDRESS, or start Ray on this machine.
+
+    Yields what it has.
 
     Raises:
         ResourceError: there is no Ray at the address.
     """
-    address = resources.address or os.environ.get("RAY_ADDRESS")
+    address = address_of(resources)
     options: dict[str, Any] = {"log_to_driver": False, "logging_level": "ERROR"}
     os.environ.setdefault("RAY_TRAIN_HEALTH_CHECK_INTERVAL_S", "0.2")
+    # Tune would take Ctrl-C for the end of its own work only, and return as if all were well.
+    os.environ["TUNE_DISABLE_SIGINT_HANDLER"] = "1"
     if address:
-        _check_reachable(address)
+        check_reachable(address)
         # Workers elsewhere have no checkout: they get the package as it is here.
-        options |= {"address": address, "runtime_env": {"py_modules": [str(PACKAGE)]}}
+        options |= {"address": address.value, "runtime_env": {"py_modules": [str(PACKAGE)]}}
     else:
         root = str(PACKAGE.parent)
         known = os.environ.get("PYTHONPATH", "")
@@ -54,42 +58,33 @@ def ray_running(resources: ResourceSpec, logs: Path) -> Iterator[None]:
     try:
         ray.init(**options)
     except (ConnectionError, RuntimeError, ValueError) as error:
+        where = address or Address("none, so this machine", "resources.address")
         raise ResourceError(
-            explain("Ray address", address or "local", str(error).splitlines()[0],
+            explain(where.field, where.value, f"no Ray: {str(error).strip().splitlines()[0]}",
                     f"Check the address and the token; details are in {logs}.")
         ) from error  # fmt: skip
     try:
-        yield
+        yield capacity_of(ray.cluster_resources()) if address else this_machine()
     finally:
         ray.shutdown()
 
 
-def _check_reachable(address: str) -> None:
-    """Knock at host:port first, because Ray itself would try for minutes."""
-    host, _, port = address.rpartition("://")[2].rpartition(":")
-    if address in ("auto", "local") or not port.isdigit():
-        return
-    try:
-        socket.create_connection((host, int(port)), timeout=CONNECT_TIMEOUT_S).close()
-    except OSError as error:
-        raise ResourceError(
-            explain("Ray address", address, f"nothing answers there ({error})",
-                    "Start Ray there, or leave resources.address out to use this machine.")
-        ) from error  # fmt: skip
+def this_machine() -> Capacity:
+    """What a Ray that is started here has, by Ray's own count, which knows containers."""
+    cpus = get_num_cpus(override_docker_cpu_warning=True)
+    return Capacity(cpus, torch.cuda.device_count(), "this machine")
 
 
-def run_trials(runs: tuple[RunSpec, ...], layout: Layout, on_trial: OnTrial) -> dict[str, str]:
-    """Measure the base, then train and measure every run that is not finished.
+def run_trials(
+    runs: tuple[RunSpec, ...], layout: Layout, at_once: int, on_trial: OnTrial
+) -> dict[str, str]:
+    """Measure the base, then train and measure every run that is not finished, so many at once.
 
     Returns:
         The names of runs that failed, each with its reason.
-
-    Raises:
-        ResourceError: the cluster is too small for one trial.
     """
     first = runs[0]
     pending = [run for run in runs if not layout.finished(run)]
-    at_once = trials_at_once(first.resources, capacity_of(ray.cluster_resources()), len(pending))
     pool = MeasurementPool(first.resources)
     base = layout.base(first)
     try:

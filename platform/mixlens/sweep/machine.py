@@ -1,6 +1,8 @@
 """What a Ray cluster can give, against what a trial takes."""
 
 import math
+import os
+import socket
 from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
@@ -11,6 +13,7 @@ from mixlens.errors import ResourceError, explain
 from mixlens.spec import ResourceSpec
 
 LAUNCHER_CONFIG = Path("~/ray_bootstrap_config.yaml")
+CONNECT_TIMEOUT_S = 5.0
 
 
 @dataclass(frozen=True)
@@ -20,6 +23,44 @@ class Capacity:
     cpus: float
     gpus: float
     source: str
+
+    def __str__(self) -> str:
+        return f"{self.source} has {self.cpus:g} CPUs and {self.gpus:g} GPUs"
+
+
+@dataclass(frozen=True)
+class Address:
+    """Where a running Ray is, and which setting says so."""
+
+    value: str
+    field: str
+
+
+def address_of(resources: ResourceSpec) -> Address | None:
+    """The Ray to connect to; None to start one on this machine."""
+    if resources.address:
+        return Address(resources.address, "resources.address")
+    # A job that was submitted to a cluster finds it by this variable.
+    known = os.environ.get("RAY_ADDRESS")
+    return Address(known, "resources.address, by RAY_ADDRESS") if known else None
+
+
+def check_reachable(address: Address) -> None:
+    """Knock at host:port first, because Ray itself would try for minutes.
+
+    Raises:
+        ResourceError: nothing answers there.
+    """
+    host, _, port = address.value.rpartition("://")[2].rpartition(":")
+    if not port.isdigit():
+        return
+    try:
+        socket.create_connection((host, int(port)), timeout=CONNECT_TIMEOUT_S).close()
+    except OSError as error:
+        raise ResourceError(
+            explain(address.field, address.value, f"nothing answers there ({error})",
+                    "Start Ray there, or leave it out to use this machine.")
+        ) from error  # fmt: skip
 
 
 def capacity_of(
@@ -53,28 +94,40 @@ def trials_at_once(need: ResourceSpec, have: Capacity, trials: int) -> int:
     """
     cpus = have.cpus - need.actors * need.cpus_per_actor - need.cpus_per_render
     gpus = have.gpus - need.actors * need.gpus_per_actor
-    fit = min(
-        _how_often(need.workers * need.cpus_per_worker, cpus),
-        _how_often(need.workers * need.gpus_per_worker, gpus),
-    )
-    if fit < 1:
-        wanted = (
-            f"{need.workers} workers x ({need.cpus_per_worker:g} CPU, "
-            f"{need.gpus_per_worker:g} GPU) + {need.actors} measurement actors x "
-            f"({need.cpus_per_actor:g} CPU, {need.gpus_per_actor:g} GPU) + "
-            f"{need.cpus_per_render:g} CPU for rendering"
-        )
-        raise ResourceError(
-            explain(
-                "resources",
-                wanted,
-                f"{have.source} has {have.cpus:g} CPUs and {have.gpus:g} GPUs",
-                "Lower resources.workers or what each takes, or start a larger cluster.",
-            )
-        )
-    return int(min(fit, need.max_concurrent_trials or math.inf, max(trials, 1)))
+    by_cpus = _how_often(need.workers * need.cpus_per_worker, cpus)
+    by_gpus = _how_often(need.workers * need.gpus_per_worker, gpus)
+    if by_cpus < 1:
+        raise _too_small(need, have, "cpus", cpus)
+    if by_gpus < 1:
+        raise _too_small(need, have, "gpus", gpus)
+    return int(min(by_cpus, by_gpus, need.max_concurrent_trials or math.inf, max(trials, 1)))
 
 
 def _how_often(each: float, there: float) -> float:
     """How many times `each` fits into `there`; fractions like 0.1 + 0.2 count as 0.3."""
+    there = round(there, 6)
+    if there < 0:
+        return 0
     return math.inf if each == 0 else math.floor(round(there / each, 6))
+
+
+def _too_small(need: ResourceSpec, have: Capacity, kind: str, left: float) -> ResourceError:
+    """Names the field that asks for more than the CPUs or GPUs `left` beside the actors."""
+    workers = _how_often(getattr(need, f"{kind}_per_worker"), left)
+    if workers >= 1:
+        field, remedy = "workers", f"Set it to at most {workers:g}"
+    elif need.actors > 1:
+        field, remedy = "actors", "Lower it"
+    else:
+        field, remedy = f"{kind}_per_worker", f"Lower it or {kind}_per_actor"
+    return ResourceError(
+        explain(
+            f"resources.{field}",
+            getattr(need, field),
+            f"{have}, but one trial takes {need.workers} workers x ({need.cpus_per_worker:g} CPU, "
+            f"{need.gpus_per_worker:g} GPU) beside {need.actors} measurement actors x "
+            f"({need.cpus_per_actor:g} CPU, {need.gpus_per_actor:g} GPU) and "
+            f"{need.cpus_per_render:g} CPU for rendering",
+            f"{remedy}, or use a larger cluster by resources.address.",
+        )
+    )

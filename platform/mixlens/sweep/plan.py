@@ -1,20 +1,25 @@
 """What a sweep will do, before it does it: trials, examples, steps, time, disk."""
 
 import json
+import math
+import os
 import shutil
 import time
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
 
 import torch
+from safetensors import SafetensorError, safe_open
 
-from mixlens.errors import ResourceError, SpecError, explain
+from mixlens.activations.reduce import SUBSPACE
+from mixlens.errors import CheckpointError, ResourceError, SpecError, explain
 from mixlens.mixture.order import order_of
-from mixlens.models import load_vllm, resolve_model
+from mixlens.models import load_vllm, model_config, model_folder, resolve_model
 from mixlens.sources import open_source
 from mixlens.spec import Layout, RunSpec, SweepSpec
 
+WEIGHT_BYTES = 4  # of the final model, a trained parameter
+LORA_SHARE = 0.02  # of the parameters are trained by LoRA, at most, and only these are written
 OPTIMIZER_BYTES = 12  # fp32 weight and two moments of AdamW, a trained parameter
 KEPT_CHECKPOINTS = 2  # the newest, and the one being written
 SPARE_BYTES = 200_000_000  # tables, figures, logs, MLflow
@@ -31,17 +36,18 @@ class Plan:
         runs: every trial, in the order of the file.
         finished: names of those with a record, which will not run again.
         examples: training examples of each component, for each run.
-        parameters: of the base model, in millions.
-        seconds_a_step: of one optimiser step on one CPU core here; None where GPUs will train.
-        disk_bytes: what the remaining trials will need, at most.
+        parameters: of the base model, in millions; None where its weights are not on this machine.
+        seconds_a_step: of one optimiser step on one CPU core here; None where GPUs will
+            train, or the model is not here.
+        disk_bytes: what the remaining trials will need, at most; None if `parameters` is.
     """
 
     runs: tuple[RunSpec, ...]
     finished: frozenset[str]
     examples: dict[str, dict[str, int]]
-    parameters: float
+    parameters: float | None
     seconds_a_step: float | None
-    disk_bytes: int
+    disk_bytes: int | None
 
     @property
     def pending(self) -> tuple[RunSpec, ...]:
@@ -75,50 +81,105 @@ def plan_sweep(spec: SweepSpec, time_a_step: bool) -> Plan:
     finished = frozenset(run.name for run in runs if layout.finished(run))
     parameters = _parameters(spec.model)
     total = spec.training.steps * spec.training.global_batch
-    trained = parameters * (0.02 if spec.training.lora else 1.0)
-    per_trial = 4 * parameters + KEPT_CHECKPOINTS * OPTIMIZER_BYTES * trained
-    on_gpu = spec.resources.gpus_per_worker > 0
+    # Never on GPUs that may be elsewhere, and never by fetching gigabytes.
+    can_be_timed = parameters is not None and spec.resources.gpus_per_worker == 0
     return Plan(
         runs=runs,
         finished=finished,
         examples={run.name: order_of(run).counts(total) for run in runs},
-        parameters=parameters / 1e6,
-        seconds_a_step=_seconds_a_step(runs[-1]) if time_a_step and not on_gpu else None,
-        disk_bytes=int(per_trial * (len(runs) - len(finished))) + SPARE_BYTES,
+        parameters=None if parameters is None else parameters / 1e6,
+        seconds_a_step=_seconds_a_step(runs[-1]) if time_a_step and can_be_timed else None,
+        disk_bytes=_disk_bytes(spec, parameters, len(runs) - len(finished)),
     )
 
 
+def check_runs_dir(root: Path) -> None:
+    """Refuse a directory of a sweep, `root`, that cannot be made or written.
+
+    Raises:
+        ResourceError: a part of the path is a file, or not ours to write.
+    """
+    existing = next(path for path in (root, *root.parents) if path.exists())
+    if existing.is_dir() and os.access(existing, os.W_OK | os.X_OK):
+        return
+    problem = f"{existing} is " + ("not writable" if existing.is_dir() else "a file, not a folder")
+    raise ResourceError(explain("runs_dir", str(root.parent), problem, "Name another folder."))
+
+
 def check_disk(plan: Plan, root: Path) -> None:
-    """Refuse to start what the disk below `root` cannot hold."""
+    """Refuse to start what the disk below `root`, the sweep's directory, cannot hold.
+
+    Raises:
+        ResourceError: there is less room than the plan needs.
+    """
     existing = next(folder for folder in (root, *root.parents) if folder.exists())
-    free = shutil.disk_usage(existing).free
-    if free < plan.disk_bytes:
+    free, needed = shutil.disk_usage(existing).free, plan.disk_bytes or SPARE_BYTES
+    if free < needed:
         raise ResourceError(
             explain(
-                f"disk of {root}",
-                f"{free / 1e9:.1f} GB free",
-                f"the sweep may need {plan.disk_bytes / 1e9:.1f} GB",
-                "Free some, or set runs_dir to a larger disk.",
+                "runs_dir",
+                str(root.parent),
+                f"the sweep may need {needed / 1e9:.1f} GB there and {free / 1e9:.1f} GB are free",
+                "Free some, or set runs_dir to a folder on a larger disk.",
             )
         )
 
 
-def _parameters(model: str) -> float:
+def _disk_bytes(spec: SweepSpec, parameters: float | None, trials: int) -> int | None:
+    """Space for the models and checkpoints of so many trials, and the base's subspaces."""
+    if parameters is None:
+        return None
+    trained = parameters * (LORA_SHARE if spec.training.lora else 1.0)
+    per_trial = trained * (WEIGHT_BYTES + KEPT_CHECKPOINTS * OPTIMIZER_BYTES)
+    return int(per_trial * trials) + _subspace_bytes(spec) + SPARE_BYTES
+
+
+def _subspace_bytes(spec: SweepSpec) -> int:
+    """Size of the base's subspace files: in float16, for each image, stream and layer."""
+    config = model_config(spec.model)
+    text, vision = config.get_text_config(), config.vision_config
+    states = 2 * (text.num_hidden_layers + 1) * text.hidden_size  # at visual and at text tokens
+    width = states + vision.hidden_size + 3 * vision.patch_size**2
+    return 2 * SUBSPACE * width * spec.evaluation.examples
+
+
+def _parameters(model: str) -> float | None:
     """Parameters of the model, from the headers of its safetensors files, which hold all shapes.
 
-    A hub id that is not on this machine counts as unknown: 0.
+    None for a hub id whose weights are not, or not all, on this machine.
+
+    Raises:
+        CheckpointError: a folder whose weights are missing, incomplete or damaged.
     """
-    folder = Path(resolve_model(model))
-    total = 0
-    for file in folder.glob("*.safetensors"):
-        with file.open("rb") as weights:
-            header: dict[str, Any] = json.loads(
-                weights.read(int.from_bytes(weights.read(8), "little"))
-            )
-        for name, tensor in header.items():
-            if name != "__metadata__":
-                total += int(torch.Size(tensor["shape"]).numel())
-    return float(total)
+    folder = model_folder(model)
+    if folder is None:
+        return None
+    try:
+        return float(sum(map(_parameters_in, _weight_files(folder))))
+    except (OSError, SafetensorError) as error:
+        if str(folder) != resolve_model(model):  # the hub's cache
+            return None
+        raise CheckpointError(
+            explain("model", model, f"its weights cannot be read: {error}",
+                    "Give a whole folder as save_pretrained writes it.")
+        ) from error  # fmt: skip
+
+
+def _weight_files(folder: Path) -> list[Path]:
+    index = folder / "model.safetensors.index.json"
+    if index.is_file():
+        return [folder / name for name in set(json.loads(index.read_text())["weight_map"].values())]
+    files = list(folder.glob("*.safetensors"))
+    if not files:
+        raise FileNotFoundError("there is no .safetensors file")
+    return files
+
+
+def _parameters_in(file: Path) -> int:
+    with safe_open(file, framework="pt") as weights:
+        # The open file has keys() but is no mapping.
+        shapes = [weights.get_slice(name).get_shape() for name in weights.keys()]  # noqa: SIM118
+    return sum(map(math.prod, shapes))
 
 
 def _seconds_a_step(run: RunSpec) -> float:

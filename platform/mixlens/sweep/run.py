@@ -12,68 +12,82 @@ from rich.table import Table
 
 from mixlens.analysis import answer_sentences, collect_provenance, load_run, read_provenance
 from mixlens.errors import MixlensError, ResourceError
-from mixlens.models import fingerprint
+from mixlens.models import fingerprint, model_config, resolve_model
 from mixlens.report import write_report
 from mixlens.spec import Layout, RunSpec, SweepSpec
-from mixlens.sweep.plan import Plan, check_disk, plan_sweep
+from mixlens.sweep.machine import address_of, check_reachable, trials_at_once
+from mixlens.sweep.plan import Plan, check_disk, check_runs_dir, plan_sweep
 from mixlens.sweep.quiet import chatter_to
 from mixlens.sweep.records import write_json
 from mixlens.sweep.view import SweepView
-from mixlens.tracking import TrackedRun, log_run, log_sweep, open_tracker
+from mixlens.tracking import TrackedRun, Tracker, log_run, log_sweep, open_tracker
 from mixlens.tracking.results import headline
 
 
 def resolve(spec: SweepSpec) -> SweepSpec:
-    """The spec with its base checked, fingerprinted and, where a folder, named absolutely."""
-    mark = fingerprint(spec.model)
-    folder = Path(spec.model).expanduser()
-    # Workers have other working directories.
-    model = str(folder.resolve()) if folder.is_dir() else spec.model
-    return spec.model_copy(update={"model": model, "model_fingerprint": mark})
+    """The spec with its base checked, fingerprinted and, where a folder, named absolutely.
+
+    Raises:
+        CheckpointError: the base is not there, or of a family that cannot be used.
+    """
+    with chatter_to(Path(os.devnull)):
+        model_config(spec.model)
+    # Workers have other working directories, but a package of their own.
+    is_builtin = spec.model.startswith("builtin:")
+    model = spec.model if is_builtin else resolve_model(spec.model)
+    return spec.model_copy(
+        update={"model": model, "model_fingerprint": fingerprint(spec.model)},
+    )
 
 
 def show_plan(spec: SweepSpec) -> None:
-    """Print what the sweep would do; start nothing, write nothing."""
-    spec = resolve(spec)
-    with chatter_to(Path(os.devnull)):
-        plan = plan_sweep(spec, time_a_step=True)
-    check_disk(plan, Layout.of(spec).root)
-    print_plan(spec, plan, Console())
+    """Print what the sweep would do; start nothing, write nothing.
+
+    Raises:
+        MixlensError: something that the sweep needs is not there or impossible.
+    """
+    spec, plan, at_once = _checked(spec, time_a_step=True)
+    print_plan(spec, plan, at_once, Console())
 
 
 def run_sweep(spec: SweepSpec, command: Sequence[str]) -> None:
     """Do what is missing of the sweep, report it, and print the answer.
 
+    Whatever ends it early leaves no MLflow run open.
+
     Raises:
         MixlensError: before any work, something it needs is not there or impossible; after it,
             trials that failed, by name. The report then holds the others.
     """
-    spec = resolve(spec)
+    if address := address_of(spec.resources):
+        check_reachable(address)
+    spec, plan, _ = _checked(spec, time_a_step=False)
     layout = Layout.of(spec)
-    plan = plan_sweep(spec, time_a_step=False)
-    check_disk(plan, layout.root)
     tracker = open_tracker(spec, layout.root.parent)
-    layout.root.mkdir(parents=True, exist_ok=True)
-    write_json(layout.sweep_file, spec.model_dump(mode="json"))
-    _note_provenance(plan, layout, command)
 
     log = layout.logs / "ray.log"
-    with chatter_to(log) as screen:
+    with (
+        chatter_to(log) as screen,
+        tracker.closing(),
+        SweepView(plan.runs, plan.finished, screen) as view,
+    ):
         from mixlens.sweep.driver import ray_running, run_trials
 
-        parent = tracker.sweep(spec, layout.root)
-        tracked = {run.name: tracker.trial(run, layout.trial(run), parent) for run in plan.runs}
-        with SweepView(plan.runs, plan.finished, screen) as view:
+        view.say(f"{spec.name}: starting Ray; its own output goes to {log}")
+        with ray_running(spec.resources, log) as capacity:
+            at_once = trials_at_once(spec.resources, capacity, len(plan.pending))
+            write_json(layout.sweep_file, spec.model_dump(mode="json"))
+            _note_provenance(plan, layout, command)
+            parent = tracker.sweep(spec, layout.root)
+            tracked = _tracked(tracker, parent, plan, layout)
             watcher = _Watcher(plan.runs, layout, tracked, view)
-            view.say(f"{spec.name}: starting Ray; its own output goes to {log}")
-            with ray_running(spec.resources, log):
-                view.say(f"{spec.name}: measuring the base, then {len(plan.pending)} trials")
-                failed = run_trials(plan.runs, layout, watcher)
-            if len(failed) == len(plan.runs):
-                raise _failure(failed, plan, log)
-            view.say(f"{spec.name}: writing the report")
-            report, tables = write_report(layout.root)
-        # Also what an earlier start had trained but not yet logged.
+            view.say(f"{spec.name}: measuring the base, then {len(plan.pending)} trials")
+            failed = run_trials(plan.runs, layout, at_once, watcher)
+        if len(failed) == len(plan.runs):
+            raise _failure(failed, plan, log)
+        view.say(f"{spec.name}: writing the report")
+        report, tables = write_report(layout.root)
+        # Also what MLflow could not take when it was done.
         for run in plan.runs:
             if run.name not in failed:
                 log_run(tracked[run.name], load_run(layout.trial(run), run))
@@ -86,6 +100,39 @@ def run_sweep(spec: SweepSpec, command: Sequence[str]) -> None:
     print_answer(spec, answer_sentences(tables), report, tracker.uri, Console())
     if failed:
         raise _failure(failed, plan, log)
+
+
+def _checked(spec: SweepSpec, time_a_step: bool) -> tuple[SweepSpec, Plan, int | None]:
+    """The resolved spec and its plan, when nothing that can be known now speaks against it.
+
+    And how many trials will run at once; None where only the cluster can tell.
+    """
+    root = Layout.of(spec).root
+    check_runs_dir(root)
+    spec = resolve(spec)
+    at_once = None
+    with chatter_to(Path(os.devnull)):
+        if address_of(spec.resources) is None:
+            from mixlens.sweep.driver import this_machine
+
+            at_once = trials_at_once(spec.resources, this_machine(), len(spec.runs()))
+        plan = plan_sweep(spec, time_a_step)
+    check_disk(plan, root)
+    return spec, plan, at_once
+
+
+def _tracked(
+    tracker: Tracker, parent: TrackedRun, plan: Plan, layout: Layout
+) -> dict[str, TrackedRun]:
+    """The MLflow run of each trial; those of finished trials are complete and closed."""
+    tracked = {}
+    for run in plan.runs:
+        trial = tracker.trial(run, layout.trial(run), parent)
+        if run.name in plan.finished:
+            log_run(trial, load_run(layout.trial(run), run))
+            trial.finish()
+        tracked[run.name] = trial
+    return tracked
 
 
 def _note_provenance(plan: Plan, layout: Layout, command: Sequence[str]) -> None:
@@ -126,19 +173,23 @@ class _Watcher:
     def __call__(self, name: str, stage: str, metrics: dict[str, Any]) -> None:
         run, tracked = self._runs[name], self._tracked[name]
         shown = dict(metrics)
-        if stage == "training" and "loss" in metrics:
-            try:
+        try:
+            if stage == "training" and "loss" in metrics:
                 tracked.log_training([metrics])
-            except ResourceError as error:  # nothing is lost: the whole log follows at the end
-                self._view.say(f"MLflow: {error}")
-        elif stage == "done":
-            shown |= headline(load_run(self._layout.trial(run), run))
+            elif stage == "done":
+                results = load_run(self._layout.trial(run), run)
+                shown |= headline(results)
+                log_run(tracked, results)
+                tracked.finish()
+        except ResourceError as error:  # nothing is lost: all of it is logged at the end
+            self._view.say(f"MLflow: {error}")
         self._view.update(name, stage, shown)
 
 
-def print_plan(spec: SweepSpec, plan: Plan, console: Console) -> None:
+def print_plan(spec: SweepSpec, plan: Plan, at_once: int | None, console: Console) -> None:
     """The resolved plan as tables."""
-    training = spec.training
+    training, resources = spec.training, spec.resources
+    unknown = "unknown: the model is not on this machine"
     table = Table(title=f"{spec.name}: {len(plan.runs)} trials", title_justify="left")
     for column in ("trial", "state", *(f"{name}" for name in sorted(spec.components))):
         table.add_column(column, justify="left" if column in ("trial", "state") else "right")
@@ -149,17 +200,25 @@ def print_plan(spec: SweepSpec, plan: Plan, console: Console) -> None:
         table.add_row(run.name, state, *cells)
     console.print(table)
     facts = {
-        "base model": f"{spec.model} ({plan.parameters:.1f} M parameters)"
-        if plan.parameters
-        else f"{spec.model} (not on this machine: size unknown)",
+        "base model": f"{spec.model} ("
+        + (f"{plan.parameters:.1f} M parameters" if plan.parameters else f"size {unknown}")
+        + ")",
         "training": f"{training.steps} steps of {training.global_batch} examples, "
         f"{'LoRA' if training.lora else 'all weights'}, ZeRO-{training.zero_stage}, "
         f"{training.precision}",
         "held out": f"{spec.evaluation.examples} images of {spec.evaluation.component!r}",
-        "a trial takes": f"{spec.resources.workers} workers x "
-        f"({spec.resources.cpus_per_worker:g} CPU, {spec.resources.gpus_per_worker:g} GPU)",
+        "a trial takes": f"{resources.workers} workers x "
+        f"({resources.cpus_per_worker:g} CPU, {resources.gpus_per_worker:g} GPU)",
+        "measurement": f"{resources.actors} actors x ({resources.cpus_per_actor:g} CPU, "
+        f"{resources.gpus_per_actor:g} GPU), shared by all trials",
+        "at once": f"{at_once} trials on this machine"
+        if at_once
+        else f"as many trials as the cluster has room for (up to "
+        f"{resources.max_concurrent_trials or 'all'})",
         "time": _time(plan),
-        "disk": f"at most {plan.disk_bytes / 1e9:.1f} GB in {Layout.of(spec).root}",
+        "disk": f"at most {plan.disk_bytes / 1e9:.1f} GB in {Layout.of(spec).root}"
+        if plan.disk_bytes
+        else unknown,
     }
     for name, fact in facts.items():
         console.print(f"{name:14} {fact}", markup=False, highlight=False, soft_wrap=True)
@@ -168,7 +227,8 @@ def print_plan(spec: SweepSpec, plan: Plan, console: Console) -> None:
 def _time(plan: Plan) -> str:
     seconds = plan.seconds_a_trial()
     if seconds is None:
-        return "not estimated: the trials train on GPUs, and this is not one"
+        reason = "train on GPUs" if plan.parameters else "start from a model not on this machine"
+        return f"not estimated: the trials {reason}"
     total = seconds * len(plan.pending)
     return (
         f"about {seconds:.0f} s of one core a trial and {total / 60:.0f} core minutes in all, by "

@@ -16,7 +16,7 @@ import os
 import time
 import uuid
 from collections.abc import Iterable, Iterator, Mapping
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -44,6 +44,24 @@ class Tracker:
         self.client = client
         self.experiment_id = experiment_id
         self.uri = uri
+        self.runs: list[TrackedRun] = []
+
+    @contextmanager
+    def closing(self) -> Iterator[None]:
+        """Close the runs that are still open when the block ends with an error.
+
+        As KILLED when it was stopped from outside, such as by Ctrl-C, else as FAILED.
+        """
+        try:
+            yield
+        except BaseException as error:
+            status = "FAILED" if isinstance(error, Exception) else "KILLED"
+            # The server may be what failed; then waiting for it once is enough.
+            with suppress(ResourceError), _impatient():
+                for run in self.runs:
+                    if run.is_open:
+                        run.finish(status)
+            raise
 
     def sweep(self, spec: SweepSpec, folder: Path) -> "TrackedRun":
         """The parent run of a sweep whose directory is `folder`."""
@@ -103,12 +121,14 @@ class Tracker:
                     every["mlflow.parentRunId"] = parent.run_id
                 run = self.client.create_run(self.experiment_id, tags=every, run_name=name)
                 run_id = run.info.run_id
+                tracked = TrackedRun(self, run_id, name, memory)
                 text = [Param(key, str(value)[:_TEXT]) for key, value in params.items()]
                 for start in range(0, len(text), _PARAMS):
                     self.client.log_batch(run_id, params=text[start : start + _PARAMS])
             else:
+                tracked = TrackedRun(self, run_id, name, memory)
                 self.client.update_run(run_id, status="RUNNING")
-        return TrackedRun(self, run_id, name, memory)
+        return tracked
 
     def _existing(self, memory: "_Memory") -> str | None:
         """Id of the run with this key; None where there is none, or it was deleted."""
@@ -126,6 +146,8 @@ class TrackedRun:
         self.name = name
         self._tracker = tracker
         self._memory = memory
+        self.is_open = True
+        tracker.runs.append(self)
 
     @property
     def client(self) -> "MlflowClient":
@@ -187,6 +209,7 @@ class TrackedRun:
         """Close the run: FINISHED, FAILED or KILLED. A later `log_*` may follow."""
         with _explained(self._tracker.uri):
             self.client.set_terminated(self.run_id, status)
+        self.is_open = False
 
     @contextmanager
     def _once(self, name: str, content: bytes) -> Iterator[bool]:
@@ -334,7 +357,13 @@ def _explained(uri: str) -> Iterator[None]:
     except ResourceError:
         raise
     except Exception as error:  # MLflow passes on errors of drivers, sockets and file systems
-        shown = str(error).replace(uri, without_password(uri)).split("\n")[0][:300]
+        shown = (
+            str(_cause(error))
+            .replace(uri, without_password(uri))
+            .strip()
+            .split("\n")[0][:300]
+            .rstrip(".")
+        )
         raise ResourceError(
             explain(
                 "tracking.uri",
@@ -343,6 +372,16 @@ def _explained(uri: str) -> Iterator[None]:
                 "Start the server, correct tracking.uri, or leave it out to keep runs in files.",
             )
         ) from error
+
+
+def _cause(error: BaseException) -> BaseException:
+    """What the operating system said, if it did: clearer than what libraries make of it."""
+    found, inner = error, error.__cause__ or error.__context__
+    while inner is not None:
+        if isinstance(inner, OSError):
+            found = inner
+        inner = inner.__cause__ or inner.__context__
+    return found
 
 
 @contextmanager

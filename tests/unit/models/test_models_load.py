@@ -4,7 +4,7 @@ from pathlib import Path
 import pytest
 
 from mixlens.errors import CheckpointError
-from mixlens.models import check_model, fingerprint, load_vllm, model_folder, resolve_model
+from mixlens.models import model_config, fingerprint, load_vllm, model_folder, resolve_model
 from mixlens.models.conversation import render
 from mixlens.models.tiny import CHAT_TEMPLATE, build_tiny_vllm
 from mixlens.tasks.turn import Turn
@@ -36,7 +36,7 @@ def test_a_hub_id_passes_unloaded():
 
 def test_a_hub_id_that_cannot_be_had_is_told_before_any_weights():
     with pytest.raises(CheckpointError, match=r"model: got 'nobody/nomodel'.*HF_HUB_OFFLINE"):
-        check_model("nobody/nomodel")
+        model_config("nobody/nomodel")
     assert model_folder("nobody/nomodel") is None
 
 
@@ -45,7 +45,7 @@ def test_a_home_folder_is_found(tmp_path: Path, monkeypatch: pytest.MonkeyPatch)
     build_tiny_vllm(tmp_path / "own", ["red"], size="test")
     assert resolve_model("~/own") == str(tmp_path / "own")
     assert model_folder("~/own") == tmp_path / "own"
-    check_model("~/own")
+    model_config("~/own")
     with pytest.raises(CheckpointError, match="no such folder"):
         resolve_model("~/none")
 

@@ -11,51 +11,80 @@ import pytest
 
 from mixlens.errors import CheckpointError, ResourceError, SpecError
 from mixlens.models.tiny import build_tiny_vllm
-from mixlens.spec import ResourceSpec, SweepSpec, load_spec
-from mixlens.sweep.driver import ray_running
-from mixlens.sweep.plan import check_disk, plan_sweep
-from mixlens.sweep.run import resolve, run_sweep
+from mixlens.spec import SweepSpec, load_spec
+from mixlens.sweep.plan import check_disk, check_runs_dir, plan_sweep
+from mixlens.sweep.run import resolve, show_plan
 
 ROOT = Path(__file__).resolve().parents[3]
-QUICKSTART = ROOT / "sweeps" / "quickstart.yaml"
+QUICKSTART = Path("sweeps/quickstart.yaml")
 
 
 def spec(tmp_path: Path, *overrides: str) -> SweepSpec:
     model = tmp_path / "model"
     if not model.exists():
         build_tiny_vllm(model, ["red"], size="test")
-    return load_spec(SweepSpec, QUICKSTART, [f"model={model}", f"runs_dir={tmp_path}", *overrides])
+    overrides = (f"model={model}", f"runs_dir={tmp_path}", *overrides)
+    return load_spec(SweepSpec, ROOT / QUICKSTART, overrides)
 
 
 @pytest.fixture
-def closed_port() -> int:
+def closed_port() -> str:
     with socket.socket() as taken:
         taken.bind(("127.0.0.1", 0))
-        return int(taken.getsockname()[1])
+        return str(taken.getsockname()[1])
 
 
-@pytest.mark.parametrize(
-    ("override", "told"),
-    [
-        ("training.stepz=3", "training.stepz"),
-        ("ratios=[1.2]", "ratios.0"),
-        ("mixture.low={simple: 0.7}", "sum to 0.7"),
-        ("mixture.low={nonesuch: 1.0}", "nonesuch"),
-    ],
-)
-def test_the_command_ends_with_one_message_and_code_2(override: str, told: str):
+# What is wrong: what a person writes behind the file's name; field, value and remedy in the answer.
+MISTAKES = {
+    "typo in a key": ("training.stepz=3", "training.stepz", "3", "Did you mean 'steps'?"),
+    "ratio out of range": ("ratios=[0,1.2]", "ratios.1", "1.2", "less than or equal to 1"),
+    "weights that do not sum": ("mixture.low={simple: 0.7}", "mixture", "0.7", "must sum to 1"),
+    "unknown component": (
+        "mixture.low={nonesuch: 1}", "mixture.low", "'nonesuch'", "The components are complex,",
+    ),
+    "missing checkpoint": ("model=/no/model", "model", "'/no/model'", "Give a model folder"),
+    "unknown hub id": ("model=nobody/nomodel", "model", "'nobody/nomodel'", "Check the name"),
+    "unreachable Ray": (
+        "resources.address=127.0.0.1:PORT", "resources.address", "'127.0.0.1:PORT'",
+        "Start Ray there, or",
+    ),
+    "unreachable MLflow server": (
+        "tracking.uri=http://127.0.0.1:PORT", "tracking.uri", "'http://127.0.0.1:PORT'",
+        "Start the server, correct",
+    ),
+    "more workers than the machine has": (
+        "training.global_batch=90000 training.micro_batch=1 resources.workers=90000",
+        "resources.workers", "90000", "Set it to at most",
+    ),
+    # More than any disk holds: what is kept of each image of the base is two kilobytes.
+    "no disk space": ("evaluation.examples=10000000000", "runs_dir", "'RUNS'", "Free some, or"),
+    "a file for a folder": ("runs_dir=FILE", "runs_dir", "'FILE", "Name another folder"),
+}  # fmt: skip
+
+
+@pytest.mark.parametrize("mistake", MISTAKES.values(), ids=MISTAKES.keys())
+def test_each_mistake_is_one_message_before_anything_is_written(
+    mistake: tuple[str, ...], tmp_path: Path, closed_port: str
+):
+    runs, file = tmp_path / "runs", tmp_path / "file"
+    file.touch()
+    places = {"PORT": closed_port, "RUNS": str(runs), "FILE": str(file)}
+    for word, place in places.items():
+        mistake = tuple(text.replace(word, place) for text in mistake)
+    written, field, value, remedy = mistake
+    overrides = [written] if "{" in written else written.split()
     done = subprocess.run(
-        [sys.executable, ROOT / "jobs" / "sweep.py", QUICKSTART, override],
-        capture_output=True, text=True,
+        [sys.executable, "jobs/sweep.py", QUICKSTART, f"runs_dir={runs}", *overrides],
+        cwd=ROOT, capture_output=True, text=True,
     )  # fmt: skip
-    assert done.returncode == 2
-    assert told in done.stderr
-    assert "Traceback" not in done.stderr
-
-
-def test_a_missing_checkpoint(tmp_path: Path):
-    with pytest.raises(CheckpointError, match="/no/such/model"):
-        resolve(spec(tmp_path, "model=/no/such/model"))
+    assert done.returncode == 2, done.stderr
+    assert done.stdout == ""
+    (message,) = done.stderr.splitlines()
+    assert message.startswith(f"error: {QUICKSTART}: {field}: ")
+    assert value in message
+    assert remedy in message
+    # Nothing was begun: no trial folder, and no database that could hold an MLflow run.
+    assert list(tmp_path.iterdir()) == [file]
 
 
 def test_a_model_folder_named_from_here_is_found_by_workers_elsewhere(
@@ -64,6 +93,8 @@ def test_a_model_folder_named_from_here_is_found_by_workers_elsewhere(
     given = spec(tmp_path)
     monkeypatch.chdir(tmp_path)
     assert resolve(given.model_copy(update={"model": "model"})) == resolve(given)
+    monkeypatch.setenv("HOME", str(tmp_path))
+    assert resolve(given.model_copy(update={"model": "~/model"})) == resolve(given)
 
 
 def test_scenes_that_cannot_be_made(tmp_path: Path):
@@ -72,27 +103,45 @@ def test_scenes_that_cannot_be_made(tmp_path: Path):
         plan_sweep(crowded, time_a_step=False)
 
 
-def test_an_unreachable_ray(tmp_path: Path, closed_port: int):
-    resources = ResourceSpec(address=f"127.0.0.1:{closed_port}")
-    with (
-        pytest.raises(ResourceError, match=f"127.0.0.1:{closed_port}.*nothing answers"),
-        ray_running(resources, tmp_path),
-    ):
-        pass
-
-
-def test_an_unreachable_mlflow_server_before_anything_is_started(tmp_path: Path, closed_port: int):
-    wrong = spec(tmp_path, f"tracking.uri=http://127.0.0.1:{closed_port}")
-    with pytest.raises(ResourceError, match=str(closed_port)):
-        run_sweep(wrong, ["test"])
-    assert not (tmp_path / "quickstart").exists()
+@pytest.mark.parametrize("damage", ["missing", "cut"])
+def test_a_model_without_whole_weights(tmp_path: Path, damage: str):
+    damaged = spec(tmp_path)
+    weights = tmp_path / "model" / "model.safetensors"
+    content = weights.read_bytes()
+    weights.unlink()
+    if damage == "cut":
+        weights.write_bytes(content[:-1000])
+    with pytest.raises(CheckpointError, match=r"model: .*weights cannot be read.*Give a whole"):
+        plan_sweep(damaged, time_a_step=False)
 
 
 def test_a_full_disk(tmp_path: Path, monkeypatch: pytest.MonkeyPatch):
     plan = plan_sweep(spec(tmp_path), time_a_step=False)
     usage = namedtuple("usage", "total used free")
     monkeypatch.setattr(shutil, "disk_usage", lambda _: usage(1, 1, plan.disk_bytes - 1))
-    with pytest.raises(ResourceError, match=r"disk of .*GB free.*runs_dir"):
+    with pytest.raises(ResourceError, match=r"runs_dir: .*GB are free.*larger disk"):
         check_disk(plan, tmp_path / "not" / "there" / "yet")
     monkeypatch.setattr(shutil, "disk_usage", lambda _: usage(1, 1, plan.disk_bytes))
     check_disk(plan, tmp_path)
+
+
+def test_a_runs_dir_that_can_be_made(tmp_path: Path):
+    check_runs_dir(tmp_path / "not" / "there" / "yet")
+    (tmp_path / "name").touch()
+    with pytest.raises(ResourceError, match="name is a file"):
+        check_runs_dir(tmp_path / "name")
+
+
+def test_a_dry_run_tells_what_runs_at_once_or_that_nothing_can(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+):
+    monkeypatch.delenv("RAY_ADDRESS", raising=False)
+    show_plan(spec(tmp_path, "resources.max_concurrent_trials=1"))
+    told = capsys.readouterr().out
+    assert "at once        1 trials on this machine" in told
+    assert "measurement    1 actors x (0.5 CPU, 0 GPU), shared by all trials" in told
+
+    with pytest.raises(ResourceError, match=r"gpus_per_worker: got 99.0: this machine has"):
+        show_plan(spec(tmp_path, "resources.gpus_per_worker=99"))
+    show_plan(spec(tmp_path, "resources.gpus_per_worker=99", "resources.address=10.0.0.1:6379"))
+    assert "as many trials as the cluster has room for" in capsys.readouterr().out

@@ -1,10 +1,17 @@
+import socket
 from pathlib import Path
 
 import pytest
 
 from mixlens.errors import ResourceError
 from mixlens.spec import ResourceSpec
-from mixlens.sweep.machine import Capacity, capacity_of, trials_at_once
+from mixlens.sweep.machine import (
+    Capacity,
+    address_of,
+    capacity_of,
+    check_reachable,
+    trials_at_once,
+)
 
 NOWHERE = Path("/nonexistent/ray_bootstrap_config.yaml")
 
@@ -29,11 +36,40 @@ def test_gpus_limit_too_and_a_person_may_limit_further():
 
 
 @pytest.mark.parametrize(
-    "need", [ResourceSpec(workers=8), ResourceSpec(gpus_per_worker=1), ResourceSpec(actors=9)]
+    ("need", "told"),
+    [
+        ({"workers": 8}, r"resources\.workers: got 8: .*Set it to at most 2"),
+        ({"gpus_per_worker": 1}, r"resources\.gpus_per_worker: got 1.0: "),
+        ({"cpus_per_worker": 9}, r"resources\.cpus_per_worker: got 9.0: "),
+        ({"actors": 9}, r"resources\.actors: got 9: "),
+        # Workers that take nothing still need the actors to fit.
+        ({"actors": 9, "cpus_per_worker": 0}, r"resources\.actors: got 9: "),
+        ({"gpus_per_actor": 1}, r"resources\.gpus_per_worker: .*Lower it or gpus_per_actor"),
+    ],
 )
-def test_what_does_not_fit_is_refused_with_both_sides(need: ResourceSpec):
-    with pytest.raises(ResourceError, match=r"here has 4 CPUs and 0 GPUs.*resources\.workers"):
-        trials_at_once(need, Capacity(4, 0, "here"), trials=1)
+def test_what_does_not_fit_is_refused_with_field_and_both_sides(need: dict[str, float], told: str):
+    with pytest.raises(ResourceError, match=told) as caught:
+        trials_at_once(ResourceSpec.model_validate(need), Capacity(4, 0, "here"), trials=1)
+    assert "here has 4 CPUs and 0 GPUs, but one trial takes" in str(caught.value)
+
+
+@pytest.mark.parametrize("from_environment", [False, True])
+def test_nothing_at_the_address(monkeypatch: pytest.MonkeyPatch, from_environment: bool):
+    with socket.socket() as taken:
+        taken.bind(("127.0.0.1", 0))
+        nobody = f"127.0.0.1:{taken.getsockname()[1]}"
+    monkeypatch.setenv("RAY_ADDRESS", nobody)
+    need = ResourceSpec(address=None if from_environment else f"ray://{nobody}")
+    address = address_of(need)
+    assert address is not None
+    with pytest.raises(ResourceError, match=rf"resources\.address.*{nobody}.*Start Ray there"):
+        check_reachable(address)
+    assert ("RAY_ADDRESS" in address.field) == from_environment
+
+
+def test_without_an_address_ray_starts_here(monkeypatch: pytest.MonkeyPatch):
+    monkeypatch.delenv("RAY_ADDRESS", raising=False)
+    assert address_of(ResourceSpec()) is None
 
 
 def test_a_cluster_without_launcher_has_what_it_has():
