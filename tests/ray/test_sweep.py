@@ -14,12 +14,10 @@ from pathlib import Path
 
 import pandas as pd
 import pytest
+import ray
 from mlflow import MlflowClient
 
-from mixlens.errors import ResourceError
 from mixlens.models.tiny import build_tiny_vllm
-from mixlens.spec import Layout, SweepSpec, load_spec
-from mixlens.sweep.driver import run_trials
 from mixlens.tasks import vocabulary
 
 pytestmark = [pytest.mark.ray, pytest.mark.slow, pytest.mark.timeout(420)]
@@ -138,15 +136,44 @@ def test_an_interrupted_sweep_is_completed_by_the_same_command(base: Path, tmp_p
     assert done.stat().st_mtime_ns == before[0]
 
 
-@pytest.mark.parametrize("asked", ["workers=8", "gpus_per_worker=1", "actors=99"])
+def test_ctrl_c_leaves_no_run_open(base: Path, tmp_path: Path):
+    runs = tmp_path / "runs"
+    process = subprocess.Popen(
+        [sys.executable, *command(base, runs, "seeds=[0]", "training.steps=10000")],
+        cwd=ROOT, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True,
+        start_new_session=True, env=clean_environment(),
+    )  # fmt: skip
+    try:
+        wait_for(lambda: list(runs.glob("quickstart/trials/*/training.jsonl")), process)
+        os.killpg(process.pid, signal.SIGINT)  # as a terminal does
+        _, told = process.communicate(timeout=60)
+    finally:
+        if process.poll() is None:
+            os.killpg(process.pid, signal.SIGKILL)
+    assert process.returncode == 130
+    assert told == "stopped; the same command goes on where this one ended\n"
+    assert [status for _, _, status in mlflow_runs(runs).values()] == 3 * ["KILLED"]
+
+
+@pytest.mark.parametrize(
+    ("asked", "remedy"), [("workers=8", "at most 3"), ("actors=99", "Lower it")]
+)
 def test_more_than_the_cluster_has_is_refused_before_any_work(
-    ray_local: None, base: Path, tmp_path: Path, asked: str
+    ray_local: None, base: Path, tmp_path: Path, asked: str, remedy: str
 ):
-    overrides = [*command(base, tmp_path, "training.global_batch=32")[2:], f"resources.{asked}"]
-    spec = load_spec(SweepSpec, ROOT / "sweeps" / "quickstart.yaml", overrides)
-    with pytest.raises(ResourceError, match=r"has 4 CPUs and 0 GPUs.*Lower resources\.workers"):
-        run_trials(spec.runs(), Layout.of(spec), lambda *_: None)
-    assert not (tmp_path / "quickstart").exists()
+    address = ray.get_runtime_context().gcs_address
+    refused = sweep(
+        base, tmp_path, "training.global_batch=32", "resources.cpus_per_worker=1",
+        f"resources.address={address}", f"resources.{asked}",
+    )  # fmt: skip
+    assert refused.returncode == 2
+    field, value = asked.split("=")
+    (message,) = refused.stderr.splitlines()
+    assert message.startswith(f"error: sweeps/quickstart.yaml: resources.{field}: got {value}: ")
+    assert "the Ray cluster has 4 CPUs and 0 GPUs" in message
+    assert remedy in message
+    assert mlflow_runs(tmp_path) == {}
+    assert [path.name for path in (tmp_path / "quickstart").iterdir()] == ["logs"]
 
 
 @pytest.fixture

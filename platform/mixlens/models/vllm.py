@@ -143,11 +143,12 @@ def _config(source: str) -> Any:
     try:
         config = AutoConfig.from_pretrained(source)
     except (OSError, ValueError) as error:
+        reason = str(error).splitlines()[0].rstrip(".")
         raise CheckpointError(
             explain(
                 "model",
                 source,
-                f"its config.json cannot be had{_offline()}: {str(error).splitlines()[0].rstrip('.')}",
+                f"its config.json cannot be had{_offline()}: {reason}",
                 "Check the name, and for a hub id the network and your access to it, or give the "
                 "folder of a model.",
             )

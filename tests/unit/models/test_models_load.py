@@ -4,7 +4,7 @@ from pathlib import Path
 import pytest
 
 from mixlens.errors import CheckpointError
-from mixlens.models import model_config, fingerprint, load_vllm, model_folder, resolve_model
+from mixlens.models import fingerprint, load_vllm, model_config, model_folder, resolve_model
 from mixlens.models.conversation import render
 from mixlens.models.tiny import CHAT_TEMPLATE, build_tiny_vllm
 from mixlens.tasks.turn import Turn

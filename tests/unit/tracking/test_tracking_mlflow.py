@@ -18,7 +18,7 @@ from mixlens.analysis import (
 )
 from mixlens.errors import ResourceError
 from mixlens.spec import TrackingSpec
-from mixlens.tracking import Tracker, headline, log_run, log_sweep, open_tracker
+from mixlens.tracking import TrackedRun, Tracker, headline, log_run, log_sweep, open_tracker
 
 SMALL = FakeSweep(ratios=(0.0, 1.0), seeds=(0, 1), images=16, layers=4, steps=20)
 
@@ -180,6 +180,54 @@ def test_a_deleted_run_is_made_anew_with_everything(runs_dir: Path, tmp_path: Pa
     assert tracker.client.get_run(second.run_id).data.metrics == {"accuracy/coarse": 0.5}
 
 
+@pytest.mark.parametrize(
+    ("ended_by", "status"), [(RuntimeError, "FAILED"), (KeyboardInterrupt, "KILLED")]
+)
+def test_what_ends_a_sweep_closes_its_open_runs(
+    runs_dir: Path, tmp_path: Path, ended_by: type[BaseException], status: str
+) -> None:
+    spec = SMALL.spec(runs_dir)
+    tracker = open_tracker(spec, runs_dir)
+
+    def interrupted() -> None:
+        with tracker.closing():
+            parent = tracker.sweep(spec, tmp_path)
+            first, second = (tracker.trial(r, tmp_path / r.name, parent) for r in spec.runs()[:2])
+            first.finish()
+            found[:] = [parent, first, second]
+            raise ended_by("stopped")
+
+    found: list[TrackedRun] = []
+    with pytest.raises(ended_by, match="stopped"):
+        interrupted()
+    closed = [tracker.client.get_run(run.run_id).info.status for run in found]
+    assert closed == [status, "FINISHED", status]
+
+    # The next start opens the same runs again.
+    again = open_tracker(spec, runs_dir).sweep(spec, tmp_path)
+    assert again.run_id == found[0].run_id
+    assert tracker.client.get_run(again.run_id).info.status == "RUNNING"
+
+
+def test_a_server_that_is_gone_hides_no_error(
+    runs_dir: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    spec = SMALL.spec(runs_dir)
+    tracker = open_tracker(spec, runs_dir)
+
+    def fail(*_: object, **__: object) -> None:
+        raise ConnectionError("gone")
+
+    def interrupted() -> None:
+        with tracker.closing():
+            tracker.sweep(spec, tmp_path)
+            monkeypatch.setattr(tracker.client, "set_terminated", fail)
+            raise KeyboardInterrupt
+
+    with pytest.raises(KeyboardInterrupt):
+        interrupted()
+
+
 def test_a_failed_log_is_not_remembered(
     runs_dir: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
@@ -207,8 +255,10 @@ def _with_uri(folder: Path, uri: str):
 )
 def test_an_unreachable_server_is_one_message(tmp_path: Path, uri: str) -> None:
     start = time.monotonic()
-    with pytest.raises(ResourceError, match=r"tracking\.uri: got .*MLflow cannot be used there"):
+    problem = r"tracking\.uri: got .*MLflow cannot be used there: .*Start the server"
+    with pytest.raises(ResourceError, match=problem) as caught:
         open_tracker(_with_uri(tmp_path, uri), tmp_path)
+    assert "Pool(" not in str(caught.value)
     assert time.monotonic() - start < 15
     assert list(tmp_path.iterdir()) in ([], [tmp_path / "mlflow-artifacts"])
 
