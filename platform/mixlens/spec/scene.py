@@ -79,7 +79,7 @@ class SceneSpec(Spec):
     visible_fraction: Range = Field(
         (0.4, 0.9),
         description="overlapping only: an object is whole or shows a share within this range; "
-        "about half are whole",
+        "about half are whole. A range that objects of these sizes cannot meet is refused",
     )
     background: Literal["white", "colour", "gradient", "noise"] = "white"
     lighting: Range = Field((0.0, 0.0), description="strength of a brightness gradient, 0 to 1")
