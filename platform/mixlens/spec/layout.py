@@ -37,7 +37,7 @@ class Layout:
         return self.root / "report.html"
 
     def trial(self, run: RunSpec) -> Path:
-        """Holds run.json, train/, model/, training.jsonl, measure/ and, last, record.json."""
+        """Holds run.json, model/, training.jsonl, mixture.parquet, measure/; last, record.json."""
         return self.root / "trials" / f"{run.name}-{run.digest()}"
 
     def base(self, run: RunSpec) -> Path:

@@ -127,7 +127,7 @@ def train(run: RunSpec, context: WorkerContext, vllm: Vllm, stream: Stream) -> P
 
     model_folder = save_model(engine, vllm, context.directory)
     if context.rank == 0:
-        finish(run, context.directory, order.counts(training.steps * training.global_batch))
+        finish(run, context.directory)
     dist.barrier()
     return model_folder
 

@@ -6,16 +6,20 @@ import time
 from pathlib import Path
 from typing import Any
 
+import pyarrow as pa
+import pyarrow.parquet as pq
 import torch
 import torch.distributed as dist
 from torch import Tensor
 
 from mixlens.errors import CheckpointError, explain
+from mixlens.mixture.order import order_of
 from mixlens.models.turns import count_tokens
 from mixlens.spec import RunSpec
 from mixlens.training.context import WorkerContext
 
 JOURNAL = "training.jsonl"
+MIXTURE = "mixture.parquet"
 FINISHED = "trained.json"
 MODEL = "model"
 
@@ -119,14 +123,22 @@ def finished_model(run: RunSpec, directory: Path) -> Path | None:
     return directory / MODEL
 
 
-def finish(run: RunSpec, directory: Path, examples: dict[str, int]) -> None:
-    """Write `trained.json`, which says that the model folder is there and how it was made."""
+def finish(run: RunSpec, directory: Path) -> None:
+    """Write what a finished run was: its mixture, and last `trained.json`, which says it is there.
+
+    `mixture.parquet` has a row a step: step, and of each component the examples so far.
+    """
+    order, batch = order_of(run), run.training.global_batch
+    counts = [order.counts(step * batch) for step in range(1, run.training.steps + 1)]
+    mixture = {name: [count[name] for count in counts] for name in order.components}
+    steps = {"step": list(range(1, len(counts) + 1))}
+    pq.write_table(pa.table(steps | mixture), directory / MIXTURE)
     record = {
         "run": run.digest(),
         "name": run.name,
         "model": run.model,
         "steps": run.training.steps,
-        "examples": examples,
+        "examples": counts[-1],
         "last": read_journal(directory / JOURNAL)[-1],
     }
     part = directory / (FINISHED + ".part")

@@ -1,0 +1,34 @@
+"""What a finished run says of itself."""
+
+import json
+from collections import Counter
+from pathlib import Path
+
+import pyarrow.parquet as pq
+
+from mixlens.mixture.order import order_of
+from mixlens.spec import SweepSpec
+from mixlens.training.records import finish, finished_model
+
+RUN = SweepSpec.model_validate(
+    {
+        "name": "small",
+        "components": {"a": {"tasks": {"coarse": 1}}, "b": {"tasks": {"relational": 1}}},
+        "mixture": {"high": {"b": 1.0}, "low": {"a": 1.0}},
+        "ratios": [0.3],
+        "training": {"steps": 7, "global_batch": 4, "micro_batch": 2},
+        "evaluation": {"component": "b", "examples": 8},
+    }
+).runs()[0]
+
+
+def test_the_mixture_of_every_step_is_written_down(tmp_path: Path):
+    (tmp_path / "training.jsonl").write_text(json.dumps({"step": 7, "loss": 1.0}) + "\n")
+    finish(RUN, tmp_path)
+    order, seen, expected = order_of(RUN), Counter[str](), []
+    for step in range(1, 8):
+        seen.update(order.at(position)[0] for position in range(4 * (step - 1), 4 * step))
+        expected.append({"step": step, "a": seen["a"], "b": seen["b"]})
+    assert pq.read_table(tmp_path / "mixture.parquet").to_pylist() == expected
+    assert json.loads((tmp_path / "trained.json").read_text())["examples"] == dict(seen)
+    assert finished_model(RUN, tmp_path) == tmp_path / "model"
