@@ -1,11 +1,20 @@
+import io
+import shutil
 from pathlib import Path
 
 import pytest
+from rich.console import Console
 
+from mixlens.activations.measure import measure
+from mixlens.activations.subspaces import FOLDER, write_subspaces
+from mixlens.mixture.order import held_out_indices
+from mixlens.models import load_vllm
 from mixlens.models.tiny import build_tiny_vllm
+from mixlens.sources import open_source
 from mixlens.spec import Layout, SweepSpec, load_spec
-from mixlens.sweep.plan import plan_sweep
+from mixlens.sweep.plan import check_disk, plan_sweep
 from mixlens.sweep.records import finish_trial, start_trial
+from mixlens.sweep.run import print_plan
 
 ROOT = Path(__file__).resolve().parents[3]
 
@@ -54,3 +63,45 @@ def test_a_step_is_timed_where_cpus_will_train(spec: SweepSpec):
         update={"resources": spec.resources.model_copy(update={"gpus_per_worker": 1.0})}
     )
     assert plan_sweep(on_gpus, time_a_step=True).seconds_a_trial() is None
+
+
+def test_the_estimate_covers_the_subspaces_that_a_measurement_writes(
+    spec: SweepSpec, tmp_path: Path
+):
+    source = open_source("held_out", spec.components["held_out"])
+    images = 64
+    examples = [source[index] for index in held_out_indices(images)]
+    measured = measure(load_vllm(spec.model), examples)
+    write_subspaces(tmp_path, [str(i) for i in range(images)], measured.subspaces)
+    written = sum(file.stat().st_size for file in (tmp_path / FOLDER).iterdir())
+
+    def estimate(images: int) -> int:
+        evaluation = spec.evaluation.model_copy(update={"examples": images})
+        plan = plan_sweep(spec.model_copy(update={"evaluation": evaluation}), time_a_step=False)
+        return plan.disk_bytes or 0
+
+    assert estimate(1000 + images) - estimate(1000) == pytest.approx(written, rel=0.1)
+
+
+def test_of_a_hub_model_that_is_not_here_size_and_time_are_unknown(
+    spec: SweepSpec, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+):
+    repository = tmp_path / "hub" / "models--some--model"
+    snapshot = repository / "snapshots" / "0123"
+    shutil.copytree(spec.model, snapshot)
+    (repository / "refs").mkdir()
+    (repository / "refs" / "main").write_text("0123")
+    monkeypatch.setattr("huggingface_hub.constants.HF_HUB_CACHE", str(tmp_path / "hub"))
+    monkeypatch.setattr("transformers.utils.hub.constants.HF_HUB_CACHE", str(tmp_path / "hub"))
+    on_hub = spec.model_copy(update={"model": "some/model"})
+    here = plan_sweep(on_hub, time_a_step=False)
+    assert here.parameters == plan_sweep(spec, time_a_step=False).parameters
+
+    (snapshot / "model.safetensors").unlink()  # only its configuration was fetched
+    plan = plan_sweep(on_hub, time_a_step=True)
+    assert (plan.parameters, plan.disk_bytes, plan.seconds_a_step) == (None, None, None)
+    check_disk(plan, tmp_path)
+    out = io.StringIO()
+    print_plan(on_hub, plan, None, Console(file=out, width=200))
+    for line in ("base model     some/model (size unknown", "disk           unknown: the model is"):
+        assert line in out.getvalue()
