@@ -265,7 +265,7 @@ def _recipe(sweep: SweepResults, provenance: Provenance) -> list[tuple[str, str]
         ("Weights of the base", sweep.spec.model_fingerprint or "not recorded"),
         ("Code", f"{provenance.commit or 'unknown commit'}, {state}"),
         ("Source", f"SHA-256 {provenance.source}"),
-        ("Prompts", f"tasks/prompts.yaml, SHA-256 {prompts_digest()}"),
+        ("Prompts", f"tasks/prompts.yaml, SHA-256 {sweep.spec.prompts_digest or prompts_digest()}"),
         ("Python", provenance.python),
         ("Packages", packages),
         ("Machine", provenance.machine),

@@ -9,6 +9,10 @@ from mixlens.spec.base import Share, Spec, digest_of
 from mixlens.spec.data import ComponentSpec, EvaluationSpec, MixtureSpec, Weights
 from mixlens.spec.training import ResourceSpec, TrainingSpec
 
+# What changes a training's speed, memory or log, but no result beyond rounding. The micro-batch is
+# not among it: dropout is drawn for each.
+NEUTRAL = ("zero_stage", "activation_checkpointing", "checkpoint_every", "log_every")
+
 
 class TrackingSpec(Spec):
     """Where MLflow keeps the runs; by default in files beside them."""
@@ -23,6 +27,7 @@ class RunSpec(Spec):
     name: str
     model: str
     model_fingerprint: str = ""
+    prompts_digest: str = ""
     components: dict[str, ComponentSpec]
     weights: Weights
     ratio: Share
@@ -35,7 +40,7 @@ class RunSpec(Spec):
         content = self.model_dump(mode="json")
         for key in ("name", "resources"):
             del content[key]
-        for key in ("checkpoint_every", "log_every"):
+        for key in NEUTRAL:
             del content["training"][key]
         return content
 
@@ -45,6 +50,7 @@ class RunSpec(Spec):
             {
                 "model": self.model,
                 "model_fingerprint": self.model_fingerprint,
+                "prompts_digest": self.prompts_digest,
                 "component": self.components[self.evaluation.component].canonical(),
                 "evaluation": self.evaluation.canonical(),
             }
@@ -60,6 +66,9 @@ class SweepSpec(Spec):
         "",
         description="filled in when the sweep starts, so that a base with other weights under the "
         "same name makes other runs",
+    )
+    prompts_digest: str = Field(
+        "", description="filled in likewise, so that other phrasings make other runs"
     )
     runs_dir: str = "runs"
     components: dict[str, ComponentSpec] = Field(min_length=1)
@@ -117,6 +126,7 @@ class SweepSpec(Spec):
                 name=f"ratio={ratio:g},seed={seed}",
                 model=self.model,
                 model_fingerprint=self.model_fingerprint,
+                prompts_digest=self.prompts_digest,
                 components=self.components,
                 weights=self.mixture.weights(ratio),
                 ratio=ratio,

@@ -20,6 +20,7 @@ from mixlens.sweep.plan import Plan, check_disk, check_runs_dir, plan_sweep
 from mixlens.sweep.quiet import chatter_to
 from mixlens.sweep.records import write_json
 from mixlens.sweep.view import SweepView
+from mixlens.tasks import prompts_digest
 from mixlens.tracking import TrackedRun, Tracker, log_run, log_sweep, open_tracker
 from mixlens.tracking.results import headline
 
@@ -36,7 +37,11 @@ def resolve(spec: SweepSpec) -> SweepSpec:
     is_builtin = spec.model.startswith("builtin:")
     model = spec.model if is_builtin else resolve_model(spec.model)
     return spec.model_copy(
-        update={"model": model, "model_fingerprint": fingerprint(spec.model)},
+        update={
+            "model": model,
+            "model_fingerprint": fingerprint(spec.model),
+            "prompts_digest": prompts_digest(),
+        },
     )
 
 

@@ -6,7 +6,7 @@ from pathlib import Path
 
 from mixlens.models.tiny import build_tiny_vllm
 from mixlens.spec import PretrainSpec
-from mixlens.tasks import vocabulary
+from mixlens.tasks import prompts_digest, vocabulary
 from mixlens.training.alone import train_alone
 
 
@@ -19,7 +19,7 @@ def pretrain(spec: PretrainSpec, folder: Path) -> Iterator[tuple[int, Path]]:
     if not (model / "config.json").is_file():
         build_tiny_vllm(model, vocabulary(), seed=spec.seed)
     for number in range(len(spec.stages)):
-        run = spec.run(number, str(model))
+        run = spec.run(number, str(model)).model_copy(update={"prompts_digest": prompts_digest()})
         model = train_alone(run, folder / f"stage-{number}-{run.digest()}")
         yield number, model
 

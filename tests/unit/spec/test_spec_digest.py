@@ -43,6 +43,8 @@ def changed(**values: object) -> RunSpec:
         {"weights": {"a": 0.5, "b": 0.5}},
         {"model": "other/model"},
         {"model_fingerprint": "0123"},
+        {"prompts_digest": "0123"},
+        {"training": {**RUN.training.model_dump(), "micro_batch": 1}},
         {"training": {**RUN.training.model_dump(), "weight_decay": 0.5}},
         {"evaluation": {**RUN.evaluation.model_dump(), "examples": 9}},
     ],
@@ -57,6 +59,8 @@ def test_what_changes_a_result_changes_the_digest(values: dict[str, object]):
         {"name": "another"},
         {"resources": {"workers": 2, "max_failures": 9}},
         {"training": {**RUN.training.model_dump(), "checkpoint_every": 1}},
+        {"training": {**RUN.training.model_dump(), "zero_stage": 3}},
+        {"training": {**RUN.training.model_dump(), "activation_checkpointing": True}},
     ],
 )
 def test_what_changes_no_result_leaves_the_digest(values: dict[str, object]):
