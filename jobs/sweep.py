@@ -21,7 +21,7 @@ def main() -> None:
     parser.add_argument("file", type=Path, help="the sweep file")
     parser.add_argument("overrides", nargs="*", metavar="key=value", help="such as seeds=[0,1,2]")
     parser.add_argument("--dry-run", action="store_true", help="print the plan and stop")
-    arguments = parser.parse_args()
+    arguments = parser.parse_intermixed_args()
     spec = load_spec(SweepSpec, arguments.file, arguments.overrides)
 
     from mixlens.sweep.run import run_sweep, show_plan  # after the file is known to be right
