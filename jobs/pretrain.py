@@ -2,7 +2,7 @@
 
     python jobs/pretrain.py [jobs/pretrain.yaml] [key=value ...] [--keep-installed]
 
-About half an hour on two CPU cores. Started again, it continues where it stopped.
+About an hour and a half on two CPU cores. Started again, it continues where it stopped.
 """
 
 import argparse
