@@ -60,6 +60,8 @@ class SweepView:
         self._live = Live(
             get_renderable=self._table, console=self.console, refresh_per_second=2,
             auto_refresh=self.console.is_terminal,
+            # Rich would bring what others print to the screen; it belongs into the log.
+            redirect_stdout=False, redirect_stderr=False,
         )  # fmt: skip
 
     def __enter__(self) -> "SweepView":

@@ -37,6 +37,33 @@ def test_without_a_terminal_stages_are_told_in_lines(runs: tuple[RunSpec, ...]):
     assert "2/3 trials" in lines[3]
 
 
+def test_in_a_narrow_terminal_names_are_whole_and_the_screen_is_the_views_alone(
+    runs: tuple[RunSpec, ...], tmp_path: Path
+):
+    script = (
+        "import sys; from pathlib import Path; from mixlens.spec import SweepSpec, load_spec\n"
+        "from mixlens.sweep.quiet import chatter_to; from mixlens.sweep.view import SweepView\n"
+        "runs = load_spec(SweepSpec, Path('sweeps/quickstart.yaml')).runs()[:3]\n"
+        "with chatter_to(Path(sys.argv[1])) as out, SweepView(runs, frozenset(), out) as view:\n"
+        "    print('a library says'); print('something', file=sys.stderr)\n"
+        "    view.update(runs[0].name, 'training', {'step': 3, 'loss': 2.5})\n"
+    )
+    main_end, child_end = os.openpty()
+    environment = os.environ | {"TERM": "xterm", "COLUMNS": "60"}
+    subprocess.run(
+        [sys.executable, "-c", script, tmp_path / "log"],
+        cwd=ROOT, stdout=child_end, stderr=child_end, env=environment, check=True,
+    )  # fmt: skip
+    os.close(child_end)
+    screen = os.read(main_end, 1 << 16).decode()
+    assert "ratio=0,seed=0" in screen
+    assert "ratio=0.25,seed=0" in screen
+    assert f"step 3/{runs[0].training.steps}" in screen
+    assert "says" not in screen
+    assert "something" not in screen
+    assert (tmp_path / "log").read_text().split("\n") == ["a library says", "something", ""]
+
+
 def test_time_left_is_this_starts_pace_over_what_is_missing(
     runs: tuple[RunSpec, ...], monkeypatch: pytest.MonkeyPatch
 ):
