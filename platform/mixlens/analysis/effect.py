@@ -7,7 +7,7 @@ import pandas as pd
 
 from mixlens.analysis.intervals import Array
 from mixlens.analysis.results import SweepResults
-from mixlens.analysis.tables import Panel, levels_of
+from mixlens.analysis.tables import Panel, images_of, levels_of
 
 DIFFERENCE, SLOPE, AGAINST_BASE = "difference", "slope", "against base"
 
@@ -41,8 +41,9 @@ def effects_table(sweep: SweepResults, panels: Sequence[Panel], weights: Array) 
     frames = []
     for panel in panels:
         levels = levels_of(sweep, panel, weights)
-        images = panel.images().min(axis=0)
+        images_at = images_of(sweep, panel)
         for name, start, end, combination in contrasts:
+            images = images_at[combination != 0].min(axis=0)
             value, low, high = levels.contrast(combination)
             # Every seed of every ratio informs the seed error; only one ratio stands in the last.
             some = combination[1:] != 0 if name == AGAINST_BASE else np.full(len(ratios), True)

@@ -93,9 +93,10 @@ class Levels:
     ) -> tuple[Array, Array, Array]:
         """[columns] value, low and high of a weighted sum of the levels."""
         combine = np.asarray(weights, dtype=float)
-        draws = np.tensordot(self.draws, combine, axes=(1, 0))
+        used = combine != 0  # a value that is missing elsewhere does not matter
+        draws = np.tensordot(self.draws[:, used], combine[used], axes=(1, 0))
         low, high = percentiles(draws, confidence)
-        return combine @ self.values, low, high
+        return combine[used] @ self.values[used], low, high
 
 
 def image_weights(images: int, resamples: int = RESAMPLES, seed: int = 0) -> Array:
@@ -207,21 +208,21 @@ def combine_seeds(
         seed: of the draws of the seed error.
     """
     index = np.asarray(level)
-    levels = int(index.max()) + 1
-    member = (index[None, :] == np.arange(levels)[:, None]).astype(float)
-    runs = member.sum(axis=1)
-    average = member / runs[:, None]
-    means = average @ values
-    deviation = values - means[index]
+    # Not as a matrix product: a value that one level has not would be missing in all.
+    runs_of = [np.flatnonzero(index == one) for one in range(int(index.max()) + 1)]
+    runs = np.array([len(some) for some in runs_of])
+    means = np.stack([values[some].mean(axis=0) for some in runs_of])
+    combined = np.stack([draws[:, some].mean(axis=1) for some in runs_of], axis=1)
     freedom = int((runs - 1).sum())
-    combined = np.einsum("lr,brc->blc", average, draws, optimize=True)
     if freedom:
-        variance = (deviation**2).sum(axis=0) / freedom
+        several = runs[index] > 1
+        variance = ((values - means[index])[several] ** 2).sum(axis=0) / freedom
         random = np.random.default_rng([seed, 1])
-        normal = random.standard_normal((len(draws), levels))
+        normal = random.standard_normal((len(draws), len(runs)))
         t = normal * np.sqrt(freedom / random.chisquare(freedom, size=(len(draws), 1)))
-        scale = np.where(np.asarray(fixed), 0.0, 1.0 / np.sqrt(runs))
-        combined = combined + (t * scale)[:, :, None] * np.sqrt(variance)
+        seeded = ~np.asarray(fixed)
+        scale = (t / np.sqrt(runs))[:, seeded, None]
+        combined[:, seeded] += scale * np.sqrt(variance)
     return Levels(means, combined, runs.astype(np.int64), freedom)
 
 

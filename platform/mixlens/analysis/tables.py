@@ -177,8 +177,6 @@ def token_panel(sweep: SweepResults) -> Panel:
 
 def levels_of(sweep: SweepResults, panel: Panel, weights: Array) -> Levels:
     """The panel's quantities of the base (level 0) and of each ratio, ascending (1, 2, ...)."""
-    ratios = sweep.ratios
-    level = [0, *(1 + ratios.index(trial.spec.ratio) for trial in sweep.trials if trial.spec)]
     used = sorted({position for parts in panel.made_of for position in parts})
     moved = {position: place for place, position in enumerate(used)}
     made_of = [[moved[position] for position in parts] for parts in panel.made_of]
@@ -187,8 +185,19 @@ def levels_of(sweep: SweepResults, panel: Panel, weights: Array) -> Levels:
         some = Sums(run.numerator[:, used], run.denominator[:, used])
         values.append(_average(some.mean(), made_of))
         draws.append(_average(some.replicates(weights), made_of))
-    fixed = [True, *(False for _ in ratios)]
-    return combine_seeds(np.stack(values), np.stack(draws, axis=1), level, fixed)
+    fixed = [True, *(False for _ in sweep.ratios)]
+    return combine_seeds(np.stack(values), np.stack(draws, axis=1), _level_of(sweep), fixed)
+
+
+def images_of(sweep: SweepResults, panel: Panel) -> NDArray[np.int64]:
+    """[levels, quantities] images that have a value in every run of a level of `levels_of`."""
+    level, images = np.array(_level_of(sweep)), panel.images()
+    return np.stack([images[level == one].min(axis=0) for one in range(level.max() + 1)])
+
+
+def _level_of(sweep: SweepResults) -> list[int]:
+    ratios = sweep.ratios
+    return [0, *(1 + ratios.index(trial.spec.ratio) for trial in sweep.trials if trial.spec)]
 
 
 def accuracy_table(sweep: SweepResults, panel: Panel, weights: Array) -> pd.DataFrame:
@@ -238,9 +247,10 @@ def sweep_table(sweep: SweepResults, panels: Sequence[Panel], weights: Array) ->
     frames = []
     for panel, levels in _chunks(sweep, panels, weights):
         low, high = levels.interval()
-        images = panel.images().min(axis=0)
+        images_at = images_of(sweep, panel)
         bounded = panel.columns["bounded"].to_numpy(dtype=bool)
         for place, name in enumerate(names):
+            images = images_at[place]
             ends = widen_at_bounds(levels.values[place], low[place], high[place], images, bounded)
             frame = panel.columns.assign(
                 run=name,

@@ -279,6 +279,7 @@ def redundancy_against_accuracy(tables: Tables) -> Figure | None:
             axis.plot(runs.loc["base", "value"], accuracy["base"], "*", color=INK, ms=10)
         axis.set_title(f"{'ab'[place]}  {name.capitalize()} tasks")
         axis.set_xlabel("Redundancy score of visual tokens")
+        axis.xaxis.set_major_locator(mpl.ticker.MaxNLocator(5))
         axis.margins(0.1)
         if place == 0:
             axis.set_ylabel("Accuracy")

@@ -160,6 +160,30 @@ def test_a_metric_without_values_is_blank_everywhere(tmp_path: Path) -> None:
     assert base[base["stream"] == "text"]["value"].notna().all()
 
 
+def test_what_the_base_cannot_have_is_still_told_of_the_trials(
+    sweep: SweepResults, tables: Tables
+) -> None:
+    # Such as the alignment with the base: the same numbers as before, but none of the base.
+    metric = "gini"
+    rows = sweep.base.image_metrics
+    base = replace(sweep.base, image_metrics=rows[rows["metric"] != metric])
+    without = build_tables(replace(sweep, base=base))
+    key = ["run", "subject", "metric", "part", "layer"]
+    before, after = (
+        table[table["metric"] == metric].set_index(key)["value"]
+        for table in (tables.sweep, without.sweep)
+    )
+    assert after["base"].isna().all()
+    for ratio in ("ratio=0", "ratio=0.5", "ratio=1"):
+        assert before[ratio].notna().all()
+        pd.testing.assert_series_equal(after[ratio], before[ratio])
+    rows = without.effects[without.effects["metric"] == metric].set_index("contrast")
+    assert rows.loc[[DIFFERENCE, SLOPE], "low"].notna().all()
+    assert (rows.loc[[DIFFERENCE, SLOPE], "n_images"] == 40).all()
+    assert rows.loc[AGAINST_BASE, "value"].isna().all()
+    assert (rows.loc[AGAINST_BASE, "n_images"] == 0).all()
+
+
 def test_tables_are_written_and_read_back(tables: Tables, tmp_path: Path) -> None:
     tables.write(tmp_path)
     assert {file.stem for file in tmp_path.glob("*.parquet")} == set(Tables.__dataclass_fields__)
