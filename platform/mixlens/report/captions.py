@@ -57,7 +57,8 @@ def captions(sweep: SweepResults, tables: Tables) -> dict[str, dict[str, str]]:
             "rank and effective rank count the directions that tokens span; mean cosine is their "
             "average direction in common; subspace alignment is the overlap of the top five "
             "singular directions with the layer below or with the base model (not defined for "
-            "the base itself).",
+            "the base itself), and where the gap, the relative fall from the fifth singular value "
+            "to the sixth, is small, those directions and their overlap are ill determined.",
         },
         "training": {
             "title": "Training loss.",
