@@ -10,6 +10,7 @@ import sys
 import tempfile
 import time
 from collections.abc import Callable, Iterator
+from contextlib import ExitStack
 from pathlib import Path
 
 import pandas as pd
@@ -180,14 +181,18 @@ def test_more_than_the_cluster_has_is_refused_before_any_work(
 def ray_head() -> Iterator[str]:
     """A Ray head of its own with the job server; yields the job server's address."""
     folder = tempfile.mkdtemp(prefix="ray-")  # short: socket paths end at 107 characters
-    with socket.socket() as free, socket.socket() as other, socket.socket() as third:
-        for each in (free, other, third):
+    # The usual ports belong to the Ray that other tests share. An agent that does not get its port
+    # lives on, but takes no jobs.
+    options = ("port", "dashboard-port", "ray-client-server-port", "dashboard-agent-listen-port")
+    with ExitStack() as opened:
+        free = [opened.enter_context(socket.socket()) for _ in options]
+        for each in free:
             each.bind(("127.0.0.1", 0))
-        port, dashboard, client = (each.getsockname()[1] for each in (free, other, third))
+        ports = [each.getsockname()[1] for each in free]
     head = subprocess.Popen(
         [
             Path(sys.executable).parent / "ray", "start", "--head", "--block", "--num-cpus=2",
-            f"--port={port}", f"--dashboard-port={dashboard}", f"--ray-client-server-port={client}",
+            *(f"--{option}={port}" for option, port in zip(options, ports, strict=True)),
             "--include-dashboard=true", "--disable-usage-stats", f"--temp-dir={folder}",
         ],
         stdout=subprocess.PIPE, stderr=subprocess.STDOUT, text=True, start_new_session=True,
@@ -195,7 +200,7 @@ def ray_head() -> Iterator[str]:
         env=clean_environment(PATH=f"{Path(sys.executable).parent}:{os.environ['PATH']}"),
     )  # fmt: skip
     try:
-        address = f"http://127.0.0.1:{dashboard}"
+        address = f"http://127.0.0.1:{ports[1]}"
         wait_for(lambda: _takes_jobs(address), head, seconds=120)
         yield address
     finally:
