@@ -56,7 +56,7 @@ KINDS: dict[TaskGroup, dict[str, Ask]] = {
         "caption_cell": caption.caption_cell,
         "caption_row": caption.caption_row,
         "caption_column": caption.caption_column,
-        "caption_find": caption.caption_find,
+        "caption_find": locate.find,
         "caption_find_all": caption.caption_find_all,
         "caption_colours": caption.caption_colours,
         "caption_shapes": caption.caption_shapes,

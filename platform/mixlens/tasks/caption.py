@@ -3,7 +3,7 @@
 from functools import partial
 
 from mixlens.tasks.facts import ATTEMPTS, Draft, Draw, Facts
-from mixlens.tasks.naming import description, name
+from mixlens.tasks.naming import description
 from mixlens.tasks.scene_graph import MAX_LISTED, listed
 from mixlens.tasks.vocabulary import (
     COLOUR,
@@ -60,21 +60,6 @@ def _line(facts: Facts, draw: Draw, axis: int) -> Draft | None:
 
 caption_row = partial(_line, axis=0)
 caption_column = partial(_line, axis=1)
-
-
-def caption_find(facts: Facts, draw: Draw) -> Draft | None:
-    """The cell of a named object."""
-    many = len(facts.seen)
-    first = int(draw() * many)
-    for step in range(min(many, ATTEMPTS)):
-        i = facts.seen[(first + step) % many]
-        if ("cell", i) in facts.asked:
-            continue
-        named = name(facts, i, draw)
-        if named is not None:
-            facts.ask_once("cell", i)
-            return {"a": "the " + named}, cell_words(*facts.cells()[i]), ()
-    return None
 
 
 def caption_find_all(facts: Facts, draw: Draw) -> Draft | None:
