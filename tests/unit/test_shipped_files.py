@@ -58,7 +58,10 @@ def test_cluster_file_follows_rays_schema():
 
 def test_the_source_root_does_not_shadow_the_standard_librarys_platform():
     # `ray job submit --working-dir .` puts the repository root first on the path.
-    script = f"import sys; sys.path.insert(0, {str(ROOT)!r}); import platform; print(platform.__file__, platform.system())"  # noqa: E501
+    script = (
+        f"import sys; sys.path.insert(0, {str(ROOT)!r}); import platform;"
+        "print(platform.__file__, platform.system())"
+    )
     there = subprocess.run([sys.executable, "-I", "-c", script], capture_output=True, text=True)
     file, system = there.stdout.split()
     assert str(ROOT) not in file

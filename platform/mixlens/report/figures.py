@@ -430,6 +430,7 @@ def _ratio_legend(figure: Figure, tables: Tables, lines: bool = True, markers: b
         for ratio, colour, marker, dash in _looks(tables)
     ]  # fmt: skip
     base = {"ls": "--", "lw": 1.2} if lines else {"ls": "", "marker": "*", "ms": 9}
+    # The type checker asks one type of all values that are passed on by name.
     handles.append(Line2D([], [], color=INK, label="base model", **base))  # type: ignore[arg-type]
     figure.legend(handles=handles, loc="outside lower center", ncols=min(6, len(handles)),
                   handlelength=2.4, columnspacing=1.4)  # fmt: skip

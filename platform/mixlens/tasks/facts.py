@@ -142,3 +142,11 @@ def _having(words: Sequence[str]) -> dict[str, int]:
         having[word] = having.get(word, 0) | bit
         bit += bit
     return having
+
+
+def two_of(things: list[int], draw: Draw) -> tuple[int, int]:
+    """Two different ones."""
+    many = len(things)
+    first = int(draw() * many)
+    second = (first + 1 + int(draw() * (many - 1))) % many
+    return things[first], things[second]

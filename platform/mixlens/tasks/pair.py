@@ -4,20 +4,17 @@ A yes or no about a relation says so little that a small model does not find out
 to look up both objects, and which is which. Their cells, and the step from one to the other, do.
 """
 
-from mixlens.tasks.facts import ATTEMPTS, DIRECTION_MARGIN, Draft, Draw, Facts
+from mixlens.tasks.facts import ATTEMPTS, DIRECTION_MARGIN, Draft, Draw, Facts, two_of
 from mixlens.tasks.naming import name
 from mixlens.tasks.vocabulary import cell_words
 
 
 def _pair(facts: Facts, draw: Draw, kind: str) -> tuple[int, int, dict[str, str]] | None:
     """Two different objects that can be named, in either order, and their names."""
-    many = len(facts.seen)
-    if many < 2:
+    if len(facts.seen) < 2:
         return None
     for _ in range(ATTEMPTS):
-        first = int(draw() * many)
-        second = (first + 1 + int(draw() * (many - 1))) % many
-        i, j = facts.seen[first], facts.seen[second]
+        i, j = two_of(facts.seen, draw)
         if (kind, i, j) in facts.asked:
             continue
         one, other = name(facts, i, draw), name(facts, j, draw)

@@ -11,6 +11,7 @@ from mixlens.tasks.facts import (
     Draft,
     Draw,
     Facts,
+    two_of,
 )
 from mixlens.tasks.naming import name
 from mixlens.tasks.vocabulary import (
@@ -24,14 +25,6 @@ from mixlens.tasks.vocabulary import (
 )
 
 _SIZE_BIT = 1 << SIZE
-
-
-def _two(things: list[int], draw: Draw) -> tuple[int, int]:
-    """Two different ones."""
-    many = len(things)
-    first = int(draw() * many)
-    second = (first + 1 + int(draw() * (many - 1))) % many
-    return things[first], things[second]
 
 
 def _ordered(
@@ -56,7 +49,7 @@ def _direction(facts: Facts, draw: Draw, axis: str, answers: tuple[str, str]) ->
         return None
     at = facts.x if axis == "x" else facts.y
     for _ in range(ATTEMPTS):
-        i, j = _two(facts.seen, draw)
+        i, j = two_of(facts.seen, draw)
         if at[i] > at[j]:
             i, j = j, i
         if at[j] - at[i] < DIRECTION_MARGIN or (axis, i, j) in facts.asked:
@@ -81,7 +74,7 @@ def _comparison(facts: Facts, draw: Draw, answers: tuple[str, str]) -> Draft | N
     if len(facts.seen) < 2:
         return None
     for _ in range(ATTEMPTS):
-        i, j = _two(facts.seen, draw)
+        i, j = two_of(facts.seen, draw)
         if facts.diameter[i] > facts.diameter[j]:
             i, j = j, i
         told = facts.spoken[i] | facts.secret[i] | facts.spoken[j] | facts.secret[j]
@@ -113,7 +106,7 @@ def nearest(facts: Facts, draw: Draw) -> Draft | None:
     if len(facts.seen) < 3:
         return None
     for _ in range(ATTEMPTS):
-        i, j = _two(facts.seen, draw)
+        i, j = two_of(facts.seen, draw)
         k = facts.seen[int(draw() * len(facts.seen))]
         if k in (i, j) or ("nearest", k, *sorted((i, j))) in facts.asked:
             continue
@@ -145,10 +138,10 @@ def _sameness(facts: Facts, draw: Draw, attribute: int) -> Draft | None:
     groups = [things for things in by_word.values() if len(things) > 1]
     if not groups or len(by_word) < 2:
         return None
-    equal = _two(groups[int(draw() * len(groups))], draw)
+    equal = two_of(groups[int(draw() * len(groups))], draw)
     unequal = equal
     while words[unequal[0]] == words[unequal[1]]:
-        unequal = _two(free, draw)
+        unequal = two_of(free, draw)
     same = draw() < 0.5
     names = {i: name(facts, i, draw, bit) for i in (*equal, *unequal)}
     if None in names.values():
@@ -245,7 +238,7 @@ def chain_nearest(facts: Facts, draw: Draw) -> Draft | None:
     if facts.count < 3 or len(facts.seen) < 3:
         return None
     for _ in range(ATTEMPTS):
-        i, j = _two(facts.seen, draw)
+        i, j = two_of(facts.seen, draw)
         k, least, next_least = _nearest_to(facts, i)
         vertical = draw() < 0.5
         at = facts.y if vertical else facts.x

@@ -103,6 +103,7 @@ def _hidden_mlflow() -> Iterator[None]:
     if "mlflow" in sys.modules:
         yield
         return
+    # None makes an import fail, which the type of the dictionary does not know.
     sys.modules["mlflow"] = None  # type: ignore[assignment]
     try:
         yield
