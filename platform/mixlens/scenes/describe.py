@@ -65,7 +65,6 @@ def describe_scene(
     areas = [stamp.area for stamp in plan.sprites]
     # Whole numbers up to the last step, so that the results are the same everywhere.
     total, squares = sum(plan.quarters), sum(quarters * quarters for quarters in plan.quarters)
-    shares = [seen / area for seen, area in zip(visible, areas, strict=True)]
     return {
         "object_count": count,
         "shape_diversity": _entropy(shapes),
@@ -78,7 +77,7 @@ def describe_scene(
         "object_area_mean": sum(areas) / (count * pixels),
         "dominant_colour": _largest(plan.colours, visible_ink),
         "dominant_shape": _largest(shapes, visible),
-        "occlusion": 1 - math.fsum(shares) / count,
+        "occlusion": 1 - math.fsum(map(truediv, visible, areas)) / count,
         "crowding": _crowding(plan, side),
     }
 
@@ -101,14 +100,13 @@ def _largest(names: Sequence[str], weights: Sequence[int]) -> str:
 
 
 def _crowding(plan: Plan, side: int) -> float:
+    # Imported late: numba takes longer to import than all other modules of scenes together.
+    from mixlens.scenes.loops import nearest_squares
+
     if len(plan.corners) == 1:
         return 1.0
-    # Centres in half pixels: products and their sums are whole numbers, so that none is rounded.
-    sides = np.array([stamp.side for stamp in plan.sprites], float)
-    centres = 2.0 * np.array(list(zip(*plan.corners, strict=True))) + sides
-    norms = np.square(centres).sum(0)
-    squares = (-2.0 * centres.T) @ centres
-    squares += norms
-    np.fill_diagonal(squares, np.inf)
-    nearest = squares.min(1) + norms
+    # Centres in half pixels are whole numbers, and so are the squares of their distances.
+    sides = np.array([stamp.side for stamp in plan.sprites])
+    centres = 2 * np.array(plan.corners) + sides[:, None]
+    nearest = nearest_squares(centres)
     return math.fsum(map(math.sqrt, nearest.tolist())) / (2 * side * len(sides))

@@ -3,7 +3,9 @@
 import math
 from collections.abc import Sequence
 
-from mixlens.scenes.draws import word_list, words
+import numpy as np
+
+from mixlens.scenes.draws import words
 
 Corners = list[tuple[int, int]]  # left, top of the square that holds each object, pixels
 
@@ -41,42 +43,21 @@ def largest_side(count: int, image_size: int) -> int:
 def _at_random(
     sides: Sequence[int], image_size: int, seed: int, index: int, attempt: int
 ) -> Corners | None:
-    order = sorted(range(len(sides)), key=sides.__getitem__, reverse=True)
-    # Corners of circles that come too near to each other lie less than a cell apart, so each placed
-    # circle is listed in the 9 cells around its own: a newcomer looks at one list.
-    cell = sides[order[0]] + GAP
-    columns = image_size // cell + 3
-    near: list[list[tuple[int, int, int]]] = [[] for _ in range(columns * columns)]
-    places: list[tuple[int, int]] = [(0, 0)] * len(sides)
-    raw, used = word_list(seed, index, f"place {attempt}", 6 * len(sides) + 16), 0
-    for i in order:
-        side = sides[i]
-        span, margin = image_size - side + 1, side + 2 * GAP
-        for _ in range(_TRIES):
-            if used == len(raw):
-                raw = word_list(seed, index, f"place {attempt}", 2 * used)
-            left, top = raw[used] * span >> 32, raw[used + 1] * span >> 32
-            used += 2
-            at = (top // cell + 1) * columns + left // cell + 1
-            # In half pixels, so that centres are whole numbers.
-            x, y = 2 * left + side, 2 * top + side
-            for other_x, other_y, other_side in near[at]:
-                dx = x - other_x
-                dy = y - other_y
-                reach = margin + other_side
-                if dx * dx + dy * dy < reach * reach:
-                    break
-            else:
-                break
-        else:
+    # Imported late: numba takes longer to import than all other modules of scenes together.
+    from mixlens.scenes import loops
+
+    order = np.argsort(-np.asarray(sides), kind="stable")
+    sorted_sides = np.asarray(sides)[order]
+    corners = np.empty((len(sides), 2), np.int64)
+    many = 6 * len(sides) + 16
+    while True:
+        raw = words(seed, index, f"place {attempt}", many)
+        end = loops.place_at_random(sorted_sides, image_size, GAP, _TRIES, raw, order, corners)
+        if end == loops.STUCK:
             return None
-        places[i] = (left, top)
-        entry = (x, y, side)
-        for middle in (at - columns, at, at + columns):
-            near[middle - 1].append(entry)
-            near[middle].append(entry)
-            near[middle + 1].append(entry)
-    return places
+        if end != loops.OUT_OF_WORDS:
+            return [(left, top) for left, top in corners.tolist()]
+        many *= 2
 
 
 def _in_cells(
