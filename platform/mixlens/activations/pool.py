@@ -28,7 +28,7 @@ from mixlens.activations.subspaces import read_subspaces, write_subspaces
 from mixlens.errors import DataError, MixlensError, ResourceError, explain
 from mixlens.evaluation import answer
 from mixlens.mixture.order import held_out_indices
-from mixlens.models import Vllm, load_vllm
+from mixlens.models import Vllm, keep_freed_memory, load_vllm
 from mixlens.sources import Example, open_source
 from mixlens.spec import ResourceSpec, RunSpec
 
@@ -156,6 +156,7 @@ class _Measurer:
 
     def __init__(self, resources: ResourceSpec) -> None:
         os.environ.setdefault("HF_HUB_DISABLE_PROGRESS_BARS", "1")
+        keep_freed_memory()
         from transformers.utils import logging
 
         logging.disable_progress_bar()

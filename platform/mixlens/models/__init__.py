@@ -1,6 +1,7 @@
 """Vision LLMs: one adapter a family, loading, and the small built-in model."""
 
 from mixlens.models.adapter import Adapter, Batch, TokenSpans
+from mixlens.models.memory import keep_freed_memory
 from mixlens.models.vllm import (
     Vllm,
     fingerprint,
@@ -16,6 +17,7 @@ __all__ = [
     "TokenSpans",
     "Vllm",
     "fingerprint",
+    "keep_freed_memory",
     "load_vllm",
     "model_config",
     "model_folder",

@@ -17,7 +17,7 @@ from pydantic import ValidationError
 
 from mixlens.errors import MixlensError, SpecError
 from mixlens.mixture.local import LocalStream
-from mixlens.models import load_vllm
+from mixlens.models import keep_freed_memory, load_vllm
 from mixlens.spec import RunSpec
 from mixlens.training.context import alone, from_torchrun
 from mixlens.training.loop import train
@@ -43,6 +43,7 @@ def main() -> int:
     parser.add_argument("run", type=Path, help="a RunSpec as JSON, such as a trial's run.json")
     parser.add_argument("directory", type=Path, help="where the run is kept")
     arguments = parser.parse_args()
+    keep_freed_memory()
     torch.set_num_threads(int(os.environ.get("OMP_NUM_THREADS", torch.get_num_threads())))
     try:
         print(train_alone(_read(arguments.run), arguments.directory.absolute()))

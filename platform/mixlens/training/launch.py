@@ -138,8 +138,10 @@ def _work(config: dict[str, Any]) -> None:
     from mixlens.training.zero import import_deepspeed, weights_dtype
 
     import_deepspeed()
-    from mixlens.models import load_vllm
+    from mixlens.models import keep_freed_memory, load_vllm
     from mixlens.training.loop import train
+
+    keep_freed_memory()
 
     local_rank = train_context.get_local_rank()
     device = get_device() if run.resources.gpus_per_worker else torch.device("cpu")
