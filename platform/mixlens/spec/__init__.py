@@ -4,19 +4,24 @@ from mixlens.spec.base import Spec
 from mixlens.spec.data import ComponentSpec, EvaluationSpec, MixtureSpec, TaskGroup, Weights
 from mixlens.spec.layout import Layout
 from mixlens.spec.load import load_spec
+from mixlens.spec.measure import ENCODER, DeletionSpec, Policy, ProbeSpec
 from mixlens.spec.pretrain import PretrainSpec, Stage
 from mixlens.spec.scene import SceneSpec, SizeRange
 from mixlens.spec.sweep import RunSpec, SweepSpec, TrackingSpec
 from mixlens.spec.training import LearningRates, LoraSpec, ResourceSpec, Tower, TrainingSpec
 
 __all__ = [
+    "ENCODER",
     "ComponentSpec",
+    "DeletionSpec",
     "EvaluationSpec",
     "Layout",
     "LearningRates",
     "LoraSpec",
     "MixtureSpec",
+    "Policy",
     "PretrainSpec",
+    "ProbeSpec",
     "ResourceSpec",
     "RunSpec",
     "SceneSpec",

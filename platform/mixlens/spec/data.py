@@ -5,6 +5,7 @@ from typing import Literal
 from pydantic import Field, model_validator
 
 from mixlens.spec.base import Spec
+from mixlens.spec.measure import DeletionSpec, ProbeSpec
 from mixlens.spec.scene import SceneSpec
 
 TaskGroup = Literal[
@@ -74,3 +75,7 @@ class EvaluationSpec(Spec):
     examples: int = Field(ge=8, description="held-out images")
     batch_size: int = Field(64, ge=1, description="images a forward pass")
     max_new_tokens: int = Field(128, ge=1, description="longest answer that is generated, tokens")
+    probes: ProbeSpec | None = Field(None, description="what a probe can read; none: not probed")
+    deletion: DeletionSpec | None = Field(
+        None, description="accuracy with visual tokens deleted; none: not measured"
+    )
