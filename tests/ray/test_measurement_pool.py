@@ -26,7 +26,9 @@ from mixlens.spec import (
     RunSpec,
     SceneSpec,
     TrainingSpec,
+    held_out_of,
 )
+from mixlens.sweep.measuring import measure_model
 from mixlens.tasks import vocabulary
 
 pytestmark = pytest.mark.ray
@@ -48,6 +50,7 @@ RUN = RunSpec(
     training=TrainingSpec(steps=1, global_batch=1, micro_batch=1),
     evaluation=EvaluationSpec(component="scenes", examples=IMAGES, batch_size=2, max_new_tokens=8),
 )
+HELD_OUT = held_out_of(RUN)
 SMALL = {"cpus_per_actor": 0.5}
 
 
@@ -94,17 +97,17 @@ def assert_same(directory, alone):
 
 def test_one_actor_gives_what_one_process_gives_once(one_actor, model, alone, tmp_path):
     directory = tmp_path / "measure"
-    assert one_actor.measure(RUN, model, directory) == directory
+    assert measure_model(one_actor, HELD_OUT, model, directory) == directory
     assert_same(directory, alone)
     record = json.loads((directory / "measured.json").read_text())
     assert record["images"] == IMAGES
     assert record["not_estimable"]["text/0/redundancy_score"] == IMAGES
 
     before = {file: file.stat().st_mtime_ns for file in directory.rglob("*")}
-    one_actor.measure(RUN, "/no/such/model", directory)  # finished: not even looked at
+    measure_model(one_actor, HELD_OUT, "/no/such/model", directory)  # finished: not even looked at
     assert before == {file: file.stat().st_mtime_ns for file in directory.rglob("*")}
 
-    tuned = one_actor.measure(RUN, model, tmp_path / "tuned", base=directory)
+    tuned = measure_model(one_actor, HELD_OUT, model, tmp_path / "tuned", base=directory)
     frame = pq.read_table(tuned / "image_metrics.parquet").to_pandas()
     same = frame.query("metric == 'subspace_alignment_base' and stream == 'visual'")
     assert len(same) == 3 * IMAGES
@@ -121,7 +124,7 @@ def test_two_actors_and_the_death_of_one_change_nothing(ray_local, model, alone,
 
         def run():
             try:
-                pool.measure(RUN, model, tmp_path)
+                measure_model(pool, HELD_OUT, model, tmp_path)
             except Exception as error:
                 errors.append(error)
 
@@ -143,10 +146,10 @@ def test_two_actors_and_the_death_of_one_change_nothing(ray_local, model, alone,
 
 def test_what_a_person_can_correct_comes_back_as_one_message(one_actor, model, tmp_path):
     with pytest.raises(CheckpointError, match="no such folder") as raised:
-        one_actor.measure(RUN, "/no/such/model", tmp_path / "a")
+        measure_model(one_actor, HELD_OUT, "/no/such/model", tmp_path / "a")
     assert type(raised.value) is CheckpointError  # not Ray's wrapper with a remote traceback
     assert "Traceback" not in str(raised.value)
     with pytest.raises(DataError, match="Measure the base model first"):
-        one_actor.measure(RUN, model, tmp_path / "b", base=tmp_path / "nothing")
+        measure_model(one_actor, HELD_OUT, model, tmp_path / "b", base=tmp_path / "nothing")
     assert not (tmp_path / "a" / "measured.json").exists()
-    one_actor.measure(RUN, model, tmp_path / "c")  # and the actor still works
+    measure_model(one_actor, HELD_OUT, model, tmp_path / "c")  # and the actor still works

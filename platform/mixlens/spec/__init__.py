@@ -2,6 +2,7 @@
 
 from mixlens.spec.base import Spec
 from mixlens.spec.data import ComponentSpec, EvaluationSpec, MixtureSpec, TaskGroup, Weights
+from mixlens.spec.held_out import HeldOut, held_out_of
 from mixlens.spec.layout import Layout
 from mixlens.spec.load import load_spec
 from mixlens.spec.measure import ENCODER, DeletionSpec, Policy, ProbeSpec
@@ -15,6 +16,7 @@ __all__ = [
     "ComponentSpec",
     "DeletionSpec",
     "EvaluationSpec",
+    "HeldOut",
     "Layout",
     "LearningRates",
     "LoraSpec",
@@ -34,5 +36,6 @@ __all__ = [
     "TrackingSpec",
     "TrainingSpec",
     "Weights",
+    "held_out_of",
     "load_spec",
 ]

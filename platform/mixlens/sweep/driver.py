@@ -20,8 +20,9 @@ from ray.tune.integration.ray_train import TuneReportCallback
 import mixlens
 from mixlens.activations.pool import MeasurementPool
 from mixlens.errors import ResourceError, explain
-from mixlens.spec import Layout, ResourceSpec, RunSpec
+from mixlens.spec import Layout, ResourceSpec, RunSpec, held_out_of
 from mixlens.sweep.machine import Address, Capacity, address_of, capacity_of, check_reachable
+from mixlens.sweep.measuring import measure_model
 from mixlens.sweep.records import finish_trial, start_trial
 from mixlens.training.launch import launch
 
@@ -88,7 +89,7 @@ def run_trials(
     pool = MeasurementPool(first.resources)
     base = layout.base(first)
     try:
-        pool.measure(first, first.model, base / "measure")
+        measure_model(pool, held_out_of(first), first.model, base / "measure")
         if not pending:
             return {}
         by_name = {run.name: run for run in pending}
@@ -126,7 +127,8 @@ def _run_trial(
     start_trial(run, folder)
     model = launch(run, folder, callbacks=[TuneReportCallback()])
     tune.report({"stage": "measuring"})
-    pool.measure(run, str(model), folder / "measure", base=layout.base(run) / "measure")
+    base = layout.base(run) / "measure"
+    measure_model(pool, held_out_of(run), str(model), folder / "measure", base)
     finish_trial(run, folder)
     tune.report({"stage": "done"})
 

@@ -1,0 +1,190 @@
+"""Measure one model on the held-out images, with whatever spreads the work: tables, record last.
+
+Every stage is a map over batches of images (or over layers) of a plain function, so its results do
+not depend on where it ran.
+"""
+
+import json
+import time
+from collections import Counter
+from collections.abc import Callable, Iterable, Sequence
+from pathlib import Path
+from typing import Any, Protocol
+
+import pandas as pd
+import pyarrow as pa
+import pyarrow.parquet as pq
+from pyarrow import compute
+
+from mixlens.activations.measure import batches, check_enough, join_values, merge_sums, tables
+from mixlens.activations.pool import Load
+from mixlens.activations.reduce import PositionSums, Values, image_values, position_sums
+from mixlens.activations.streams import Place
+from mixlens.activations.subspaces import read_subspaces, write_subspaces
+from mixlens.errors import DataError, explain
+from mixlens.evaluation import answer
+from mixlens.mixture.order import held_out_indices
+from mixlens.sources import Example, open_source
+from mixlens.spec import HeldOut
+
+RECORD = "measured.json"
+_QUESTIONS = 4  # asked in one forward pass for each image in one
+
+Batch = tuple[int, int]  # first and last + 1 of the held-out examples
+Progress = Callable[[str, int, int], None]
+"""Told of a stage, the units of it that are done, and how many there are."""
+
+
+class Pool(Protocol):
+    """What does the work: `MeasurementPool`, or `InThisProcess`."""
+
+    def map(
+        self,
+        function: Callable[..., Any],
+        units: Sequence[Any],
+        *shared: Any,
+        done: Callable[[int], None] = ...,
+    ) -> list[Any]: ...
+
+
+def _silent(stage: str, done: int, units: int) -> None:
+    pass
+
+
+def measure_model(
+    pool: Pool,
+    held_out: HeldOut,
+    model: str,
+    directory: Path,
+    base: Path | None = None,
+    progress: Progress = _silent,
+) -> Path:
+    """Measure a model on the held-out images.
+
+    Writes examples, image_metrics, pooled_metrics and attributes (`.parquet`) into `directory` and
+    `measured.json` last; returns at once when that is there. Without `base` the top subspaces are
+    written too (`subspaces/`). `directory` must be shared by all nodes.
+
+    Args:
+        pool: does the work.
+        held_out: the images, and what is measured on them.
+        model: folder, hub id or builtin name of the checkpoint.
+        directory: where the results go.
+        base: the directory of the measured model to compare subspaces with.
+        progress: told how far it is.
+
+    Returns:
+        `directory`.
+
+    Raises:
+        MixlensError: whatever a person can correct.
+    """
+    if (directory / RECORD).is_file():
+        return directory
+    evaluation = held_out.evaluation
+    check_enough(evaluation.examples)
+    if base is not None and not (base / RECORD).is_file():
+        raise DataError(
+            explain("base measurement", str(base), f"it holds no {RECORD}",
+                    "Measure the base model first.")
+        )  # fmt: skip
+    directory = directory.absolute()
+    directory.mkdir(parents=True, exist_ok=True)
+    units = list(batches(evaluation.examples, evaluation.batch_size))
+    seconds: dict[str, float] = {}
+
+    def run(stage: str, function: Callable[..., Any], units: Sequence[Any], *shared: Any) -> list:
+        started = time.monotonic()
+        progress(stage, 0, len(units))
+        results = pool.map(
+            function, units, model, *shared, done=lambda n: progress(stage, n, len(units))
+        )
+        seconds[stage] = round(time.monotonic() - started, 2)
+        return results
+
+    looked = run("answers", _look, units, held_out)
+    sums: dict[Place, PositionSums] = {}
+    for _, _, part in looked:
+        sums = merge_sums(sums, part)
+    store = None if base else directory
+    values = join_values(run("tokens", _reduce, units, held_out, sums, base, store))
+    attributes = [row for _, rows, _ in looked for row in rows]
+    image_metrics, pooled_metrics = tables([row["example_id"] for row in attributes], values)
+    answers = pa.concat_tables([part for part, _, _ in looked])
+    _write(
+        directory,
+        examples=answers,
+        image_metrics=image_metrics,
+        pooled_metrics=pooled_metrics,
+        attributes=pa.Table.from_pylist(attributes),
+    )
+    _finish(
+        directory,
+        {
+            "model": model,
+            "images": evaluation.examples,
+            "seconds": seconds,
+            "answers": answers.num_rows,
+            "not_estimable": _not_estimable(image_metrics),
+        },
+    )
+    return directory
+
+
+def held_out_examples(held_out: HeldOut, places: Iterable[int]) -> list[Example]:
+    """The held-out examples at these places among all of them."""
+    # Held-out scenes lie far beyond the end of a finite component.
+    source = open_source(held_out.name, held_out.component.model_copy(update={"size": None}))
+    indices = held_out_indices(held_out.evaluation.examples)
+    return [source[indices[place]] for place in places]
+
+
+def _look(
+    load: Load, unit: Batch, model: str, held_out: HeldOut
+) -> tuple[pa.Table, list[dict[str, Any]], dict[Place, PositionSums]]:
+    """Answers, attributes and position sums of some held-out examples."""
+    vllm, evaluation = load(model), held_out.evaluation
+    examples = held_out_examples(held_out, range(*unit))
+    answers = answer(vllm, examples, _QUESTIONS * evaluation.batch_size, evaluation.max_new_tokens)
+    attributes = [{"example_id": e.example_id, **e.attributes} for e in examples]
+    return answers, attributes, position_sums(vllm, [e.image for e in examples])
+
+
+def _reduce(
+    load: Load,
+    unit: Batch,
+    model: str,
+    held_out: HeldOut,
+    sums: dict[Place, PositionSums],
+    base: Path | None,
+    store: Path | None,
+) -> Values:
+    """Metrics of some held-out examples, given the position sums of all."""
+    following = unit[1] % held_out.evaluation.examples
+    examples = held_out_examples(held_out, [*range(*unit), following])
+    ids = [example.example_id for example in examples[:-1]]
+    before = None if base is None else read_subspaces(base, ids)
+    images = [example.image for example in examples]
+    values, subspaces = image_values(load(model), images, sums, len(ids), before)
+    if store is not None:
+        write_subspaces(store, ids, subspaces)
+    return values
+
+
+def _write(directory: Path, **results: pa.Table | pd.DataFrame) -> None:
+    for name, table in results.items():
+        if isinstance(table, pd.DataFrame):
+            table = pa.Table.from_pandas(table, preserve_index=False)
+        pq.write_table(table, directory / f"{name}.parquet", compression="zstd")
+
+
+def _finish(directory: Path, record: dict[str, Any]) -> None:
+    unfinished = directory / f"{RECORD}.unfinished"
+    unfinished.write_text(json.dumps(record, indent=2))
+    unfinished.replace(directory / RECORD)
+
+
+def _not_estimable(image_metrics: pa.Table) -> dict[str, int]:
+    """Images without a value, for each "stream/layer/metric" that has any."""
+    missing = image_metrics.filter(compute.is_nan(image_metrics["value"])).to_pylist()
+    return dict(Counter(f"{r['stream']}/{r['layer']}/{r['metric']}" for r in missing))
