@@ -12,7 +12,7 @@ import ray.autoscaler
 import yaml
 
 from mixlens.sources import open_source
-from mixlens.spec import PretrainSpec, SweepSpec, load_spec
+from mixlens.spec import MeasureSpec, PretrainSpec, SweepSpec, load_measure, load_spec
 
 ROOT = Path(__file__).resolve().parents[2]
 SWEEPS = sorted((ROOT / "sweeps").glob("*.yaml"))
@@ -20,8 +20,10 @@ SWEEPS = sorted((ROOT / "sweeps").glob("*.yaml"))
 
 @pytest.mark.parametrize("file", SWEEPS, ids=lambda file: file.name)
 def test_every_sweep_file_parses_and_its_scenes_can_be_made(file: Path):
-    spec = load_spec(SweepSpec, file)
-    assert spec.name == file.stem
+    measured = load_measure(file)  # which any sweep file can be read as
+    kind = SweepSpec if "training" in yaml.safe_load(file.read_text()) else MeasureSpec
+    spec = load_spec(kind, file)
+    assert spec.name == measured.name == file.stem
     for name, component in spec.components.items():
         assert open_source(name, component)[0].turns
 

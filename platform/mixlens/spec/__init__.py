@@ -6,6 +6,7 @@ from mixlens.spec.held_out import HeldOut, held_out_of
 from mixlens.spec.layout import Layout
 from mixlens.spec.load import load_spec
 from mixlens.spec.measure import ENCODER, DeletionSpec, Policy, ProbeSpec
+from mixlens.spec.measure_file import MeasureSpec, load_measure
 from mixlens.spec.pretrain import PretrainSpec, Stage
 from mixlens.spec.scene import SceneSpec, SizeRange
 from mixlens.spec.sweep import RunSpec, SweepSpec, TrackingSpec
@@ -20,6 +21,7 @@ __all__ = [
     "Layout",
     "LearningRates",
     "LoraSpec",
+    "MeasureSpec",
     "MixtureSpec",
     "Policy",
     "PretrainSpec",
@@ -37,5 +39,6 @@ __all__ = [
     "TrainingSpec",
     "Weights",
     "held_out_of",
+    "load_measure",
     "load_spec",
 ]

@@ -1,8 +1,8 @@
 """The data of a sweep: named components, what is asked about them, and how they are mixed."""
 
-from typing import Literal
+from typing import Annotated, Literal
 
-from pydantic import Field, model_validator
+from pydantic import AfterValidator, Field, model_validator
 
 from mixlens.spec.base import Spec
 from mixlens.spec.measure import DeletionSpec, ProbeSpec
@@ -39,25 +39,25 @@ class ComponentSpec(Spec):
 Weights = dict[str, float]
 
 
+def _sum_to_one(weights: Weights) -> Weights:
+    if any(weight < 0 for weight in weights.values()):
+        raise ValueError(f"a weight is negative: {weights}. Give each component 0 or more.")
+    if abs(sum(weights.values()) - 1.0) > 1e-6:
+        raise ValueError(f"the weights sum to {sum(weights.values()):g}; they must sum to 1")
+    return weights
+
+
+Mix = Annotated[Weights, AfterValidator(_sum_to_one)]
+
+
 class MixtureSpec(Spec):
     """The two ends of the ratio: weights within the complex side and within the simple side.
 
     A trial at ratio r draws component c with weight r * high[c] + (1 - r) * low[c].
     """
 
-    high: Weights
-    low: Weights
-
-    @model_validator(mode="after")
-    def _check(self) -> "MixtureSpec":
-        for side in ("high", "low"):
-            weights: Weights = getattr(self, side)
-            if any(weight < 0 for weight in weights.values()):
-                raise ValueError(f"{side} has a negative weight: {weights}")
-            total = sum(weights.values())
-            if abs(total - 1.0) > 1e-6:
-                raise ValueError(f"the weights of {side} sum to {total:g}; they must sum to 1")
-        return self
+    high: Mix
+    low: Mix
 
     def weights(self, ratio: float) -> Weights:
         """Weights of every named component at a high-complexity ratio in [0, 1]."""

@@ -48,6 +48,15 @@ def load_spec(kind: type[S], path: Path, overrides: Sequence[str] = ()) -> S:
         raise SpecError("\n".join(problems)) from None
 
 
+def keys_of(path: Path) -> set[str]:
+    """The top-level keys of a YAML file.
+
+    Raises:
+        SpecError: the file is missing or no YAML mapping.
+    """
+    return set(_read(path))
+
+
 def _read(path: Path) -> dict[str, Any]:
     if not path.is_file():
         near = sorted(str(file) for file in path.parent.glob("*.yaml"))

@@ -1,17 +1,22 @@
 """A sweep file as a whole, and the runs it stands for."""
 
-from typing import Any
+from collections.abc import Iterable, Iterator
+from typing import Annotated, Any
 
-from pydantic import Field, model_validator
+from pydantic import Field, StringConstraints, model_validator
 
 from mixlens.errors import explain
 from mixlens.spec.base import Share, Spec, digest_of
-from mixlens.spec.data import ComponentSpec, EvaluationSpec, MixtureSpec, Weights
+from mixlens.spec.data import ComponentSpec, EvaluationSpec, Mix, MixtureSpec, Weights
 from mixlens.spec.training import ResourceSpec, TrainingSpec
 
 # What changes a training's speed, memory or log, but no result beyond rounding. The micro-batch is
 # not among it: dropout is drawn for each.
 NEUTRAL = ("zero_stage", "activation_checkpointing", "checkpoint_every", "log_every")
+
+NAME = r"^[a-z0-9][a-z0-9_-]*$"
+ArmName = Annotated[str, StringConstraints(pattern=NAME)]
+BASE = "base"
 
 
 class TrackingSpec(Spec):
@@ -22,7 +27,10 @@ class TrackingSpec(Spec):
 
 
 class RunSpec(Spec):
-    """One fine-tuning run: everything that decides its result, and nothing else in its digest."""
+    """One fine-tuning run: everything that decides its result, and nothing else in its digest.
+
+    It belongs to a ratio or to an arm; a single training without a sweep to neither.
+    """
 
     name: str
     model: str
@@ -30,7 +38,8 @@ class RunSpec(Spec):
     prompts_digest: str = ""
     components: dict[str, ComponentSpec]
     weights: Weights
-    ratio: Share
+    ratio: Share | None = None
+    arm: str | None = None
     seed: int = Field(ge=0, lt=2**29)
     training: TrainingSpec
     evaluation: EvaluationSpec
@@ -38,7 +47,7 @@ class RunSpec(Spec):
 
     def canonical(self) -> dict[str, Any]:
         content = self.model_dump(mode="json")
-        for key in ("name", "resources"):
+        for key in ("name", "arm", "resources"):
             del content[key]
         for key in NEUTRAL:
             del content["training"][key]
@@ -58,9 +67,14 @@ class RunSpec(Spec):
 
 
 class SweepSpec(Spec):
-    """A sweep file: one base model, named data components, and the ratios and seeds to try."""
+    """A sweep file: one base model, named data components, and the ratios and seeds to try.
 
-    name: str = Field(pattern=r"^[a-z0-9][a-z0-9_-]*$")
+    In place of a mixture and its ratios it may name arms: mixtures of any components, each of which
+    the same base is fine-tuned on. They are listed from simple to complex, and the answer says
+    whether results go along with that order.
+    """
+
+    name: str = Field(pattern=NAME)
     model: str = "builtin:tiny-vllm"
     model_fingerprint: str = Field(
         "",
@@ -72,8 +86,13 @@ class SweepSpec(Spec):
     )
     runs_dir: str = "runs"
     components: dict[str, ComponentSpec] = Field(min_length=1)
-    mixture: MixtureSpec
-    ratios: tuple[Share, ...] = Field(min_length=1)
+    mixture: MixtureSpec | None = None
+    ratios: tuple[Share, ...] | None = Field(None, min_length=1)
+    arms: dict[ArmName, Mix] | None = Field(
+        None,
+        min_length=1,
+        description="in place of mixture and ratios: name -> weights, from simple to complex",
+    )
     seeds: tuple[int, ...] = Field((0,), min_length=1)
     training: TrainingSpec
     evaluation: EvaluationSpec
@@ -82,14 +101,18 @@ class SweepSpec(Spec):
 
     @model_validator(mode="after")
     def _check(self) -> "SweepSpec":
+        self._check_axis()
         known = f"The components are {', '.join(sorted(self.components))}."
-        named = {f"mixture.{side}": getattr(self.mixture, side) for side in ("high", "low")}
-        for field, names in {**named, "evaluation.component": [self.evaluation.component]}.items():
+        named: dict[str, Iterable[str]] = {"evaluation.component": [self.evaluation.component]}
+        if self.mixture is not None:
+            named |= {"mixture.high": self.mixture.high, "mixture.low": self.mixture.low}
+        named |= {f"arms.{arm}": weights for arm, weights in (self.arms or {}).items()}
+        for field, names in named.items():
             for name in names:
                 if name not in self.components:
                     raise ValueError(explain(field, name, "no such component", known))
         for axis in ("ratios", "seeds"):
-            values = getattr(self, axis)
+            values = getattr(self, axis) or ()
             if len(set(values)) != len(values):
                 raise ValueError(
                     explain(axis, list(values), "a value is repeated", "Name each one once.")
@@ -100,6 +123,23 @@ class SweepSpec(Spec):
             )
         self._check_batch()
         return self
+
+    def _check_axis(self) -> None:
+        """A sweep is one of ratios or one of arms."""
+        given = [name for name in ("mixture", "ratios", "arms") if getattr(self, name) is not None]
+        if given not in (["mixture", "ratios"], ["arms"]):
+            raise ValueError(
+                explain(
+                    "mixture, ratios, arms",
+                    ", ".join(given) or None,
+                    "a sweep has either a mixture and its ratios, or arms",
+                    "Give mixture and ratios, or arms alone.",
+                )
+            )
+        if BASE in (self.arms or {}):
+            raise ValueError(
+                explain("arms", BASE, "the model before fine-tuning is called so", "Rename it.")
+            )
 
     def _check_batch(self) -> None:
         batch, micro = self.training.global_batch, self.training.micro_batch
@@ -120,21 +160,30 @@ class SweepSpec(Spec):
             )
 
     def runs(self) -> tuple[RunSpec, ...]:
-        """One run for each ratio and seed, in the order of the file."""
+        """One run for each ratio or arm and each seed, in the order of the file."""
         return tuple(
             RunSpec(
-                name=f"ratio={ratio:g},seed={seed}",
+                name=f"{name},seed={seed}",
                 model=self.model,
                 model_fingerprint=self.model_fingerprint,
                 prompts_digest=self.prompts_digest,
                 components=self.components,
-                weights=self.mixture.weights(ratio),
+                weights=weights,
                 ratio=ratio,
+                arm=arm,
                 seed=seed,
                 training=self.training,
                 evaluation=self.evaluation,
                 resources=self.resources,
             )
-            for ratio in self.ratios
+            for name, ratio, arm, weights in self._levels()
             for seed in self.seeds
         )
+
+    def _levels(self) -> Iterator[tuple[str, float | None, str | None, Weights]]:
+        """Name, ratio, arm and weights of each ratio or arm, in the order of the file."""
+        for arm, weights in (self.arms or {}).items():
+            yield arm, None, arm, weights
+        for ratio in self.ratios or ():
+            assert self.mixture is not None  # checked: ratios have their mixture
+            yield f"ratio={ratio:g}", ratio, None, self.mixture.weights(ratio)

@@ -1,0 +1,88 @@
+"""A measure file: one model, the held-out images, and what is measured; no training."""
+
+from collections.abc import Sequence
+from pathlib import Path
+
+from pydantic import Field, model_validator
+
+from mixlens.errors import explain
+from mixlens.spec.base import Spec, digest_of
+from mixlens.spec.data import ComponentSpec, EvaluationSpec
+from mixlens.spec.held_out import held_out_of
+from mixlens.spec.load import keys_of, load_spec
+from mixlens.spec.measure import DeletionSpec, ProbeSpec
+from mixlens.spec.sweep import SweepSpec, TrackingSpec
+from mixlens.spec.training import ResourceSpec
+
+
+class MeasureSpec(Spec):
+    """What `jobs/measure.py` does with one model.
+
+    `controls` measures, beside the model, what there is without training and without content: the
+    same architecture with random weights (of the language model, and of everything), and the model
+    itself on blank and on noise images.
+    """
+
+    name: str = Field(pattern=r"^[a-z0-9][a-z0-9_-]*$")
+    model: str = "builtin:tiny-vllm"
+    model_fingerprint: str = Field("", description="filled in when the measurement starts")
+    prompts_digest: str = Field("", description="filled in likewise")
+    runs_dir: str = "runs"
+    components: dict[str, ComponentSpec] = Field(min_length=1)
+    evaluation: EvaluationSpec
+    controls: bool = True
+    resources: ResourceSpec = ResourceSpec()
+    tracking: TrackingSpec = TrackingSpec()
+
+    @model_validator(mode="after")
+    def _check(self) -> "MeasureSpec":
+        name = self.evaluation.component
+        if name not in self.components:
+            known = f"The components are {', '.join(sorted(self.components))}."
+            raise ValueError(explain("evaluation.component", name, "no such component", known))
+        return self
+
+    def digest(self) -> str:
+        """Digest of what decides the results."""
+        return digest_of(
+            {
+                "model": self.model,
+                "model_fingerprint": self.model_fingerprint,
+                "prompts_digest": self.prompts_digest,
+                "held_out": held_out_of(self).canonical(),
+                "controls": self.controls,
+            }
+        )
+
+    @property
+    def folder(self) -> Path:
+        """Where the results of this model with these settings go."""
+        model = Path(self.model.removeprefix("builtin:")).name
+        return Path(self.runs_dir).expanduser().absolute() / self.name / f"{model}-{self.digest()}"
+
+
+def load_measure(path: Path, overrides: Sequence[str] = ()) -> MeasureSpec:
+    """Read a measure file, or of a sweep file what concerns its base model.
+
+    A sweep file that asks for no probes or no deletion gets those of the defaults: here they are
+    what one came for.
+
+    Raises:
+        SpecError: as `load_spec`.
+    """
+    if "training" not in keys_of(path):
+        return load_spec(MeasureSpec, path, overrides)
+    sweep = load_spec(SweepSpec, path, overrides)
+    asked = sweep.evaluation
+    evaluation = asked.model_copy(
+        update={"probes": asked.probes or ProbeSpec(), "deletion": asked.deletion or DeletionSpec()}
+    )
+    return MeasureSpec(
+        name=sweep.name,
+        model=sweep.model,
+        runs_dir=sweep.runs_dir,
+        components=sweep.components,
+        evaluation=evaluation,
+        resources=sweep.resources,
+        tracking=sweep.tracking,
+    )
