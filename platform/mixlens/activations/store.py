@@ -1,32 +1,36 @@
 """Hidden states on disk, for what needs more of them than their metrics.
 
-One Parquet file a batch of images, a row an (image, layer, stream), a row group a (stream, layer),
-so that a layer of a batch is one stretch of its file and any Parquet reader that is asked for a
-layer skips the others. The states are bf16 without compression (which gains little on them), a
-checksum a page. The forward pass makes all rows of an image at once, so an image is stored with
-all of them or with none: a file gets its name only when it is whole. `store.json` says what made
-the folder, which refuses the states of another model, prompt or choice of streams.
+A folder of files, one a batch of images (see `parts`). The forward pass makes all rows of an image
+at once, so an image is stored with all of them or with none: a file gets its name only when it is
+whole. `store.json` says what made the folder, which refuses the states of another model, prompt or
+choice of streams.
 """
 
+import errno
 import json
 import logging
 import shutil
 from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass
-from functools import lru_cache
 from hashlib import sha256
 from pathlib import Path
-from typing import Any
 from uuid import uuid4
 
 import numpy as np
 import pyarrow as pa
 import pyarrow.compute as compute
-import pyarrow.parquet as pq
 import torch
 from jaxtyping import Bool, Float
 from torch import Tensor
 
+from mixlens.activations.parts import (
+    Part,
+    PartWriter,
+    arrays,
+    damaged_message,
+    part_of,
+    read_group,
+)
 from mixlens.activations.streams import PROMPT, STREAMS, Place, visit
 from mixlens.errors import DataError, ResourceError, explain
 from mixlens.models import Vllm
@@ -35,18 +39,6 @@ from mixlens.sources import Example
 
 RECORD = "store.json"
 STORED = ("visual", "text")  # the streams of the decoder; the others are only its input
-
-ROWS = pa.schema(
-    [
-        pa.field("stream", pa.string(), nullable=False),
-        pa.field("layer", pa.int32(), nullable=False),
-        pa.field("example_id", pa.string(), nullable=False),
-        pa.field("tokens", pa.int32(), nullable=False),
-        pa.field("width", pa.int32(), nullable=False),
-        pa.field("states", pa.large_binary(), nullable=False),  # [tokens, width], row-major
-    ]
-)
-_PLACES, _IMAGES = b"mixlens.places", b"mixlens.example_ids"
 
 _log = logging.getLogger(__name__)
 
@@ -66,14 +58,6 @@ class States:
     exists: Bool[Tensor, "images tokens"]
 
 
-@dataclass(frozen=True)
-class _Part:
-    """What the footer of a whole file says: row group i holds place i of all images, in order."""
-
-    places: tuple[Place, ...]
-    example_ids: tuple[str, ...]
-
-
 def store_bytes(
     vllm: Vllm,
     images: int,
@@ -86,27 +70,21 @@ def store_bytes(
     Runs the model on the sample, and takes the sizes of a file with it once and twice: what one
     row more and one file more cost follows from the two.
     """
-    sizes = []
     sinks = [pa.MockOutputStream() for _ in range(2)]
-    writers = [_writer(sink) for sink in sinks]
-    places: list[Place] = []
+    ids = [f"component/{images + row}" for row in range(2)]
+    writers = [PartWriter(sink, ids[: rows + 1]) for rows, sink in enumerate(sinks)]
 
     def take(place: Place, tokens: Tensor, exists: Tensor) -> None:
         if place[0] in streams:
-            places.append(place)
             for rows, writer in enumerate(writers, start=1):
-                some = [f"component/{images + row}" for row in range(rows)]
-                writer.write_table(
-                    _rows(place, some, tokens.expand(rows, -1, -1), exists.expand(rows, -1))
-                )
+                writer.write(place, tokens.expand(rows, -1, -1), exists.expand(rows, -1))
 
     visit(vllm, [sample], take)
-    for rows, (sink, writer) in enumerate(zip(sinks, writers, strict=True), start=1):
-        _finish(writer, places, [f"component/{images + row}" for row in range(rows)])
-        sizes.append(sink.size())
-    one_image = sizes[1] - sizes[0]
-    one_file = sizes[0] - one_image
-    return one_image * images + one_file * -(-images // batch_size)
+    for writer in writers:
+        writer.close()
+    once, twice = (sink.size() for sink in sinks)
+    files = -(-images // batch_size)
+    return (twice - once) * images + (2 * once - twice) * files
 
 
 def check_room(directory: Path, needed: int) -> None:
@@ -166,27 +144,33 @@ def write_states(
     new = {e.example_id: e.image for e in examples if e.example_id not in there}
     if not new:
         return 0
-    example_ids = list(new)
-    places: list[Place] = []
-    name = sha256("\n".join(example_ids).encode()).hexdigest()[:16]
+    name = sha256("\n".join(new).encode()).hexdigest()[:16]
     unfinished = directory / f"{name}.unfinished"
-    with unfinished.open("wb") as file:
-        writer = _writer(file)
+    try:
+        with unfinished.open("wb") as file:
+            writer = PartWriter(file, list(new))
 
-        def take(place: Place, tokens: Tensor, exists: Tensor) -> None:
-            if place[0] in streams:
-                writer.write_table(_rows(place, example_ids, tokens, exists))
-                places.append(place)
+            def take(place: Place, tokens: Tensor, exists: Tensor) -> None:
+                if place[0] in streams:
+                    writer.write(place, tokens, exists)
 
-        visit(vllm, list(new.values()), take)
-        _finish(writer, places, example_ids)
+            visit(vllm, list(new.values()), take)
+            rows = writer.close()
+    except OSError as error:
+        if error.errno != errno.ENOSPC:
+            raise
+        unfinished.unlink()
+        raise ResourceError(
+            explain(str(directory), error.strerror, "the hidden states do not fit",
+                    "Free space and start again: what is whole is kept.")
+        ) from error  # fmt: skip
     unfinished.replace(directory / f"{name}.parquet")
-    return len(places) * len(example_ids)
+    return rows
 
 
 def damaged_parts(directory: Path) -> list[Path]:
     """Files of the store that are not whole; `write_states` removes them."""
-    return [path for path in _files(directory) if _part_of(path) is None]
+    return [path for path in _files(directory) if part_of(path) is None]
 
 
 def layers_of(directory: Path) -> list[Place]:
@@ -215,7 +199,7 @@ def read_layer(
         DataError: an image or the layer is not stored, or a file is damaged.
     """
     if damaged := damaged_parts(directory):
-        raise DataError(_damaged(damaged[0]))
+        raise DataError(damaged_message(damaged[0]))
     parts = list(_parts(directory))
     held = {example_id for _, part in parts for example_id in part.example_ids}
     wanted = sorted(held) if example_ids is None else list(example_ids)
@@ -231,7 +215,7 @@ def read_layer(
         for path, part in parts
         if not set(wanted).isdisjoint(part.example_ids)
     ]
-    sizes = [_read(path, group, ["tokens", "width"]) for path, group in files]
+    sizes = [read_group(path, group, ["tokens", "width"]) for path, group in files]
     most = max(compute.max(size["tokens"]).as_py() for size in sizes)
     width = sizes[0]["width"][0].as_py()
     tokens = torch.zeros(len(wanted), most, width)
@@ -242,9 +226,9 @@ def read_layer(
     # A bf16 is the upper half of the float32 of the same value, and the lower half is 0.
     upper = tokens.numpy().view(np.uint16)[..., 1::2]
     for path, group in files:
-        found = _read(path, group, ["example_id", "states"])
+        found = read_group(path, group, ["example_id", "states"])
         for example_id, states in zip(
-            found["example_id"].to_pylist(), _arrays(found["states"], width), strict=True
+            found["example_id"].to_pylist(), arrays(found["states"], width), strict=True
         ):
             for row in rows_of.get(example_id, ()):
                 upper[row, : len(states)] = states
@@ -252,101 +236,15 @@ def read_layer(
     return States(tuple(wanted), tokens, torch.arange(most) < counts[:, None])
 
 
-def _rows(
-    place: Place,
-    example_ids: Sequence[str],
-    tokens: Float[Tensor, "images tokens width"],
-    exists: Bool[Tensor, "images tokens"],
-) -> pa.Table:
-    """One row an image, with the tokens that exist."""
-    rows, width = len(example_ids), tokens.shape[-1]
-    counts = exists.sum(-1).cpu().numpy()
-    there = tokens[exists].to(torch.bfloat16).contiguous().cpu()
-    offsets = np.concatenate([[0], np.cumsum(counts * width * there.itemsize)]).astype(np.int64)
-    states = pa.LargeBinaryArray.from_buffers(
-        pa.large_binary(),
-        rows,
-        [None, pa.py_buffer(offsets), pa.py_buffer(there.view(torch.int16).numpy())],
-    )
-    stream, layer = place
-    return pa.table(
-        {
-            "stream": [stream] * rows,
-            "layer": [layer] * rows,
-            "example_id": list(example_ids),
-            "tokens": counts.astype(np.int32),
-            "width": [width] * rows,
-            "states": states,
-        },
-        schema=ROWS,
-    )
-
-
-def _writer(sink: Any) -> pq.ParquetWriter:
-    return pq.ParquetWriter(
-        sink,
-        ROWS,
-        compression="none",
-        use_dictionary=False,
-        # By these a reader finds a row group; those of the states would be states themselves.
-        write_statistics=["stream", "layer"],
-        write_page_checksum=True,
-        # A page ends where it is large enough, which is looked at once in so many rows.
-        write_batch_size=1,
-    )
-
-
-def _finish(writer: pq.ParquetWriter, places: list[Place], example_ids: list[str]) -> None:
-    writer.add_key_value_metadata({_PLACES: json.dumps(places), _IMAGES: json.dumps(example_ids)})
-    writer.close()
-
-
 def _files(directory: Path) -> list[Path]:
     return sorted(directory.glob("*.parquet"))
 
 
-def _parts(directory: Path) -> Iterator[tuple[Path, _Part]]:
+def _parts(directory: Path) -> Iterator[tuple[Path, Part]]:
     """Every whole file of the store."""
     for path in _files(directory):
-        if (part := _part_of(path)) is not None:
+        if (part := part_of(path)) is not None:
             yield path, part
-
-
-def _part_of(path: Path) -> _Part | None:
-    try:
-        status = path.stat()
-    except FileNotFoundError:  # another process has removed it
-        return None
-    return _footer(path, status.st_size, status.st_mtime_ns)
-
-
-@lru_cache(maxsize=1 << 14)  # a run looks at the files before every batch
-def _footer(path: Path, size: int, changed: int) -> _Part | None:
-    """What the footer says, None if it is not there: the end of a file is written last."""
-    try:
-        metadata = pq.read_metadata(path)
-    except (pa.ArrowException, OSError):
-        return None
-    notes = metadata.metadata or {}
-    if _PLACES not in notes or _IMAGES not in notes:
-        return None
-    places = tuple((stream, layer) for stream, layer in json.loads(notes[_PLACES]))
-    return _Part(places, tuple(json.loads(notes[_IMAGES])))
-
-
-def _read(path: Path, group: int, columns: list[str]) -> pa.Table:
-    try:
-        with pq.ParquetFile(path, page_checksum_verification=True) as file:
-            return file.read_row_group(group, columns=columns)
-    except (pa.ArrowException, OSError) as error:
-        raise DataError(_damaged(path)) from error
-
-
-def _arrays(column: pa.ChunkedArray, width: int) -> Iterator[np.ndarray]:
-    """uint16 [tokens, width], the bits of the bf16 states of each row, without a copy."""
-    for chunk in column.chunks:
-        for value in chunk:
-            yield np.frombuffer(value.as_buffer(), np.uint16).reshape(-1, width)
 
 
 def _claim(directory: Path, digest: str, streams: Iterable[str]) -> None:
@@ -374,10 +272,3 @@ def _missing(directory: Path, what: str) -> str:
         "they were never stored here",
         "Store them first, or name their folder.",
     )
-
-
-def _damaged(path: Path) -> str:
-    return explain(
-        str(path), "a damaged file", "its hidden states cannot be read",
-        "Delete it and store the same images again: only what is missing is made anew.",
-    )  # fmt: skip
