@@ -7,6 +7,7 @@ import numpy as np
 import pyarrow as pa
 import torch
 
+from mixlens.activations.nulls import null_values
 from mixlens.activations.reduce import (
     ACROSS,
     WITHIN,
@@ -15,10 +16,10 @@ from mixlens.activations.reduce import (
     Values,
     image_values,
     position_sums,
+    ring_score,
 )
 from mixlens.activations.streams import STREAMS, Place
 from mixlens.errors import DataError, explain
-from mixlens.metrics.redundancy import pool
 from mixlens.models import Vllm
 from mixlens.sources import Example
 
@@ -54,11 +55,13 @@ class Measured:
             values of single images: redundancy_score and redundancy_score_clipped with their image
             jackknife (95 %), and redundancy_chance, the C that they are corrected by.
         subspaces: bases of the top subspaces, to compare another model with.
+        nulls: stream, layer, metric, null, value, low, high, n: what `null_values` gives.
     """
 
     image_metrics: pa.Table
     pooled_metrics: pa.Table
     subspaces: Subspaces
+    nulls: pa.Table
 
 
 def measure(
@@ -67,7 +70,7 @@ def measure(
     batch_size: int = 64,
     base_subspaces: Subspaces | None = None,
 ) -> Measured:
-    """Measure a model in this process; the result does not depend on `batch_size`.
+    """Measure a model in this process; only the nulls, of the first batch, know of `batch_size`.
 
     Args:
         vllm: the model.
@@ -92,7 +95,8 @@ def measure(
     ids = [example.example_id for example in examples]
     image_metrics, pooled_metrics = tables(ids, join_values(parts))
     joined = {place: torch.cat([part[place] for part in bases]) for place in bases[0]}
-    return Measured(image_metrics, pooled_metrics, joined)
+    nulls = null_values(vllm, images[:batch_size], sums)
+    return Measured(image_metrics, pooled_metrics, joined, nulls)
 
 
 def check_enough(images: int) -> None:
@@ -128,11 +132,10 @@ def tables(example_ids: Sequence[str], values: Values) -> tuple[pa.Table, pa.Tab
     """The table of single images and the pooled one, from the values of all images in order."""
     image_columns = {key: value for key, value in values.items() if key[2] not in (WITHIN, ACROSS)}
     pooled = []
-    ring = torch.arange(len(example_ids))
     for stream, layer in {(key[0], key[1]) for key in values}:
         within = torch.from_numpy(values[stream, layer, WITHIN])
         across = torch.from_numpy(values[stream, layer, ACROSS])
-        result = pool(within, torch.ones_like(within), across, ring, ring.roll(-1))
+        result = ring_score(within, across)
         image_columns[stream, layer, "redundancy_score"] = result.per_image.numpy()
         n = int(result.images)
         ends = (result.value, result.low, result.high)

@@ -5,30 +5,16 @@ from dataclasses import dataclass
 
 import numpy as np
 import torch
-from jaxtyping import Bool, Float
+from jaxtyping import Float
 from numpy.typing import NDArray
 from torch import Tensor
 
 from mixlens.activations.streams import Place, visit
-from mixlens.metrics import (
-    directions,
-    energy_entropy,
-    gini,
-    mean_cosine,
-    subspace_alignment,
-    token_norms,
-)
-from mixlens.metrics.redundancy import similarity_across, similarity_within
-from mixlens.metrics.spectrum import (
-    decompose,
-    effective_rank_of,
-    participation_ratio_of,
-    stable_rank_of,
-)
+from mixlens.activations.token_metrics import token_metrics
+from mixlens.metrics import directions, subspace_alignment
+from mixlens.metrics.redundancy import Redundancy, pool, similarity_across, similarity_within
 from mixlens.models import Vllm
 from mixlens.models.adapter import Image
-
-SUBSPACE = 5  # dimension of the subspaces that are compared
 
 # Not metrics of an image by themselves: what the Redundancy Score is pooled from.
 WITHIN, ACROSS = "similarity_within", "similarity_across"
@@ -90,8 +76,9 @@ def image_values(
 ) -> tuple[Values, Subspaces]:
     """Second pass: metrics of each image, every stream and layer.
 
-    All metrics are of the tokens as they are, but the two similarities, which are of tokens less
-    their position's mean, at unit length. Similarity across is that of an image and the next.
+    All metrics are of the tokens as they are (`token_metrics` says which), but the two
+    similarities, which are of tokens less their position's mean, at unit length. Similarity across
+    is that of an image and the next. One layer's states are held at a time.
 
     Args:
         vllm: the model.
@@ -102,14 +89,16 @@ def image_values(
 
     Returns:
         values: (stream, layer, metric) -> float64 [own].
-        subspaces: (stream, layer) -> bases of the first `SUBSPACE` right singular vectors.
+        subspaces: (stream, layer) -> bases of the first 5 right singular vectors.
     """
     values: dict[tuple[str, int, str], Tensor] = {}
     subspaces: Subspaces = {}
 
     def take(place: Place, tokens: Tensor, exists: Tensor) -> None:
-        found, basis = _token_metrics(tokens[:own], exists[:own])
         stream, layer = place
+        mask = None if bool(exists.all()) else exists
+        positions = len(means[place].count)
+        found, basis = token_metrics(tokens[:own], None if mask is None else mask[:own], positions)
         below = subspaces.get((stream, layer - 1))
         if below is not None and below.shape == basis.shape:
             found["subspace_alignment_previous"] = subspace_alignment(below, basis)
@@ -117,7 +106,7 @@ def image_values(
             before = base[place].to(basis.device)
             found["subspace_alignment_base"] = subspace_alignment(before, basis)
         mean = means[place].mean()[: tokens.shape[1]].to(tokens.device)
-        units, present = directions(tokens, exists, mean)
+        units, present = directions(tokens, mask, mean)
         found[WITHIN] = similarity_within(units[:own], present[:own])
         found[ACROSS] = similarity_across(
             units[:own], present[:own], units[1 : own + 1], present[1 : own + 1]
@@ -132,22 +121,7 @@ def image_values(
     }
 
 
-def _token_metrics(
-    tokens: Float[Tensor, "images tokens width"], exists: Bool[Tensor, "images tokens"]
-) -> tuple[dict[str, Tensor], Float[Tensor, "images width k"]]:
-    """Metrics that need one image's tokens only, and the basis of their top subspace."""
-    norms = token_norms(tokens)
-    spectrum = decompose(tokens, SUBSPACE, exists)
-    singular = spectrum.eigenvalues.sqrt()
-    found = {
-        "gini": gini(norms, exists),
-        "energy_entropy": energy_entropy(norms, exists),
-        "participation_ratio": participation_ratio_of(spectrum.gram),
-        "stable_rank": stable_rank_of(spectrum.eigenvalues),
-        "effective_rank": effective_rank_of(spectrum.eigenvalues),
-        "mean_cosine": mean_cosine(tokens, exists),
-    }
-    if singular.shape[-1] > SUBSPACE:
-        # Small gaps make the subspace, and so every alignment with it, ill posed.
-        found["subspace_gap"] = 1 - singular[..., SUBSPACE] / singular[..., SUBSPACE - 1]
-    return found, spectrum.basis
+def ring_score(within: Float[Tensor, " images"], across: Float[Tensor, " images"]) -> Redundancy:
+    """The Redundancy Score from `WITHIN` and `ACROSS` of all images in order, the ring closed."""
+    ring = torch.arange(len(within), device=within.device)
+    return pool(within, torch.ones_like(within), across, ring, ring.roll(-1))

@@ -24,6 +24,15 @@ def mean_cosine(
     return torch.where(count > 1, value, torch.nan)
 
 
+def mean_cosine_of(gram: Float[Tensor, "*batch tokens tokens"]) -> Float[Tensor, "*batch"]:
+    """`mean_cosine` from the Gram matrix of the tokens; one of the features does not hold it."""
+    inverse = gram.diagonal(dim1=-2, dim2=-1).rsqrt()
+    inverse = torch.where(inverse.isinf(), 0.0, inverse)
+    count = (inverse != 0).sum(-1)
+    total = (inverse * (gram @ inverse[..., None])[..., 0]).sum(-1)
+    return torch.where(count > 1, (total - count) / (count * (count - 1)), torch.nan)
+
+
 def top_subspace(
     tokens: Float[Tensor, "*batch tokens width"],
     k: int,

@@ -139,7 +139,8 @@ def decompose(
     Basis columns beyond the rank are zero; singular values below 1e-6 of the first count as zero
     there, because a vector recovered from the Gram is noise below that.
     """
-    matrix = gram(tokens, mask)
+    present = masked(tokens, mask)
+    matrix = gram(present)
     broken = matrix.isnan().any(-1).any(-1)[..., None]
     values, vectors = torch.linalg.eigh(torch.where(broken[..., None], 0.0, matrix))
     values = values.flip(-1).clamp_min(0.0)
@@ -147,7 +148,6 @@ def decompose(
     basis = vectors.flip(-1)[..., :k_here]
     top = values[..., None, :k_here]
     if tokens.shape[-2] <= tokens.shape[-1]:
-        present = torch.where(broken[..., None], 0.0, masked(tokens, mask))
         basis = (present.mT @ basis) * top.rsqrt()
     basis = torch.where(top > 1e-12 * values[..., :1, None], basis, 0.0)
     basis = torch.nn.functional.pad(basis, (0, k - k_here))

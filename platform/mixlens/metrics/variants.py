@@ -63,8 +63,15 @@ def without_sinks(
     Where most tokens are zero every other is a sink; a NaN token is none, and still spoils its
     image. Cost ND. Pass raw tokens: centring changes norms.
     """
-    exists = existing(tokens, mask)
-    norms = token_norms(tokens)
+    return no_sinks(token_norms(tokens), existing(tokens, mask), threshold)
+
+
+def no_sinks(
+    norms: Float[Tensor, "*batch tokens"],
+    exists: Bool[Tensor, "*batch tokens"],
+    threshold: float = SINK,
+) -> Bool[Tensor, "*batch tokens"]:
+    """`without_sinks` from the norms of raw tokens."""
     median = torch.where(exists, norms, torch.nan).nanmedian(-1, keepdim=True).values
     return exists & ~(norms > threshold * median)
 
