@@ -1,69 +1,146 @@
-"""What the ratio did: differences between ratios, the slope over ratios, and against the base."""
+"""What the ratio or the arm did: differences, the slope over their order, and against the base."""
 
 from collections.abc import Sequence
+from dataclasses import dataclass
+from itertools import combinations
 
 import numpy as np
 import pandas as pd
 
-from mixlens.analysis.intervals import Array
-from mixlens.analysis.results import SweepResults
+from mixlens.analysis.intervals import CONFIDENCE, Array, Levels, percentiles
+from mixlens.analysis.results import Level, SweepResults
 from mixlens.analysis.tables import Panel, images_of, levels_of
 
-DIFFERENCE, SLOPE, AGAINST_BASE = "difference", "slope", "against base"
+DIFFERENCE, AGAINST_BASE = "difference", "against base"
+SLOPE = "slope"  # over ratios
+PAIR, TREND = "pair", "trend"  # of arms
+
+
+@dataclass(frozen=True)
+class Contrast:
+    """A weighted sum of the means of the base and of every level.
+
+    Attributes:
+        start: the level that it starts from; None for the base.
+        weights: [1 + levels] base first.
+        rests_on: [levels] those whose runs it rests on.
+    """
+
+    name: str
+    start: Level | None
+    end: Level
+    weights: Array
+    rests_on: tuple[bool, ...]
 
 
 def effects_table(sweep: SweepResults, panels: Sequence[Panel], weights: Array) -> pd.DataFrame:
-    """Contrasts of the ratios, every one paired by image, with seed error where there are seeds.
+    """Contrasts of the ratios or arms, paired by image, with seed error where there are seeds.
 
-    Rows: `difference` (highest ratio minus lowest), `slope` (least-squares line through the means
-    of the ratios, per unit of ratio), `against base` (each ratio minus the base). With one ratio
-    only the last exists.
+    Rows: `difference` (highest ratio minus lowest, or last arm minus first), `slope` (least-squares
+    line through the means of the ratios, per unit of ratio) or `trend` (the same over the places of
+    the arms, 0, 1, 2 ..., per place), `against base` (each ratio or arm minus the base), and of
+    arms `pair` (each arm minus each one before it). With one ratio or arm only `against base`
+    exists. Of arms the intervals of all pairs hold at once, and so do those against the base.
 
     Returns:
-        contrast, ratio_from, ratio_to, subject, metric, part, layer, value, low, high, n_images,
-        n_runs, n_seeds (fewest at a ratio), n_seeds_max, covers. NaN where a quantity is missing
-        on either side.
+        contrast, ratio_from, ratio_to, arm_from, arm_to, subject, metric, part, layer, value, low,
+        high, comparisons (how many intervals hold at once), n_images, n_runs, n_seeds (fewest at a
+        ratio or arm), n_seeds_max, covers. NaN where a quantity is missing on either side.
     """
-    ratios = sweep.ratios
-    contrasts: list[tuple[str, float, float, Array]] = []
-    if len(ratios) > 1:
-        ends = np.zeros(len(ratios) + 1)
-        ends[1], ends[-1] = -1.0, 1.0
-        contrasts.append((DIFFERENCE, ratios[0], ratios[-1], ends))
-        centred = np.array(ratios) - np.mean(ratios)
-        line = np.array([0.0, *(centred / (centred**2).sum())])
-        contrasts.append((SLOPE, ratios[0], ratios[-1], line))
-    for place, ratio in enumerate(ratios):
-        against = np.zeros(len(ratios) + 1)
-        against[0], against[1 + place] = -1.0, 1.0
-        contrasts.append((AGAINST_BASE, np.nan, ratio, against))
-
     frames = []
     for panel in panels:
         levels = levels_of(sweep, panel, weights)
         images_at = images_of(sweep, panel)
-        for name, start, end, combination in contrasts:
-            images = images_at[combination != 0].min(axis=0)
-            value, low, high = levels.contrast(combination)
-            # Every seed of every ratio informs the seed error; only one ratio stands in the last.
-            some = combination[1:] != 0 if name == AGAINST_BASE else np.full(len(ratios), True)
-            frame = panel.columns[["subject", "metric", "part", "layer"]].assign(
-                contrast=name,
-                ratio_from=start,
-                ratio_to=end,
-                value=value,
-                low=np.where(images < 2, np.nan, low),
-                high=np.where(images < 2, np.nan, high),
-                n_images=images,
-                n_runs=int(levels.seeds[1:][some].sum()),
-                n_seeds=int(levels.seeds[1:][some].min()),
-                n_seeds_max=int(levels.seeds[1:][some].max()),
-                covers=levels.covers,
-            )
-            frames.append(frame)
+        for family in _families(sweep):
+            values, lows, highs = together(levels, [contrast.weights for contrast in family])
+            comparisons = np.maximum((~np.isnan(values)).sum(axis=0), 1)
+            for contrast, value, low, high in zip(family, values, lows, highs, strict=True):
+                images = images_at[contrast.weights != 0].min(axis=0)
+                seeds = levels.seeds[1:][list(contrast.rests_on)]
+                frame = panel.columns[["subject", "metric", "part", "layer"]].assign(
+                    contrast=contrast.name,
+                    ratio_from=contrast.start.ratio if contrast.start else np.nan,
+                    ratio_to=contrast.end.ratio,
+                    arm_from=contrast.start.arm if contrast.start else "",
+                    arm_to=contrast.end.arm,
+                    value=value,
+                    low=np.where(images < 2, np.nan, low),
+                    high=np.where(images < 2, np.nan, high),
+                    comparisons=comparisons,
+                    n_images=images,
+                    n_runs=int(seeds.sum()),
+                    n_seeds=int(seeds.min()),
+                    n_seeds_max=int(seeds.max()),
+                    covers=levels.covers,
+                )
+                frames.append(frame)
     table = pd.concat(frames, ignore_index=True)
-    first = ["contrast", "ratio_from", "ratio_to"]
+    first = ["contrast", "ratio_from", "ratio_to", "arm_from", "arm_to"]
     return table[[*first, *(name for name in table.columns if name not in first)]]
+
+
+def together(levels: Levels, contrasts: Sequence[Array]) -> tuple[Array, Array, Array]:
+    """[contrasts, columns] value, low and high, which hold for all contrasts at once.
+
+    A single contrast has its percentile interval. Of several, each column's intervals are centred
+    on the values and as wide as their percentile intervals times one common factor, such that in
+    95 % of the draws no contrast lies outside its own: the single-step max-t interval (Hothorn,
+    Bretz and Westfall 2008), with half the percentile interval as the scale, because two seeds
+    leave Student's t without a standard deviation.
+    """
+    parts = [levels.contrast(weights) for weights in contrasts]
+    values, lows, highs = (np.stack(column) for column in zip(*parts, strict=True))
+    if len(contrasts) == 1:
+        return values, lows, highs
+    half = (highs - lows) / 2.0
+    worst = np.zeros(levels.draws.shape[::2])
+    for weights, value, scale in zip(contrasts, values, half, strict=True):
+        used = weights != 0
+        draws = np.tensordot(levels.draws[:, used], weights[used], axes=(1, 0))
+        reach = np.zeros_like(draws)
+        np.divide(np.abs(draws - value), scale, out=reach, where=scale > 0)
+        worst = np.fmax(worst, reach)  # what is missing in one arm is not compared
+    factor = percentiles(worst, 2.0 * CONFIDENCE - 1.0)[1]  # its high end: 95 % lie below
+    return values, values - factor * half, values + factor * half
+
+
+def _families(sweep: SweepResults) -> list[list[Contrast]]:
+    """All contrasts; the intervals of those in one list hold at once."""
+    levels = sweep.levels
+    count = len(levels)
+    everywhere = (True,) * count
+    families = []
+    if count > 1:
+        ends = _unit(count, count - 1) - _unit(count, 0)
+        families.append([Contrast(DIFFERENCE, levels[0], levels[-1], ends, everywhere)])
+        scale = np.arange(count) if sweep.arms else np.array(sweep.ratios)
+        centred = scale - np.mean(scale)
+        line = np.array([0.0, *(centred / (centred**2).sum())])
+        name = TREND if sweep.arms else SLOPE
+        families.append([Contrast(name, levels[0], levels[-1], line, everywhere)])
+    if count > 1 and sweep.arms:
+        families.append([_pair(levels, *ends) for ends in combinations(range(count), 2)])
+    against = []
+    for place, level in enumerate(levels):
+        weights = _unit(count, place)
+        weights[0] = -1.0
+        own = tuple(other == place for other in range(count))
+        against.append(Contrast(AGAINST_BASE, None, level, weights, own))
+    return [*families, against] if sweep.arms else [*families, *([one] for one in against)]
+
+
+def _pair(levels: Sequence[Level], start: int, end: int) -> Contrast:
+    count = len(levels)
+    both = tuple(place in (start, end) for place in range(count))
+    weights = _unit(count, end) - _unit(count, start)
+    return Contrast(PAIR, levels[start], levels[end], weights, both)
+
+
+def _unit(count: int, place: int) -> Array:
+    """[1 + count] one at a level, zero at the base and all others."""
+    weights = np.zeros(count + 1)
+    weights[1 + place] = 1.0
+    return weights
 
 
 def find_effect(

@@ -84,7 +84,7 @@ def sufficient_ratio(
 def recommendation_table(
     sweep: SweepResults, panel: Panel, weights: Array, margin: float = MARGIN
 ) -> pd.DataFrame:
-    """One row a ratio; empty where no complex task group was measured.
+    """One row a ratio; empty where no complex task group was measured, and for arms.
 
     Returns:
         ratio, complex accuracy (value, low, high), gap to the best ratio (gap, gap_low, gap_high),
@@ -94,7 +94,7 @@ def recommendation_table(
         is_distinguishable, n_images, n_seeds, covers.
     """
     place = {subject: position for position, subject in enumerate(panel.columns["subject"])}
-    if "complex" not in place:
+    if "complex" not in place or not sweep.ratios:
         return pd.DataFrame({"ratio": []})
     names = [name for name in ("complex", "simple") if name in place]
     some = panel.take([place[name] for name in names])

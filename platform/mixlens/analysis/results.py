@@ -1,6 +1,8 @@
 """Read what a sweep left on disk: its spec, and the measured tables of the base and every trial."""
 
 import json
+import math
+from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -9,10 +11,29 @@ import pandas as pd
 from pydantic import ValidationError
 
 from mixlens.errors import DataError, explain
-from mixlens.spec import Layout, RunSpec, SweepSpec
+from mixlens.spec import BASE, Layout, RunSpec, SweepSpec
 
-BASE = "base"
 _TABLES = ("examples", "image_metrics", "pooled_metrics")
+
+
+@dataclass(frozen=True)
+class Level:
+    """What the trials of several seeds have in common: a ratio or an arm.
+
+    Attributes:
+        name: "ratio=..." or the name of the arm.
+        ratio: NaN for an arm.
+        arm: empty for a ratio.
+    """
+
+    name: str
+    ratio: float
+    arm: str
+
+    @property
+    def label(self) -> str:
+        """The name as figures and tables show it."""
+        return self.arm or f"ratio {self.ratio:g}"
 
 
 @dataclass(frozen=True)
@@ -40,6 +61,10 @@ class RunResults:
     @property
     def ratio(self) -> float | None:
         return None if self.spec is None else self.spec.ratio
+
+    @property
+    def arm(self) -> str | None:
+        return None if self.spec is None else self.spec.arm
 
     @property
     def seed(self) -> int | None:
@@ -80,8 +105,37 @@ class SweepResults:
 
     @property
     def ratios(self) -> tuple[float, ...]:
-        """Ratios with a finished trial, ascending."""
+        """Ratios with a finished trial, ascending; none in a sweep of arms."""
         return tuple(sorted({trial.ratio for trial in self.trials if trial.ratio is not None}))
+
+    @property
+    def arms(self) -> tuple[str, ...]:
+        """Arms with a finished trial, in the order of the file; none in a sweep of ratios."""
+        return tuple(dict.fromkeys(trial.arm for trial in self.trials if trial.arm is not None))
+
+    @property
+    def levels(self) -> tuple[Level, ...]:
+        """The ratios, or the arms, with a finished trial."""
+        if self.arms:
+            return tuple(Level(arm, math.nan, arm) for arm in self.arms)
+        return tuple(Level(f"ratio={ratio:g}", ratio, "") for ratio in self.ratios)
+
+    def level_of_trials(self) -> list[int]:
+        """For each trial the place of its ratio or arm in `levels`."""
+        places: Sequence[object] = self.arms or self.ratios
+        return [places.index(trial.arm or trial.ratio) for trial in self.trials]
+
+    def groups_of(self, arm: str) -> tuple[str, ...]:
+        """The task groups that an arm is trained on, in the order of its components."""
+        weights = (self.spec.arms or {})[arm]
+        return tuple(
+            dict.fromkeys(
+                group
+                for name, weight in weights.items()
+                if weight > 0
+                for group in self.spec.components[name].tasks
+            )
+        )
 
 
 def load_sweep(sweep_dir: Path) -> SweepResults:

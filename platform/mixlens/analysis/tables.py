@@ -1,7 +1,8 @@
 """The tidy tables of a sweep: one value a row, with its interval and its n.
 
 `accuracy` and `layers` hold one model a row (its interval covers the choice of images), `sweep`
-one ratio a row (seeds combined), `training` one logged step a row.
+one ratio or arm a row (seeds combined), `training` one logged step a row. In a sweep of arms every
+`ratio` is NaN, in one of ratios every `arm` is empty.
 """
 
 from collections.abc import Iterator, Sequence
@@ -21,7 +22,8 @@ from mixlens.analysis.intervals import (
     image_weights,
     widen_at_bounds,
 )
-from mixlens.analysis.results import RunResults, SweepResults
+from mixlens.analysis.results import Level, RunResults, SweepResults
+from mixlens.spec import BASE
 
 # The score that stands for each task group. A scene graph is right or wrong object by object.
 HEADLINE = {
@@ -34,13 +36,15 @@ HEADLINE = {
 }
 SIMPLE = ("coarse", "attribute")
 COMPLEX = ("relational", "scene_graph")
+ALL = "all"
+MEAN_ACCURACY = "accuracy"  # of several groups
 UNBOUNDED = ("count_error", "location_error")
 REDUNDANCY = "redundancy_score"
 EXCESS = "redundancy_excess"
 PARTS = ("mean", "early", "middle", "late")
 _NOT_SCORES = {
     "example_id", "component", "group", "kind", "level", "prompt", "question", "answer",
-    "response", "choices", "run", "ratio", "seed",
+    "response", "choices", "run", "ratio", "arm", "seed",
 }  # fmt: skip
 _CHUNK = 256  # columns whose draws are held at a time
 
@@ -100,7 +104,10 @@ class Tables:
 
 
 def accuracy_panel(sweep: SweepResults) -> Panel:
-    """Scores per task group, and the means of the simple and of the complex groups."""
+    """Scores per task group, and the means of the simple, of the complex and of all groups.
+
+    And of the groups of each arm that is trained on several, under their names joined by "+".
+    """
     scores = score_columns(sweep.runs)
     keys = sorted({group for run in sweep.runs for group in run.examples["group"].unique()})
     pairs = [(group, score) for group in keys for score in scores]
@@ -115,12 +122,17 @@ def accuracy_panel(sweep: SweepResults) -> Panel:
             rows.append((group, score, score not in UNBOUNDED, luck))
             made_of.append((position,))
     place = {(row[0], row[1]): parts[0] for row, parts in zip(rows, made_of, strict=True)}
-    for name, groups in (("simple", SIMPLE), ("complex", COMPLEX)):
+    several = [sweep.groups_of(arm) for arm in sweep.arms if len(sweep.groups_of(arm)) > 1]
+    means = {"simple": SIMPLE, "complex": COMPLEX, ALL: tuple(HEADLINE)}
+    means |= {"+".join(groups): groups for groups in several}
+    for name, groups in means.items():
         parts = tuple(
-            place[group, HEADLINE[group]] for group in groups if (group, HEADLINE[group]) in place
+            place[group, HEADLINE[group]]
+            for group in groups
+            if (group, HEADLINE.get(group)) in place
         )
         if parts:
-            rows.append((name, "accuracy", True, np.nan))
+            rows.append((name, MEAN_ACCURACY, True, np.nan))
             made_of.append(parts)
     columns = pd.DataFrame(rows, columns=["subject", "metric", "bounded", "chance"])
     columns["part"], columns["layer"] = "", pd.array([pd.NA] * len(columns), dtype="Int64")
@@ -176,7 +188,7 @@ def token_panel(sweep: SweepResults) -> Panel:
 
 
 def levels_of(sweep: SweepResults, panel: Panel, weights: Array) -> Levels:
-    """The panel's quantities of the base (level 0) and of each ratio, ascending (1, 2, ...)."""
+    """The panel's quantities of the base (level 0) and of `sweep.levels` (1, 2, ...)."""
     used = sorted({position for parts in panel.made_of for position in parts})
     moved = {position: place for place, position in enumerate(used)}
     made_of = [[moved[position] for position in parts] for parts in panel.made_of]
@@ -185,7 +197,7 @@ def levels_of(sweep: SweepResults, panel: Panel, weights: Array) -> Levels:
         some = Sums(run.numerator[:, used], run.denominator[:, used])
         values.append(_average(some.mean(), made_of))
         draws.append(_average(some.replicates(weights), made_of))
-    fixed = [True, *(False for _ in sweep.ratios)]
+    fixed = [True, *(False for _ in sweep.levels)]
     return combine_seeds(np.stack(values), np.stack(draws, axis=1), _level_of(sweep), fixed)
 
 
@@ -196,18 +208,12 @@ def images_of(sweep: SweepResults, panel: Panel) -> NDArray[np.int64]:
 
 
 def _level_of(sweep: SweepResults) -> list[int]:
-    ratios = sweep.ratios
-    return [0, *(1 + ratios.index(trial.spec.ratio) for trial in sweep.trials if trial.spec)]
+    return [0, *(1 + place for place in sweep.level_of_trials())]
 
 
 def accuracy_table(sweep: SweepResults, panel: Panel, weights: Array) -> pd.DataFrame:
-    """run, ratio, seed, group, metric, value, low, high, n (images), chance."""
-    single = [position for position, parts in enumerate(panel.made_of) if len(parts) == 1]
-    panel = panel.take([p for p in single if panel.columns["part"].iloc[p] == ""])
-    panel = panel.take(
-        [p for p, subject in enumerate(panel.columns["subject"])
-         if subject not in ("simple", "complex")]
-    )  # fmt: skip
+    """run, ratio, arm, seed, group, metric, value, low, high, n (images), chance."""
+    panel = panel.take(np.flatnonzero(panel.columns["metric"].ne(MEAN_ACCURACY)).tolist())
     frames = []
     for run, frame in _run_frames(sweep, panel, weights):
         frame = frame.rename(columns={"subject": "group"})
@@ -218,7 +224,7 @@ def accuracy_table(sweep: SweepResults, panel: Panel, weights: Array) -> pd.Data
 
 
 def layers_table(sweep: SweepResults, panel: Panel, weights: Array) -> pd.DataFrame:
-    """run, ratio, seed, stage, stream, layer, metric, value, low, high, n (images).
+    """run, ratio, arm, seed, stage, stream, layer, metric, value, low, high, n (images).
 
     Where a metric was also pooled over images (the redundancy score), the pooled value and its
     jackknife interval stand here.
@@ -238,23 +244,25 @@ def layers_table(sweep: SweepResults, panel: Panel, weights: Array) -> pd.DataFr
 
 
 def sweep_table(sweep: SweepResults, panels: Sequence[Panel], weights: Array) -> pd.DataFrame:
-    """One row a ratio and quantity, seeds combined.
+    """One row a ratio or arm and quantity, seeds combined.
 
-    Columns: run ("base" or "ratio=..."), ratio, subject (task group, "simple", "complex" or token
-    stream), metric, part, layer, value, low, high, n_images, n_seeds, covers, chance.
+    Columns: run ("base", "ratio=..." or an arm), ratio, arm, subject (task group, several of them
+    such as "simple", "complex" and "all", or token stream), metric, part, layer, value, low, high,
+    n_images, n_seeds, covers, chance.
     """
-    names: list[str] = ["base", *(f"ratio={ratio:g}" for ratio in sweep.ratios)]
+    rows = [Level(BASE, np.nan, ""), *sweep.levels]
     frames = []
     for panel, levels in _chunks(sweep, panels, weights):
         low, high = levels.interval()
         images_at = images_of(sweep, panel)
         bounded = panel.columns["bounded"].to_numpy(dtype=bool)
-        for place, name in enumerate(names):
+        for place, level in enumerate(rows):
             images = images_at[place]
             ends = widen_at_bounds(levels.values[place], low[place], high[place], images, bounded)
             frame = panel.columns.assign(
-                run=name,
-                ratio=np.nan if place == 0 else sweep.ratios[place - 1],
+                run=level.name,
+                ratio=level.ratio,
+                arm=level.arm,
                 value=levels.values[place],
                 low=np.where(images < 2, np.nan, ends[0]),
                 high=np.where(images < 2, np.nan, ends[1]),
@@ -265,23 +273,23 @@ def sweep_table(sweep: SweepResults, panels: Sequence[Panel], weights: Array) ->
             frames.append(frame)
     table = pd.concat(frames, ignore_index=True)
     return table[
-        ["run", "ratio", "subject", "metric", "part", "layer", "value", "low", "high",
+        ["run", "ratio", "arm", "subject", "metric", "part", "layer", "value", "low", "high",
          "n_images", "n_seeds", "covers", "chance"]
     ]  # fmt: skip
 
 
 def training_table(sweep: SweepResults) -> pd.DataFrame:
-    """run, ratio, seed and whatever the training loop logged, one step a row."""
+    """run, ratio, arm, seed and whatever the training loop logged, one step a row."""
     return pd.concat([_named(run, run.training) for run in sweep.trials], ignore_index=True)
 
 
 def examples_table(sweep: SweepResults) -> pd.DataFrame:
-    """run, ratio, seed and every question with its answer and scores."""
+    """run, ratio, arm, seed and every question with its answer and scores."""
     return pd.concat([_named(run, run.examples) for run in sweep.runs], ignore_index=True)
 
 
 def image_metrics_table(sweep: SweepResults) -> pd.DataFrame:
-    """run, ratio, seed, stream, layer, metric, example_id, value."""
+    """run, ratio, arm, seed, stream, layer, metric, example_id, value."""
     return pd.concat([_named(run, run.image_metrics) for run in sweep.runs], ignore_index=True)
 
 
@@ -310,10 +318,12 @@ def depth_parts(layers: Sequence[int]) -> tuple[list[int], list[int], list[int],
 
 
 def _named(run: RunResults, frame: pd.DataFrame) -> pd.DataFrame:
-    frame = frame.drop(columns=[name for name in ("run", "ratio", "seed") if name in frame])
+    own = ("run", "ratio", "arm", "seed")
+    frame = frame.drop(columns=[name for name in own if name in frame])
     frame.insert(0, "run", run.name)
     frame.insert(1, "ratio", np.nan if run.ratio is None else run.ratio)
-    frame.insert(2, "seed", pd.array([run.seed] * len(frame), dtype="Int64"))
+    frame.insert(2, "arm", run.arm or "")
+    frame.insert(3, "seed", pd.array([run.seed] * len(frame), dtype="Int64"))
     return frame
 
 

@@ -9,10 +9,11 @@ from mixlens.spec.measure import ENCODER, DeletionSpec, Policy, ProbeSpec
 from mixlens.spec.measure_file import MeasureSpec, load_measure
 from mixlens.spec.pretrain import PretrainSpec, Stage
 from mixlens.spec.scene import SceneSpec, SizeRange
-from mixlens.spec.sweep import RunSpec, SweepSpec, TrackingSpec
+from mixlens.spec.sweep import BASE, RunSpec, SweepSpec, TrackingSpec
 from mixlens.spec.training import LearningRates, LoraSpec, ResourceSpec, Tower, TrainingSpec
 
 __all__ = [
+    "BASE",
     "ENCODER",
     "ComponentSpec",
     "DeletionSpec",
