@@ -11,7 +11,7 @@ from pathlib import Path
 import torch
 from safetensors import SafetensorError, safe_open
 
-from mixlens.activations.reduce import SUBSPACE
+from mixlens.activations.token_metrics import SUBSPACE
 from mixlens.errors import CheckpointError, ResourceError, SpecError, explain
 from mixlens.mixture.order import order_of
 from mixlens.models import load_vllm, model_config, model_folder, resolve_model
