@@ -2,61 +2,47 @@
 
 import pandas as pd
 
-from mixlens.analysis.effect import AGAINST_BASE, DIFFERENCE, find_effect, is_beyond_noise
+from mixlens.analysis.arm_answer import arm_sentences
+from mixlens.analysis.effect import AGAINST_BASE, DIFFERENCE, find_effect
 from mixlens.analysis.tables import HEADLINE, REDUNDANCY, Tables
+from mixlens.analysis.words import (
+    GROUP_NAMES,
+    coverage,
+    is_change,
+    listing,
+    number,
+    score_name,
+    size,
+    with_interval,
+)
 
-GROUP_NAMES = {
-    "coarse": "coarse",
-    "attribute": "attribute",
-    "relational": "relational",
-    "scene_graph": "scene-graph",
-    "count": "counting",
-    "locate": "localisation",
-    "pair": "pair",
-    "caption": "caption",
-    "simple": "simple",
-    "complex": "complex",
-}
+__all__ = [
+    "GROUP_NAMES",
+    "answer_sentences",
+    "number",
+    "score_name",
+    "sufficiency_sentence",
+    "with_interval",
+]
 
 
 def answer_sentences(tables: Tables) -> list[str]:
     """What the ratio did to redundancy and accuracy, which ratio is enough, and what that covers.
 
-    The first sentence is the headline. Each holds its number with a 95 % interval, or says that
-    the sweep cannot tell.
+    Of arms: whether redundancy goes along with their order, and which of them differ. The first
+    sentence is the headline. Each holds its number with a 95 % interval, or says that the sweep
+    cannot tell.
     """
     effects = tables.effects
+    if effects["arm_to"].ne("").any():
+        return arm_sentences(tables)
+    differences = effects[effects["contrast"] == DIFFERENCE]
     return [
         _redundancy(effects, tables.sweep),
         *_accuracy(effects, _redundancy_changed(effects)),
         sufficiency_sentence(tables.recommendation),
-        _coverage(effects),
+        coverage((effects if differences.empty else differences).iloc[0], "ratio"),
     ]
-
-
-def score_name(group: str) -> str:
-    """What the headline score of a task group is called."""
-    score = "object F1" if HEADLINE[group] == "object_f1" else "accuracy"
-    return f"{GROUP_NAMES[group]} {score}"
-
-
-def number(value: float, digits: int = 3, signed: bool = False) -> str:
-    """A number for people: a real minus sign, no negative zero, "n/a" for NaN."""
-    if pd.isna(value):
-        return "n/a"
-    text = f"{value:+.{digits}f}" if signed else f"{value:.{digits}f}"
-    if float(text) == 0:
-        text = text.lstrip("+-")
-    return text.replace("-", "−")
-
-
-def with_interval(row: pd.Series, digits: int = 3, signed: bool = False) -> str:
-    """`value [low, high]`; without ends where they are unknown."""
-    value = number(row["value"], digits, signed)
-    if pd.isna(row["low"]):
-        return f"{value} (no interval)"
-    low, high = (number(row[end], digits, signed) for end in ("low", "high"))
-    return f"{value} [{low}, {high}]"
 
 
 def _redundancy(effects: pd.DataFrame, sweep: pd.DataFrame) -> str:
@@ -74,11 +60,11 @@ def _redundancy(effects: pd.DataFrame, sweep: pd.DataFrame) -> str:
         return (
             f"Only one ratio, {only['ratio_to']:g}, has finished, so the effect of the ratio is "
             "unknown; against the base model, fine-tuning changed the redundancy score of visual "
-            f"tokens by {with_interval(only, signed=True)} ({_size(only)})."
+            f"tokens by {with_interval(only, signed=True)} ({size(only, 'a ratio')})."
         )
     span = f"Raising the share of complex data from {row['ratio_from']:g} to {row['ratio_to']:g}"
     change = with_interval(row, signed=True)
-    if _is_change(row):
+    if is_change(row):
         means = sweep[
             (sweep["subject"] == "visual")
             & (sweep["metric"] == REDUNDANCY)
@@ -88,22 +74,17 @@ def _redundancy(effects: pd.DataFrame, sweep: pd.DataFrame) -> str:
         verb = "lowered" if row["value"] < 0 else "raised"
         return (
             f"{span} {verb} the redundancy score of visual tokens from {start} to {end}, "
-            f"a change of {change} ({_size(row)})."
+            f"a change of {change} ({size(row, 'a ratio')})."
         )
     return (
         f"{span} did not change the redundancy score of visual tokens beyond the noise: "
-        f"{change} ({_size(row)})."
+        f"{change} ({size(row, 'a ratio')})."
     )
 
 
 def _redundancy_changed(effects: pd.DataFrame) -> bool:
     row = find_effect(effects, DIFFERENCE, "visual", REDUNDANCY, "mean")
-    return row is not None and _is_change(row)
-
-
-def _is_change(row: pd.Series) -> bool:
-    """Beyond the noise, or of unknown noise."""
-    return pd.isna(row["low"]) or is_beyond_noise(row)
+    return row is not None and is_change(row)
 
 
 def _accuracy(effects: pd.DataFrame, redundancy_changed: bool) -> list[str]:
@@ -114,19 +95,19 @@ def _accuracy(effects: pd.DataFrame, redundancy_changed: bool) -> list[str]:
         if row is None:
             continue
         change = with_interval(row, signed=True)
-        if _is_change(row):
+        if is_change(row):
             changed.append(f"{score_name(group)} by {change}")
         else:
             same.append(f"{score_name(group)} {change}")
     sentences = []
     if changed:
         verb = "It changed" if redundancy_changed else "It did change"
-        sentences.append(f"{verb} {_list(changed)}.")
+        sentences.append(f"{verb} {listing(changed)}.")
     if same and changed:
-        sentences.append(f"No change beyond the noise: {_list(same)}.")
+        sentences.append(f"No change beyond the noise: {listing(same)}.")
     elif same:
         start = "Accuracy did not change" if redundancy_changed else "Nor did accuracy change"
-        sentences.append(f"{start} beyond the noise: {_list(same)}.")
+        sentences.append(f"{start} beyond the noise: {listing(same)}.")
     return sentences
 
 
@@ -191,33 +172,3 @@ def _price(chosen: pd.Series, table: pd.DataFrame) -> str:
     if high < 0:
         return f", at a cost of {change} in accuracy on simple tasks {lowest}"
     return f", and it costs nothing measurable on simple tasks ({change} {lowest})"
-
-
-def _coverage(effects: pd.DataFrame) -> str:
-    rows = effects[effects["contrast"] == DIFFERENCE]
-    if rows.empty:
-        rows = effects
-    row = rows.iloc[0]
-    if row["covers"] == "images":
-        return (
-            "Brackets are 95 % intervals over held-out images only: no ratio has a second seed, "
-            "so the noise of training is not in them, and a difference may still be luck."
-        )
-    few = (
-        " With so few seeds the intervals lean on seed noise being alike at every ratio."
-        if row["n_seeds"] < 5
-        else ""
-    )
-    return f"Brackets are 95 % intervals over held-out images and training seeds.{few}"
-
-
-def _size(row: pd.Series) -> str:
-    runs, few, many, images = (
-        int(row[name]) for name in ("n_runs", "n_seeds", "n_seeds_max", "n_images")
-    )
-    seeds = f"{few} to {many} seeds" if few != many else f"{few} seed{'s' if few != 1 else ''}"
-    return f"{runs} run{'s' if runs != 1 else ''}, {seeds} a ratio, {images} held-out images"
-
-
-def _list(parts: list[str]) -> str:
-    return parts[0] if len(parts) == 1 else f"{', '.join(parts[:-1])} and {parts[-1]}"

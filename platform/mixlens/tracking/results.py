@@ -1,7 +1,7 @@
 """Which results go to MLflow under which names.
 
 The names are chosen for its compare and parallel-coordinates views, where the trials of a sweep
-lie side by side: the params `ratio` and `seed`, and beside them
+lie side by side: the params `ratio` (or `arm`) and `seed`, and beside them
 
     accuracy/<group>            the headline score of each task group
     scores/<group>/<score>      all others
@@ -9,7 +9,9 @@ lie side by side: the params `ratio` and `seed`, and beside them
     tokens/<metric>/<stream>    mean of any other token metric over the layers
     layers/<metric>/<stream>    the layer profile: step = layer
 
-and in the sweep's own run `by_ratio/...`, where step = percent of complex data, and `effect/...`.
+and in the sweep's own run `by_ratio/...`, where step = percent of complex data, or `by_arm/...`,
+where step = place of the arm from 1 on, and `effect/...`: highest ratio minus lowest, or last arm
+minus first, and of arms `trend/...`, per arm.
 """
 
 from collections.abc import Iterator, Sequence
@@ -18,7 +20,7 @@ from pathlib import Path
 import pandas as pd
 
 from mixlens.analysis import RunResults, Tables
-from mixlens.analysis.effect import DIFFERENCE
+from mixlens.analysis.effect import DIFFERENCE, TREND
 from mixlens.analysis.provenance import read_provenance
 from mixlens.analysis.tables import (
     COMPLEX,
@@ -116,16 +118,20 @@ def layer_points(run: RunResults) -> Iterator[Point]:
 
 
 def sweep_points(tables: Tables) -> Iterator[Point]:
-    """Means of the ratios over a step that is the percentage of complex data, and effects."""
+    """Means of the ratios or arms over a step, and effects."""
+    places = {arm: place for place, arm in enumerate(tables.sweep["arm"].unique()) if arm}
     for row in tables.sweep.itertuples():
         name = _headline_name(row.subject, row.metric, row.part)
-        if name and pd.notna(row.ratio):
+        if name and row.arm:
+            yield f"by_arm/{name}", float(row.value), places[row.arm]
+        elif name and pd.notna(row.ratio):
             yield f"by_ratio/{name}", float(row.value), round(100 * row.ratio)
-    for row in tables.effects[tables.effects["contrast"] == DIFFERENCE].itertuples():
-        name = _headline_name(row.subject, row.metric, row.part)
-        if name:
-            for end in ("value", "low", "high"):
-                yield f"effect/{name}/{end}", float(getattr(row, end)), 0
+    for contrast, kind in ((DIFFERENCE, "effect"), (TREND, "trend")):
+        for row in tables.effects[tables.effects["contrast"] == contrast].itertuples():
+            name = _headline_name(row.subject, row.metric, row.part)
+            if name:
+                for end in ("value", "low", "high"):
+                    yield f"{kind}/{name}/{end}", float(getattr(row, end)), 0
     if len(tables.recommendation):
         first = tables.recommendation.iloc[0]
         if first["is_distinguishable"]:

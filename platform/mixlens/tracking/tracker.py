@@ -67,7 +67,7 @@ class Tracker:
         """The parent run of a sweep whose directory is `folder`."""
         params = {
             "model": spec.model,
-            "ratios": " ".join(f"{ratio:g}" for ratio in spec.ratios),
+            **_axis(spec),
             "seeds": " ".join(str(seed) for seed in spec.seeds),
             **_training_params(spec),
         }
@@ -86,7 +86,7 @@ class Tracker:
     def trial(self, run: RunSpec, folder: Path, parent: "TrackedRun") -> "TrackedRun":
         """The run of one trial, a child of the sweep's."""
         params = {
-            "ratio": run.ratio,
+            **({"ratio": run.ratio} if run.arm is None else {"arm": run.arm}),
             "seed": run.seed,
             "model": run.model,
             "digest": run.digest(),
@@ -318,6 +318,13 @@ class _Memory:
 
 def _content(file: Path) -> dict[str, Any]:
     return json.loads(file.read_text()) if file.is_file() else {}
+
+
+def _axis(spec: SweepSpec) -> dict[str, str]:
+    """What the trials of a sweep differ in."""
+    if spec.arms is not None:
+        return {"arms": " ".join(spec.arms)}
+    return {"ratios": " ".join(f"{ratio:g}" for ratio in spec.ratios or ())}
 
 
 def _training_params(spec: SweepSpec | RunSpec) -> dict[str, Any]:

@@ -1,0 +1,175 @@
+"""The answer of a sweep of arms in sentences: do complex task groups end less redundant?"""
+
+from collections.abc import Iterable
+
+import pandas as pd
+
+from mixlens.analysis.effect import (
+    AGAINST_BASE,
+    DIFFERENCE,
+    PAIR,
+    TREND,
+    find_effect,
+    is_beyond_noise,
+)
+from mixlens.analysis.tables import HEADLINE, REDUNDANCY, Tables
+from mixlens.analysis.words import (
+    coverage,
+    is_change,
+    listing,
+    score_name,
+    size,
+    with_interval,
+)
+from mixlens.spec import BASE
+
+SHOWN_PAIRS = 3
+
+
+def arm_sentences(tables: Tables) -> list[str]:
+    """Whether redundancy goes along with the order of the arms, and what else differs.
+
+    The arms stand from simple to complex. The first sentence is the headline: its verdict is that
+    of the trend over all arms, not of the two ends.
+    """
+    effects = tables.effects
+    sentences = [_headline(effects)]
+    if (effects["contrast"] == PAIR).any():
+        sentences += [_means(tables.sweep), _pairs(effects)]
+    sentences += [_against_base(effects), *_accuracy(effects)]
+    differences = effects[effects["contrast"] == DIFFERENCE]
+    row = (effects if differences.empty else differences).iloc[0]
+    return [*(sentence for sentence in sentences if sentence), coverage(row, "arm")]
+
+
+def _headline(effects: pd.DataFrame) -> str:
+    trend = find_effect(effects, TREND, "visual", REDUNDANCY, "mean")
+    ends = find_effect(effects, DIFFERENCE, "visual", REDUNDANCY, "mean")
+    if trend is None or ends is None:
+        only = find_effect(effects, AGAINST_BASE, "visual", REDUNDANCY, "mean")
+        if only is None:
+            return "The redundancy of visual tokens was not measured."
+        return (
+            f"Only one arm, {only['arm_to']}, has finished, so there is nothing to compare it with "
+            "but the base model."
+        )
+    if not is_beyond_noise(trend):
+        verdict = (
+            "Training on more complex task groups does not leave visual tokens less redundant "
+            "beyond the noise"
+        )
+    elif trend["value"] < 0:
+        verdict = "Training on more complex task groups leaves visual tokens less redundant"
+    else:
+        verdict = (
+            "Training on more complex task groups leaves visual tokens more redundant, not less"
+        )
+    alone = "" if is_beyond_noise(ends) == is_beyond_noise(trend) else _apart(ends)
+    return (
+        f"{verdict}: along the arms, from {ends['arm_from']} to {ends['arm_to']}, the redundancy "
+        f"score changes by {with_interval(trend, 4, signed=True)} an arm; the last minus the first "
+        f"is {with_interval(ends, 4, signed=True)}{alone} ({size(ends, 'an arm')})."
+    )
+
+
+def _apart(ends: pd.Series) -> str:
+    return ", beyond the noise" if is_beyond_noise(ends) else ", by itself within the noise"
+
+
+def _means(sweep: pd.DataFrame) -> str:
+    """The redundancy score of every arm, and whether the means follow the order."""
+    rows = _redundancy(sweep)
+    trained = rows[rows["run"] != BASE]
+    if trained.empty:
+        return ""
+    first, *others = [
+        f"{row['arm']} {'it is ' if place else 'the redundancy score of visual tokens is '}"
+        f"{with_interval(row)}"
+        for place, (_, row) in enumerate(trained.iterrows())
+    ]
+    base = rows[rows["run"] == BASE]
+    before = f"; before fine-tuning it is {with_interval(base.iloc[0])}" if len(base) else ""
+    steps = trained["value"].diff().dropna()
+    if (steps < 0).all():
+        order = "The means fall from each arm to the next"
+    elif (steps > 0).all():
+        order = "The means rise from each arm to the next"
+    else:
+        order = "The means do not run in one direction along the arms"
+    return f"Trained on {'; on '.join([first, *others])}{before}. {order}."
+
+
+def _pairs(effects: pd.DataFrame) -> str:
+    """Which arms differ, by intervals that hold for all pairs at once."""
+    rows = _redundancy(effects[effects["contrast"] == PAIR])
+    if rows.empty:
+        return ""
+    rows = rows.reindex(rows["value"].abs().sort_values(ascending=False, kind="stable").index)
+    beyond = rows[[is_beyond_noise(row) for _, row in rows.iterrows()]]
+    count = len(rows)
+    every = "the one pair" if count == 1 else f"the {count} pairs"
+    if beyond.empty:
+        return (
+            f"Of {every} of arms none differs in redundancy beyond the noise; the largest "
+            f"difference is {_pair(rows.iloc[0])}."
+        )
+    shown = [_pair(row) for _, row in beyond.head(SHOWN_PAIRS).iterrows()]
+    more = "the largest of them " if len(beyond) > SHOWN_PAIRS else ""
+    return (
+        f"Of {every} of arms {len(beyond)} differ{'s' if len(beyond) == 1 else ''} in redundancy "
+        f"beyond the noise of all pairs together: {more}{listing(shown)}."
+    )
+
+
+def _pair(row: pd.Series) -> str:
+    return f"{row['arm_to']} − {row['arm_from']} {with_interval(row, 4, signed=True)}"
+
+
+def _against_base(effects: pd.DataFrame) -> str:
+    rows = _redundancy(effects[effects["contrast"] == AGAINST_BASE])
+    beyond, within = _by_noise(
+        (row, f"{row['arm_to']} {with_interval(row, 4, signed=True)}") for _, row in rows.iterrows()
+    )
+    if rows.empty:
+        return ""
+    start = "Against the base model, fine-tuning changed redundancy on"
+    if not beyond:
+        return f"{start} no arm beyond the noise: {listing(within)}."
+    rest = f"; within the noise: {listing(within)}" if within else ""
+    return f"{start} {listing(beyond)}{rest}."
+
+
+def _accuracy(effects: pd.DataFrame) -> list[str]:
+    """What the last arm does to the accuracy of each task group against the first."""
+    found = [
+        (row, f"{score_name(group)} {with_interval(row, signed=True)}")
+        for group, metric in HEADLINE.items()
+        if (row := find_effect(effects, DIFFERENCE, group, metric)) is not None
+    ]
+    if not found:
+        return []
+    beyond, within = _by_noise(found)
+    row = found[0][0]
+    start = f"Trained on {row['arm_to']} rather than {row['arm_from']}, a model changes in"
+    if not beyond:
+        return [f"{start} no task group's accuracy beyond the noise: {listing(within)}."]
+    rest = f" Within the noise: {listing(within)}." if within else ""
+    return [f"{start} {listing(beyond)}.{rest}"]
+
+
+def _by_noise(effects: Iterable[tuple[pd.Series, str]]) -> tuple[list[str], list[str]]:
+    """The texts of the effects that are beyond the noise, and of those within it."""
+    texts: tuple[list[str], list[str]] = ([], [])
+    for row, text in effects:
+        texts[0 if is_change(row) else 1].append(text)
+    return texts
+
+
+def _redundancy(table: pd.DataFrame) -> pd.DataFrame:
+    """Rows of the mean redundancy score of visual tokens over all layers."""
+    return table[
+        (table["subject"] == "visual")
+        & (table["metric"] == REDUNDANCY)
+        & (table["part"] == "mean")
+        & table["value"].notna()
+    ]

@@ -1,0 +1,80 @@
+"""Numbers and names in the words of answers and reports."""
+
+from collections.abc import Sequence
+
+import pandas as pd
+
+from mixlens.analysis.effect import is_beyond_noise
+from mixlens.analysis.tables import HEADLINE
+
+GROUP_NAMES = {
+    "coarse": "coarse",
+    "attribute": "attribute",
+    "relational": "relational",
+    "scene_graph": "scene-graph",
+    "count": "counting",
+    "locate": "localisation",
+    "pair": "pair",
+    "caption": "caption",
+    "simple": "simple",
+    "complex": "complex",
+}
+
+
+def score_name(group: str) -> str:
+    """What the headline score of a task group is called."""
+    score = "object F1" if HEADLINE[group] == "object_f1" else "accuracy"
+    return f"{GROUP_NAMES[group]} {score}"
+
+
+def number(value: float, digits: int = 3, signed: bool = False) -> str:
+    """A number for people: a real minus sign, no negative zero, "n/a" for NaN."""
+    if pd.isna(value):
+        return "n/a"
+    text = f"{value:+.{digits}f}" if signed else f"{value:.{digits}f}"
+    if float(text) == 0:
+        text = text.lstrip("+-")
+    return text.replace("-", "−")
+
+
+def with_interval(row: pd.Series, digits: int = 3, signed: bool = False) -> str:
+    """`value [low, high]`; without ends where they are unknown."""
+    value = number(row["value"], digits, signed)
+    if pd.isna(row["low"]):
+        return f"{value} (no interval)"
+    low, high = (number(row[end], digits, signed) for end in ("low", "high"))
+    return f"{value} [{low}, {high}]"
+
+
+def is_change(row: pd.Series) -> bool:
+    """Whether an effect is beyond the noise, or of unknown noise."""
+    return pd.isna(row["low"]) or is_beyond_noise(row)
+
+
+def coverage(row: pd.Series, unit: str) -> str:
+    """What the brackets cover; `unit` is what seeds repeat: "ratio" or "arm"."""
+    if row["covers"] == "images":
+        return (
+            f"Brackets are 95 % intervals over held-out images only: no {unit} has a second seed, "
+            "so the noise of training is not in them, and a difference may still be luck."
+        )
+    few = (
+        f" With so few seeds the intervals lean on seed noise being alike at every {unit}."
+        if row["n_seeds"] < 5
+        else ""
+    )
+    return f"Brackets are 95 % intervals over held-out images and training seeds.{few}"
+
+
+def size(row: pd.Series, each: str) -> str:
+    """How much an effect rests on; `each` is what seeds repeat: "a ratio" or "an arm"."""
+    runs, few, many, images = (
+        int(row[name]) for name in ("n_runs", "n_seeds", "n_seeds_max", "n_images")
+    )
+    seeds = f"{few} to {many} seeds" if few != many else f"{few} seed{'s' if few != 1 else ''}"
+    return f"{runs} run{'s' if runs != 1 else ''}, {seeds} {each}, {images} held-out images"
+
+
+def listing(parts: Sequence[str]) -> str:
+    """`a, b and c`."""
+    return parts[0] if len(parts) == 1 else f"{', '.join(parts[:-1])} and {parts[-1]}"
