@@ -10,7 +10,7 @@ from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from functools import lru_cache
 from pathlib import Path
-from typing import Any
+from typing import Any, Self
 
 import numpy as np
 import pyarrow as pa
@@ -44,7 +44,7 @@ class Part:
 
 
 class PartWriter:
-    """Writes a file layer by layer; it can be read once `close` has written its footer."""
+    """Writes a file layer by layer; it can be read once its `with` has ended without an error."""
 
     def __init__(self, sink: Any, example_ids: Sequence[str]):
         self._example_ids = list(example_ids)
@@ -93,13 +93,20 @@ class PartWriter:
         self._writer.write_table(pa.table(rows, schema=ROWS))
         self._places.append(place)
 
-    def close(self) -> int:
-        """Write the footer; returns how many rows there are."""
-        self._writer.add_key_value_metadata(
-            {_PLACES: json.dumps(self._places), _IMAGES: json.dumps(self._example_ids)}
-        )
-        self._writer.close()
+    @property
+    def rows(self) -> int:
+        """Written so far."""
         return len(self._places) * len(self._example_ids)
+
+    def __enter__(self) -> Self:
+        return self
+
+    def __exit__(self, error: type[BaseException] | None, *_: object) -> None:
+        if error is None:
+            self._writer.add_key_value_metadata(
+                {_PLACES: json.dumps(self._places), _IMAGES: json.dumps(self._example_ids)}
+            )
+        self._writer.close()
 
 
 def part_of(path: Path) -> Part | None:

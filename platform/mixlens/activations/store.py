@@ -72,16 +72,14 @@ def store_bytes(
     """
     sinks = [pa.MockOutputStream() for _ in range(2)]
     ids = [f"component/{images + row}" for row in range(2)]
-    writers = [PartWriter(sink, ids[: rows + 1]) for rows, sink in enumerate(sinks)]
+    with PartWriter(sinks[0], ids[:1]) as one, PartWriter(sinks[1], ids) as two:
 
-    def take(place: Place, tokens: Tensor, exists: Tensor) -> None:
-        if place[0] in streams:
-            for rows, writer in enumerate(writers, start=1):
-                writer.write(place, tokens.expand(rows, -1, -1), exists.expand(rows, -1))
+        def take(place: Place, tokens: Tensor, exists: Tensor) -> None:
+            if place[0] in streams:
+                one.write(place, tokens, exists)
+                two.write(place, tokens.expand(2, -1, -1), exists.expand(2, -1))
 
-    visit(vllm, [sample], take)
-    for writer in writers:
-        writer.close()
+        visit(vllm, [sample], take)
     once, twice = (sink.size() for sink in sinks)
     files = -(-images // batch_size)
     return (twice - once) * images + (2 * once - twice) * files
@@ -147,15 +145,13 @@ def write_states(
     name = sha256("\n".join(new).encode()).hexdigest()[:16]
     unfinished = directory / f"{name}.unfinished"
     try:
-        with unfinished.open("wb") as file:
-            writer = PartWriter(file, list(new))
+        with unfinished.open("wb") as file, PartWriter(file, list(new)) as writer:
 
             def take(place: Place, tokens: Tensor, exists: Tensor) -> None:
                 if place[0] in streams:
                     writer.write(place, tokens, exists)
 
             visit(vllm, list(new.values()), take)
-            rows = writer.close()
     except OSError as error:
         if error.errno != errno.ENOSPC:
             raise
@@ -165,7 +161,7 @@ def write_states(
                     "Free space and start again: what is whole is kept.")
         ) from error  # fmt: skip
     unfinished.replace(directory / f"{name}.parquet")
-    return rows
+    return writer.rows
 
 
 def damaged_parts(directory: Path) -> list[Path]:
@@ -269,6 +265,6 @@ def _missing(directory: Path, what: str) -> str:
     return explain(
         str(directory),
         what,
-        "they were never stored here",
+        "they are not stored here",
         "Store them first, or name their folder.",
     )
