@@ -81,9 +81,8 @@ def null_values(
         # A broken token is left out here as it is from the position sums.
         moved, there = pseudo_images(tokens, exists & tokens.isfinite().all(-1), seed)
         found, basis = _measured(moved, there, len(sums.count), mean)
-        below = subspaces.pop((stream, layer - 1), None)
-        aligned = below is not None and below.shape == basis.shape
-        if aligned:
+        below = subspaces.pop((stream, layer - 1), basis[:0])
+        if aligned := below.shape == basis.shape:
             found["subspace_alignment_previous"] = _interval(subspace_alignment(below, basis))
         subspaces[place] = basis
         for null, values in (("gaussian", of_shape[shape]), ("pseudo_images", found)):
@@ -116,12 +115,12 @@ def _gaussian(
 
 def _measured(
     tokens: Float[Tensor, "images tokens width"],
-    exists: Bool[Tensor, "images tokens"],
+    exists: Bool[Tensor, "images tokens"] | None,
     positions: int,
     mean: Float[Tensor, "tokens width"] | None,
 ) -> tuple[dict[str, Row], Float[Tensor, "images width k"]]:
     """Every metric of null images, their mean at each position known to be `mean` (None: zero)."""
-    mask = None if bool(exists.all()) else exists
+    mask = None if exists is None or bool(exists.all()) else exists
     values, basis = token_metrics(tokens, mask, positions)
     found = {metric: _interval(value) for metric, value in values.items()}
     units, present = directions(tokens, mask, mean)
