@@ -1,6 +1,6 @@
 """The table of answers: every question of the held-out images, what was said, and its scores."""
 
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Iterator, Sequence
 
 import pyarrow as pa
 
@@ -55,12 +55,9 @@ def answer(
         of choices (0: free form), `finished` (1 if the answer ended by itself, 0 if it was cut at
         its limit), and the scores of `mixlens.tasks.score`, null where one is not defined.
     """
-    tokens = _token_counts(vllm, [turn for example in examples for turn in example.turns])
-    asks = [
-        (place, turn, _limit(turn, tokens, max_new_tokens))
-        for place, example in enumerate(examples)
-        for turn in example.turns
-    ]
+    turns = [(place, turn) for place, example in enumerate(examples) for turn in example.turns]
+    limits = answer_limits(vllm, [turn for _, turn in turns], max_new_tokens)
+    asks = [(*asked, limit) for asked, limit in zip(turns, limits, strict=True)]
     rows: list[dict[str, object]] = [{}] * len(asks)
     for batch in _batches(asks, batch_size):
         places = sorted({asks[number][0] for number in batch})
@@ -78,19 +75,22 @@ def answer(
     return pa.Table.from_pylist(rows, ANSWERS)
 
 
-def _token_counts(vllm: Vllm, turns: Sequence[Turn]) -> dict[str, int]:
-    """Tokens of every answer that a turn could have."""
+def answer_limits(vllm: Vllm, turns: Sequence[Turn], max_new_tokens: int = 128) -> list[int]:
+    """Most tokens the answer of each turn may have.
+
+    A short one what the longest possible right answer needs, and two; a long one `max_new_tokens`.
+    """
     texts = sorted({text for turn in turns for text in (turn.answer, *turn.choices)})
     ids = vllm.processor.tokenizer([f" {text}" for text in texts], add_special_tokens=False)
-    return {text: len(found) for text, found in zip(texts, ids["input_ids"], strict=True)}
+    tokens = {text: len(found) for text, found in zip(texts, ids["input_ids"], strict=True)}
 
+    def limit(turn: Turn) -> int:
+        if turn.group in LONG_GROUPS:
+            return max_new_tokens
+        longest = max(tokens[text] for text in (turn.answer, *turn.choices))
+        return min(max_new_tokens, max(SHORT_LIMIT, longest + 2))
 
-def _limit(turn: Turn, tokens: Mapping[str, int], max_new_tokens: int) -> int:
-    """Most tokens an answer may have: what its longest possible right answer needs, and two."""
-    if turn.group in LONG_GROUPS:
-        return max_new_tokens
-    longest = max(tokens[text] for text in (turn.answer, *turn.choices))
-    return min(max_new_tokens, max(SHORT_LIMIT, longest + 2))
+    return [limit(turn) for turn in turns]
 
 
 def _batches(asks: Sequence[Ask], size: int) -> Iterator[list[int]]:

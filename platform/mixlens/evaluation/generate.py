@@ -1,6 +1,8 @@
 """Greedy answers to many questions about few images: each image is read once."""
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
+from contextlib import AbstractContextManager, nullcontext
+from dataclasses import dataclass
 from typing import Any
 
 import numpy as np
@@ -13,6 +15,36 @@ from mixlens.models.adapter import Image
 
 # The text behind the image does not depend on the image, so it is tokenised behind a small one.
 _STAND_IN = np.zeros((32, 32, 3), np.uint8)
+
+
+@dataclass(frozen=True)
+class Prefix:
+    """What the decoder has read of each image: everything up to its last visual token.
+
+    Attributes:
+        cache: keys and values of every decoder block.
+        present: which places of the first block's cache hold a token.
+        start: position of the first token behind.
+        late: which places hold one in the caches of the blocks behind a deletion; None: as in the
+            first block.
+    """
+
+    cache: Any
+    present: Int[Tensor, "images tokens"]
+    start: Int[Tensor, " images"]
+    late: Int[Tensor, "images kept"] | None = None
+
+
+@dataclass(frozen=True)
+class Asked:
+    """The tokens of questions behind their image, left-padded."""
+
+    ids: Int[Tensor, "questions tokens"]
+    present: Int[Tensor, "questions tokens"]
+
+
+Passes = Callable[[Tensor, int], AbstractContextManager[None]]
+"""Wraps a pass of so many tokens whose later blocks see other keys [questions, keys]."""
 
 
 @torch.inference_mode()
@@ -39,40 +71,79 @@ def generate(
     Returns:
         For each question the answer, and whether it ended before its limit.
     """
-    model, device = vllm.model, next(vllm.model.parameters()).device
-    owner = torch.tensor(image_of, device=device)
+    device = next(vllm.model.parameters()).device
     shown = {
         name: tensor.to(device)
         for name, tensor in vllm.adapter.question_batch(images, [""] * len(images)).items()
     }
-    before, _ = _split(vllm, shown)
-    ids, present = _packed(shown["input_ids"], before)
+    ids, present = before_questions(vllm, shown)
     shown.update(input_ids=ids, attention_mask=present, position_ids=_positions(present))
-    out = model(**shown, use_cache=True, logits_to_keep=1)
-    cache, mask = out.past_key_values, present[owner]
-    cache.batch_select_indices(owner)
+    out = vllm.model(**shown, use_cache=True, logits_to_keep=1)
+    prefix = Prefix(out.past_key_values, present, present.sum(-1))
+    return respond(vllm, prefix, asked_tokens(vllm, questions), image_of, limits)
 
-    asked = vllm.adapter.question_batch([_STAND_IN] * len(questions), questions)
-    asked = {name: asked[name].to(device) for name in ("input_ids", "attention_mask")}
-    _, behind = _split(vllm, asked)
-    ids, present = _packed(asked["input_ids"], behind)
+
+def before_questions(
+    vllm: Vllm, batch: dict[str, Tensor]
+) -> tuple[Int[Tensor, "images tokens"], Int[Tensor, "images tokens"]]:
+    """Of a `question_batch` the tokens up to the last visual one, left-padded, and which exist."""
+    before, _ = _split(vllm, batch)
+    return _packed(batch["input_ids"], before)
+
+
+def asked_tokens(vllm: Vllm, questions: Sequence[str]) -> Asked:
+    """The questions as they stand behind any image."""
+    device = next(vllm.model.parameters()).device
+    batch = vllm.adapter.question_batch([_STAND_IN] * len(questions), questions)
+    batch = {name: batch[name].to(device) for name in ("input_ids", "attention_mask")}
+    _, behind = _split(vllm, batch)
+    return Asked(*_packed(batch["input_ids"], behind))
+
+
+@torch.inference_mode()
+def respond(
+    vllm: Vllm,
+    prefix: Prefix,
+    asked: Asked,
+    image_of: Sequence[int],
+    limits: Sequence[int],
+    late_keys: Passes = lambda keys, queries: nullcontext(),
+) -> list[tuple[str, bool]]:
+    """The answers of `generate` for images that were already read; uses up `prefix.cache`.
+
+    Args:
+        vllm: the model.
+        prefix: the images.
+        asked: the questions.
+        image_of: for each question the place of its image in `prefix`.
+        limits: for each question the most tokens its answer may have.
+        late_keys: wraps each pass where `prefix.late` differs from `prefix.present`.
+    """
+    model, device, questions = vllm.model, prefix.present.device, len(image_of)
+    owner = torch.tensor(image_of, device=device)
+    cache, mask, at = prefix.cache, prefix.present[owner], prefix.start[owner]
+    late = mask if prefix.late is None else prefix.late[owner]
+    cache.batch_select_indices(owner)
+    ids, present = asked.ids, asked.present
 
     ends = torch.tensor(_end_tokens(vllm), device=device)
     limit = torch.tensor(limits, device=device)
-    said = torch.zeros(len(questions), max(limits), dtype=torch.long, device=device)
+    said = torch.zeros(questions, max(limits), dtype=torch.long, device=device)
     length = limit.clone()
-    finished = torch.zeros(len(questions), dtype=torch.bool, device=device)
-    rows = torch.arange(len(questions), device=device)  # the questions still being answered
+    finished = torch.zeros(questions, dtype=torch.bool, device=device)
+    rows = torch.arange(questions, device=device)  # the questions still being answered
     for step in range(max(limits)):
-        mask = torch.cat([mask, present], 1)
-        out = model(
-            input_ids=ids,
-            attention_mask=mask,
-            position_ids=_positions(mask)[:, -ids.shape[1] :],
-            past_key_values=cache,
-            use_cache=True,
-            logits_to_keep=1,
-        )
+        mask, late = torch.cat([mask, present], 1), torch.cat([late, present], 1)
+        with late_keys(late, ids.shape[1]):
+            out = model(
+                input_ids=ids,
+                attention_mask=mask,
+                position_ids=at[:, None] + _positions(present),
+                past_key_values=cache,
+                use_cache=True,
+                logits_to_keep=1,
+            )
+        at = at + present.sum(-1)
         token = out.logits[:, -1].argmax(-1)
         ended = torch.isin(token, ends)
         said[rows, step] = token
@@ -83,7 +154,8 @@ def generate(
             break
         if going.sum() <= 0.8 * len(rows):  # below that, dropping rows costs more than it saves
             keep = going.nonzero()[:, 0]
-            rows, mask, token = rows[keep], mask[keep], token[keep]
+            rows, token, at = rows[keep], token[keep], at[keep]
+            mask, late = mask[keep], late[keep]
             cache.batch_select_indices(keep)
         ids, present = token[:, None], torch.ones_like(token[:, None])
     return [

@@ -1,6 +1,6 @@
 """Vision LLMs: one adapter a family, loading, and the small built-in model."""
 
-from mixlens.models.adapter import Adapter, Batch, TokenSpans
+from mixlens.models.adapter import Adapter, Batch, DeletingAdapter, TokenSpans
 from mixlens.models.memory import keep_freed_memory
 from mixlens.models.vllm import (
     Vllm,
@@ -14,6 +14,7 @@ from mixlens.models.vllm import (
 __all__ = [
     "Adapter",
     "Batch",
+    "DeletingAdapter",
     "TokenSpans",
     "Vllm",
     "fingerprint",

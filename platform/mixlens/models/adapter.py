@@ -2,7 +2,7 @@
 
 from collections.abc import Sequence
 from dataclasses import dataclass
-from typing import Any, Literal, Protocol
+from typing import Any, Literal, Protocol, runtime_checkable
 
 import numpy as np
 from jaxtyping import Bool, Float, Int
@@ -62,4 +62,29 @@ class Adapter(Protocol):
         self, pixel_values: Float[Tensor, "images 3 height width"]
     ) -> Float[Tensor, "images tokens pixels"]:
         """The pixels, 0 to 1, under each visual token, in token order."""
+        ...
+
+
+@runtime_checkable
+class DeletingAdapter(Adapter, Protocol):
+    """A family whose visual tokens stand in the decoder's sequence and can be taken out of it."""
+
+    def visual_tokens(
+        self, model: Any, pixel_values: Float[Tensor, "images 3 height width"]
+    ) -> Float[Tensor, "images tokens width"]:
+        """What the projector gives the decoder; smaller images give fewer tokens."""
+        ...
+
+    def shrunk(
+        self, pixel_values: Float[Tensor, "images 3 height width"], tokens: int
+    ) -> Float[Tensor, "images 3 lower narrower"]:
+        """The images so small that they give as nearly so many visual tokens as any, at least 1."""
+        ...
+
+    def encoder_output(self, model: Any) -> tuple[int, int]:
+        """The vision block that the visual tokens come from, and how many others come first."""
+        ...
+
+    def attention(self, model: Any, stack: Stack, block: int) -> nn.Module:
+        """A block's attention; gives its output and, with plain attention, its weights."""
         ...

@@ -115,6 +115,41 @@ class LlavaAdapter:
         raw = pixel_values.float() * std + mean
         return nn.functional.unfold(raw, kernel_size=side, stride=side).transpose(1, 2)
 
+    def visual_tokens(
+        self, model: Any, pixel_values: Float[Tensor, "images 3 height width"]
+    ) -> Float[Tensor, "images tokens width"]:
+        whole = _unwrapped(model)
+        full = whole.config.vision_config.image_size
+        smaller = {} if pixel_values.shape[-1] == full else {"interpolate_pos_encoding": True}
+        found = whole.get_image_features(
+            pixel_values=pixel_values.to(whole.dtype), return_dict=True, **smaller
+        )
+        return torch.stack(list(found.pooler_output))
+
+    def shrunk(
+        self, pixel_values: Float[Tensor, "images 3 height width"], tokens: int
+    ) -> Float[Tensor, "images 3 lower narrower"]:
+        side = self.processor.patch_size
+        most = pixel_values.shape[-1] // side
+        grid = min(range(1, most + 1), key=lambda cells: abs(cells**2 - tokens))
+        if grid == most:
+            return pixel_values
+        return nn.functional.interpolate(
+            pixel_values, size=(grid * side, grid * side), mode="bicubic", antialias=True
+        )
+
+    def encoder_output(self, model: Any) -> tuple[int, int]:
+        config = _unwrapped(model).config
+        layers = config.vision_feature_layer
+        # States are counted from the embeddings, so state l is what block l - 1 puts out.
+        last = layers if isinstance(layers, int) else layers[-1]
+        block = last - 1 if last >= 0 else len(self.blocks(model)["vision"]) + last
+        return block, int(config.vision_feature_select_strategy == "default")
+
+    def attention(self, model: Any, stack: Stack, block: int) -> nn.Module:
+        attention: nn.Module = self.blocks(model)[stack][block].self_attn
+        return attention
+
     def _pixels(self, images: Sequence[Image]) -> Float[Tensor, "images 3 height width"]:
         decoded = [_decode(image) for image in images]
         return self.processor.image_processor(decoded, return_tensors="pt")["pixel_values"]
