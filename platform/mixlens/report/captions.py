@@ -62,8 +62,8 @@ def captions(sweep: SweepResults, tables: Tables) -> dict[str, dict[str, str]]:
         },
         "training": {
             "title": "Training loss.",
-            "text": f"Loss on answer tokens, {runs} runs. Losses of different ratios are of "
-            "different data and do not compare; those of one ratio do.",
+            "text": f"Loss on answer tokens, {runs} runs. Losses of different {unit}s are of "
+            f"different data and do not compare; those of one {unit} do.",
         },
     }
 
@@ -71,6 +71,7 @@ def captions(sweep: SweepResults, tables: Tables) -> dict[str, dict[str, str]]:
 def caveats(sweep: SweepResults, tables: Tables) -> list[str]:
     """What a reader must know before relying on the numbers."""
     notes = []
+    unit = "arm" if sweep.arms else "ratio"
     if sweep.missing:
         notes.append(
             f"{len(sweep.missing)} trials have not finished and are left out: "
@@ -78,23 +79,19 @@ def caveats(sweep: SweepResults, tables: Tables) -> list[str]:
         )
     if _covers(tables) == "images":
         notes.append(
-            "There is one seed a ratio. The intervals cover the choice of held-out images only; "
-            "how much a repeated training would differ is unknown."
+            f"There is one seed for each {unit}. The intervals cover the choice of held-out images "
+            "only; how much a repeated training would differ is unknown."
         )
     else:
         seeds = tables.sweep[tables.sweep["run"] != "base"]["n_seeds"].min()
         notes.append(
             "Intervals combine a bootstrap over held-out images (2,000 draws, the same images for "
             "every model, questions about an image kept together) with Student's t error for the "
-            f"training seeds (at least {seeds} a ratio), whose variance is pooled over all ratios. "
-            "They assume that seed noise is roughly normal and equally large at every ratio."
+            f"training seeds (at least {seeds} for each {unit}), whose variance is pooled over all. "
+            f"They assume that seed noise is roughly normal and equally large at every {unit}."
         )
     notes += [
-        "No interval is corrected for the number of comparisons on this page: of twenty "
-        "unaffected quantities one is expected to look changed.",
-        "The share of complex data also changes what the model is asked in training: a ratio of 0 "
-        "has seen no relational or scene-graph question if the simple components ask none. An "
-        "effect on accuracy is one of images and questions together.",
+        *(_about_arms(sweep) if sweep.arms else _about_ratios()),
         "The redundancy score is a chance-corrected mean squared cosine, this project's own "
         "definition. Its intervals hold the chance level of a model fixed, which changed their "
         "width by at most 12 % against a full jackknife in simulations. Patches of blank "
@@ -106,6 +103,53 @@ def caveats(sweep: SweepResults, tables: Tables) -> list[str]:
     if scores["value"].isna().any():
         notes.append("A redundancy score is missing where too few images have two tokens or more.")
     return notes
+
+
+def _about_ratios() -> list[str]:
+    return [
+        "No interval is corrected for the number of comparisons on this page: of twenty "
+        "unaffected quantities one is expected to look changed.",
+        "The share of complex data also changes what the model is asked in training: a ratio of 0 "
+        "has seen no relational or scene-graph question if the simple components ask none. An "
+        "effect on accuracy is one of images and questions together.",
+    ]
+
+
+def _about_arms(sweep: SweepResults) -> list[str]:
+    notes = [
+        "The intervals of pairs of arms hold for all pairs at once, and those against the base for "
+        "all arms at once, each for one quantity. Nothing is corrected for the number of "
+        "quantities on this page: of twenty unaffected ones one is expected to look changed.",
+        "The order of the arms is that of the sweep file, from simple to complex as its author "
+        "ranks them. The trend is one straight line through places 0, 1, 2 ...; it does not say "
+        "that every step goes the same way.",
+        "Every arm trains on as many images a step and as many steps, but answers differ in "
+        "length, so the arms differ also in how many answer tokens the loss is averaged over, and "
+        "the base may know some groups better than others. An effect of the task group is one of "
+        "all that together.",
+    ]
+    if _same_images(sweep):
+        notes.append(
+            "With the same seed all arms train on the same images in the same order; only the "
+            "questions about them differ."
+        )
+    else:
+        notes.append("The arms train on different images as well as on different questions.")
+    return notes
+
+
+def _same_images(sweep: SweepResults) -> bool:
+    """Whether each arm is one component, and all of these draw the same scenes."""
+    parts = [
+        [sweep.spec.components[name] for name, weight in weights.items() if weight > 0]
+        for weights in (sweep.spec.arms or {}).values()
+    ]
+    if any(len(components) > 1 for components in parts):
+        return False
+    first = parts[0][0]
+    return all(
+        (one.scene, one.seed, one.size) == (first.scene, first.seed, None) for (one,) in parts
+    )
 
 
 def _covers(tables: Tables) -> str:

@@ -44,10 +44,10 @@ class Shown:
 
 
 def compared_models(sweep: SweepResults) -> tuple[RunResults, ...]:
-    """The base, and the first seed of the lowest and of the highest ratio."""
-    lowest = next(trial for trial in sweep.trials if trial.ratio == sweep.ratios[0])
-    highest = next(trial for trial in sweep.trials if trial.ratio == sweep.ratios[-1])
-    return (sweep.base, lowest) if lowest is highest else (sweep.base, lowest, highest)
+    """The base, and the first seed of the lowest and highest ratio, or of the ends of the arms."""
+    levels = sweep.level_of_trials()
+    ends = (sweep.trials[levels.index(end)] for end in sorted({0, max(levels)}))
+    return (sweep.base, *ends)
 
 
 def show_examples(sweep: SweepResults, shown: int = SHOWN) -> list[Shown]:

@@ -1,70 +1,57 @@
 """The figures of a report, from tables alone.
 
-Ratios are ordered, so their colours come from cividis, which keeps its order for colour-blind
-readers and in grey; everything that a colour says a marker or line style says again. Values are
-means over seeds with 95 % intervals; single runs are open circles.
+Ratios and arms are ordered, so their colours come from cividis, which keeps its order for
+colour-blind readers and in grey; everything that a colour says a marker or line style says again.
+Values are means over seeds with 95 % intervals; single runs are open circles.
 """
-
-from collections.abc import Iterator, Mapping
-from io import BytesIO
 
 import matplotlib as mpl
 import numpy as np
 import pandas as pd
 from matplotlib.axes import Axes
-from matplotlib.backends.backend_svg import FigureCanvasSVG
 from matplotlib.figure import Figure
-from matplotlib.layout_engine import ConstrainedLayoutEngine
 from matplotlib.lines import Line2D
 from matplotlib.patches import Patch
 
 from mixlens.analysis import Tables
-from mixlens.analysis.answer import GROUP_NAMES
 from mixlens.analysis.effect import AGAINST_BASE
-from mixlens.analysis.tables import HEADLINE, REDUNDANCY
+from mixlens.analysis.tables import HEADLINE, MEAN_ACCURACY, REDUNDANCY
+from mixlens.report.arm_figure import arms_compared
+from mixlens.report.levels import (
+    at_level,
+    base_band,
+    error_line,
+    group_title,
+    level_legend,
+    levels_of,
+    looks,
+    measured_groups,
+    profiles,
+    rows_of,
+    run_means,
+    sparse,
+)
+from mixlens.report.style import (
+    BASE_BAND,
+    BLUE,
+    DASHES,
+    GREEN,
+    GREY,
+    INK,
+    MARKERS,
+    ORANGE,
+    STYLE,
+    new_figure,
+    svg,
+)
 
-WIDTH = 7.4  # inches; the page shows an inch as 96 pixels, so 9 points are 12 pixels
-INK, GREY, BASE_BAND = "#1a1a1a", "#6b6b6b", "#d9d9d9"
-BLUE, ORANGE, GREEN = "#0072B2", "#D55E00", "#009E73"  # Okabe and Ito
-MARKERS = ("o", "s", "^", "D", "v", "P", "X", "*")
-DASHES = ("-", "--", "-.", ":")
 RATIO_LABEL = "Share of complex data"
-
-_STYLE: Mapping[str, object] = {
-    "font.family": "DejaVu Sans",
-    "font.size": 9,
-    "axes.titlesize": 9.5,
-    "axes.titleweight": "bold",
-    "axes.titlelocation": "left",
-    "axes.labelsize": 9,
-    "axes.edgecolor": GREY,
-    "axes.linewidth": 0.7,
-    "axes.spines.top": False,
-    "axes.spines.right": False,
-    "axes.grid": True,
-    "axes.axisbelow": True,
-    "grid.color": "#e8e8e8",
-    "grid.linewidth": 0.6,
-    "xtick.labelsize": 8,
-    "ytick.labelsize": 8,
-    "xtick.color": GREY,
-    "ytick.color": GREY,
-    "xtick.labelcolor": INK,
-    "ytick.labelcolor": INK,
-    "text.color": INK,
-    "axes.labelcolor": INK,
-    "legend.fontsize": 8,
-    "legend.frameon": False,
-    "lines.linewidth": 1.5,
-    "lines.markersize": 4.5,
-    "svg.fonttype": "path",
-    "svg.hashsalt": "mixlens",
-}
 
 
 def draw(tables: Tables) -> dict[str, bytes]:
     """Every figure that the tables have data for: name -> SVG."""
     makers = {
+        "arms": arms_compared,
         "redundancy": redundancy_by_ratio,
         "accuracy": accuracy_by_ratio,
         "sufficiency": sufficiency,
@@ -74,22 +61,22 @@ def draw(tables: Tables) -> dict[str, bytes]:
         "training": training_loss,
     }
     drawn = {}
-    with mpl.rc_context(dict(_STYLE)):
+    with mpl.rc_context(dict(STYLE)):
         for name, make in makers.items():
             figure = make(tables)
             if figure is not None:
-                drawn[name] = _svg(figure)
+                drawn[name] = svg(figure)
     return drawn
 
 
 def redundancy_by_ratio(tables: Tables) -> Figure | None:
     """Redundancy of visual tokens over the ratio: mean over layers, and by depth."""
-    runs = _run_means(tables, "visual")
-    rows = _of(tables.sweep, "visual", REDUNDANCY)
-    if rows.empty:
+    runs = run_means(tables, "visual")
+    rows = rows_of(tables.sweep, "visual", REDUNDANCY)
+    if rows.empty or not _ratios(tables):
         return None
     parts = [part for part in ("early", "middle", "late") if part in set(rows["part"])]
-    figure = _figure(2.9)
+    figure = new_figure(2.9)
     left, right = figure.subplots(1, 2, width_ratios=(1, 1.1))
     if not parts:
         right.remove()
@@ -104,7 +91,7 @@ def redundancy_by_ratio(tables: Tables) -> Figure | None:
         some = rows[rows["part"] == part]
         base = some[some["run"] == "base"]
         trained = some[some["run"] != "base"].sort_values("ratio")
-        _error_line(right, trained, colour, marker, dash, f"{part} third")
+        error_line(right, trained["ratio"], trained, colour, marker, dash, f"{part} third")
         if len(base):
             right.axhline(base["value"].iloc[0], color=colour, lw=0.9, ls=(0, (1, 2)), zorder=1)
     if parts:
@@ -126,12 +113,12 @@ def redundancy_by_ratio(tables: Tables) -> Figure | None:
 
 def accuracy_by_ratio(tables: Tables) -> Figure | None:
     """Headline score of each task group over the ratio, with base and chance."""
-    groups = [group for group, metric in HEADLINE.items() if len(_of(tables.sweep, group, metric))]
-    if not groups:
+    groups = measured_groups(tables)
+    if not groups or not _ratios(tables):
         return None
     columns = min(3, len(groups))
     lines = -(-len(groups) // columns)
-    figure = _figure(0.55 + 2.05 * lines)
+    figure = new_figure(0.55 + 2.05 * lines)
     axes = figure.subplots(lines, columns, sharey=True, squeeze=False)
     for place, axis in enumerate(axes.flat):
         if place >= len(groups):
@@ -139,7 +126,7 @@ def accuracy_by_ratio(tables: Tables) -> Figure | None:
             continue
         group = groups[place]
         metric = HEADLINE[group]
-        rows = _of(tables.sweep, group, metric)
+        rows = rows_of(tables.sweep, group, metric)
         _over_ratio(axis, rows)
         single = tables.accuracy[
             (tables.accuracy["group"] == group) & (tables.accuracy["metric"] == metric)
@@ -148,7 +135,7 @@ def accuracy_by_ratio(tables: Tables) -> Figure | None:
         chance = rows["chance"].iloc[0]
         if pd.notna(chance):
             axis.axhline(chance, color=ORANGE, ls=":", lw=1.3, zorder=1)
-        axis.set_title(f"{'abcdef'[place]}  {_group_title(group)}")
+        axis.set_title(f"{'abcdef'[place]}  {group_title(group)}")
         axis.text(
             0.98, 0.03, f"n = {int(rows['n_images'].min())}", transform=axis.transAxes,
             fontsize=8, color=GREY, ha="right",
@@ -174,15 +161,21 @@ def sufficiency(tables: Tables) -> Figure | None:
     table = tables.recommendation
     if len(table) < 2:
         return None
-    figure = _figure(2.6)
+    figure = new_figure(2.6)
     left, right = figure.subplots(1, 2)
     margin = float(table["margin"].iloc[0])
     left.axhspan(-margin, 0, color=BASE_BAND, lw=0, zorder=0)
     left.text(0.98, 0.98, f"shaded: within {100 * margin:g} points of the best",
               transform=left.transAxes, ha="right", va="top", fontsize=8, color=GREY)  # fmt: skip
     some = table.rename(columns={"gap_low": "l", "gap_high": "h"})
-    _error_line(
-        left, some.assign(value=table["gap"], low=some["l"], high=some["h"]), INK, "o", "-", ""
+    error_line(
+        left,
+        table["ratio"],
+        some.assign(value=table["gap"], low=some["l"], high=some["h"]),
+        INK,
+        "o",
+        "-",
+        "",
     )
     chosen = table[table["is_sufficient"]]
     if bool(table["is_distinguishable"].iloc[0]):
@@ -214,7 +207,7 @@ def redundancy_profiles(tables: Tables) -> Figure | None:
     ]
     if not streams:
         return None
-    figure = _figure(4.9)
+    figure = new_figure(4.9)
     axes = figure.subplots(2, len(streams), sharex="col", squeeze=False)
     floor = rows[(rows["subject"] == "pixels") & (rows["run"] == "base")]
     changes = tables.effects[
@@ -225,7 +218,7 @@ def redundancy_profiles(tables: Tables) -> Figure | None:
     for column, stream in enumerate(streams):
         top, bottom = axes[0, column], axes[1, column]
         some = rows[rows["subject"] == stream]
-        _profiles(top, some, tables)
+        profiles(top, some, tables)
         if len(floor) and stream == "visual":
             top.axhline(floor["value"].iloc[0], color=ORANGE, ls=":", lw=1.3)
             top.text(0.99, floor["value"].iloc[0], "raw pixel patches", fontsize=8, color=ORANGE,
@@ -233,13 +226,13 @@ def redundancy_profiles(tables: Tables) -> Figure | None:
         top.set_title(f"{'ab'[column]}  {stream.capitalize()} tokens")
         bottom.axhline(0, color=INK, lw=0.9, ls="--")
         delta = changes[changes["subject"] == stream]
-        ends = (min(_ratios(tables)), max(_ratios(tables)))
-        for ratio, colour, marker, dash in _looks(tables):
-            line = delta[delta["ratio_to"] == ratio].sort_values("layer")
+        levels = levels_of(tables)
+        for level, colour, marker, dash in looks(tables):
+            line = at_level(delta, level, "_to").sort_values("layer")
             x = line["layer"].to_numpy(dtype=float)
             bottom.plot(x, line["value"], color=colour, marker=marker, ls=dash,
-                        markevery=_sparse(len(line)))  # fmt: skip
-            if ratio in ends:
+                        markevery=sparse(len(line)))  # fmt: skip
+            if level.name in (levels[0].name, levels[-1].name):
                 bottom.fill_between(x, line["low"].astype(float), line["high"].astype(float),
                                     color=colour, alpha=0.18, lw=0)  # fmt: skip
         bottom.set_title(f"{'cd'[column]}  Change against the base model")
@@ -248,17 +241,17 @@ def redundancy_profiles(tables: Tables) -> Figure | None:
         if column == 0:
             top.set_ylabel("Redundancy score")
             bottom.set_ylabel("Difference")
-    _ratio_legend(figure, tables)
+    level_legend(figure, tables)
     return figure
 
 
 def redundancy_against_accuracy(tables: Tables) -> Figure | None:
     """Each run as a point: redundancy of its visual tokens and its accuracy."""
-    runs = _run_means(tables, "visual", with_base=True).set_index("run")
+    runs = run_means(tables, "visual", with_base=True).set_index("run")
     table = tables.accuracy
     panels = []
     for name in ("simple", "complex"):
-        rows = _of(tables.sweep, name, "accuracy")
+        rows = rows_of(tables.sweep, name, MEAN_ACCURACY)
         if len(rows) and len(runs):
             panels.append(name)
     if not panels:
@@ -266,13 +259,13 @@ def redundancy_against_accuracy(tables: Tables) -> Figure | None:
     headline = table[table["group"].map(HEADLINE) == table["metric"]]
     scores = headline.pivot_table(index="run", columns="group", values="value", sort=False)
     members = {"simple": ("coarse", "attribute"), "complex": ("relational", "scene_graph")}
-    figure = _figure(3.1)
+    figure = new_figure(3.1)
     axes = figure.subplots(1, len(panels), squeeze=False)[0]
     for place, (axis, name) in enumerate(zip(axes, panels, strict=True)):
         groups = [group for group in members[name] if group in scores]
         accuracy = scores[groups].mean(axis=1)
-        for ratio, colour, marker, _ in _looks(tables):
-            some = runs[runs["ratio"] == ratio].index
+        for level, colour, marker, _ in looks(tables):
+            some = at_level(runs, level).index
             axis.plot(runs.loc[some, "value"], accuracy[some], marker, color=colour, ms=6.5,
                       mec="white", mew=0.5)  # fmt: skip
         if "base" in runs.index and "base" in accuracy.index:
@@ -283,7 +276,7 @@ def redundancy_against_accuracy(tables: Tables) -> Figure | None:
         axis.margins(0.1)
         if place == 0:
             axis.set_ylabel("Accuracy")
-    _ratio_legend(figure, tables, lines=False)
+    level_legend(figure, tables, lines=False)
     return figure
 
 
@@ -297,19 +290,19 @@ def token_metric_profiles(tables: Tables) -> Figure | None:
     if not metrics:
         return None
     lines = -(-len(metrics) // 3)
-    figure = _figure(0.6 + 1.75 * lines)
+    figure = new_figure(0.6 + 1.75 * lines)
     axes = figure.subplots(lines, 3, squeeze=False)
     for place, axis in enumerate(axes.flat):
         if place >= len(metrics):
             axis.remove()
             continue
-        _profiles(axis, rows[rows["metric"] == metrics[place]], tables, markers=False)
+        profiles(axis, rows[rows["metric"] == metrics[place]], tables, markers=False)
         axis.set_title(str(metrics[place]).replace("_", " ").capitalize())
         axis.xaxis.set_major_locator(mpl.ticker.MaxNLocator(6, integer=True))
         axis.yaxis.set_major_locator(mpl.ticker.MaxNLocator(4))
         if place >= len(metrics) - 3:
             axis.set_xlabel("Decoder layer")
-    _ratio_legend(figure, tables, markers=False)
+    level_legend(figure, tables, markers=False)
     return figure
 
 
@@ -318,12 +311,12 @@ def training_loss(tables: Tables) -> Figure | None:
     table = tables.training
     if "loss" not in table or table["loss"].notna().sum() == 0:
         return None
-    figure = _figure(2.9)
+    figure = new_figure(2.9)
     axis = figure.subplots()
     seeds = sorted(table["seed"].unique())
-    for ratio, colour, _, _ in _looks(tables):
+    for level, colour, _, _ in looks(tables):
         for place, seed in enumerate(seeds):
-            some = table[(table["ratio"] == ratio) & (table["seed"] == seed)]
+            some = at_level(table[table["seed"] == seed], level)
             axis.plot(some["step"], some["loss"], color=colour, ls=DASHES[place % 4], lw=1.3)
     if (table["loss"] > 0).all() and table["loss"].max() > 10 * table["loss"].min():
         axis.set_yscale("log")
@@ -333,8 +326,7 @@ def training_loss(tables: Tables) -> Figure | None:
     axis.set_xlabel("Optimiser step")
     axis.set_ylabel("Loss, nats a token")
     handles = [
-        Line2D([], [], color=colour, label=f"ratio {ratio:g}")
-        for ratio, colour, _, _ in _looks(tables)
+        Line2D([], [], color=colour, label=level.label) for level, colour, _, _ in looks(tables)
     ]
     handles += [
         Line2D([], [], color=GREY, ls=DASHES[place % 4], label=f"seed {seed}")
@@ -344,49 +336,16 @@ def training_loss(tables: Tables) -> Figure | None:
     return figure
 
 
-def _figure(height: float) -> Figure:
-    layout = ConstrainedLayoutEngine(w_pad=0.06, h_pad=0.05, wspace=0.05, hspace=0.04)
-    figure = Figure(figsize=(WIDTH, height), layout=layout)
-    FigureCanvasSVG(figure)
-    return figure
-
-
-def _svg(figure: Figure) -> bytes:
-    file = BytesIO()
-    figure.savefig(file, format="svg", metadata={"Date": None})
-    return file.getvalue()
-
-
-def _of(table: pd.DataFrame, subject: str, metric: str) -> pd.DataFrame:
-    """Rows of the sweep table of one subject and metric, without single layers and blanks."""
-    return table[
-        (table["subject"] == subject)
-        & (table["metric"] == metric)
-        & (table["part"] != "layer")
-        & table["value"].notna()
-    ]
-
-
 def _ratios(tables: Tables) -> list[float]:
+    """Ascending; none in a sweep of arms."""
     return sorted(tables.sweep["ratio"].dropna().unique())
-
-
-def _looks(tables: Tables) -> Iterator[tuple[float, tuple[float, ...], str, str]]:
-    """For each ratio its colour, marker and line style."""
-    ratios = _ratios(tables)
-    colours = mpl.colormaps["cividis"](np.linspace(0.0, 0.86, len(ratios)))
-    for place, ratio in enumerate(ratios):
-        yield ratio, tuple(colours[place]), MARKERS[place % 8], DASHES[place % 4]
 
 
 def _over_ratio(axis: Axes, rows: pd.DataFrame) -> None:
     """Means with intervals over the ratio, and the base as a band."""
-    base = rows[rows["run"] == "base"]
-    if len(base):
-        low, high, value = (float(base[name].iloc[0]) for name in ("low", "high", "value"))
-        axis.axhspan(low, high, color=BASE_BAND, lw=0, zorder=0)
-        axis.axhline(value, color="#9a9a9a", lw=0.9, zorder=1)
-    _error_line(axis, rows[rows["run"] != "base"].sort_values("ratio"), INK, "o", "-", "")
+    base_band(axis, rows)
+    trained = rows[rows["run"] != "base"].sort_values("ratio")
+    error_line(axis, trained["ratio"], trained, INK, "o", "-", "")
 
 
 def _single_runs(axis: Axes, rows: pd.DataFrame, tables: Tables) -> None:
@@ -396,44 +355,6 @@ def _single_runs(axis: Axes, rows: pd.DataFrame, tables: Tables) -> None:
     axis.plot(
         rows["ratio"] + aside, rows["value"], "o", mfc="none", mec=BLUE, ms=4, mew=0.9, zorder=4
     )
-
-
-def _error_line(
-    axis: Axes, rows: pd.DataFrame, colour: str, marker: str, dash: str, label: str
-) -> None:
-    value = rows["value"].to_numpy(dtype=float)
-    below = np.nan_to_num(np.maximum(value - rows["low"].to_numpy(dtype=float), 0.0))
-    above = np.nan_to_num(np.maximum(rows["high"].to_numpy(dtype=float) - value, 0.0))
-    axis.errorbar(rows["ratio"], value, yerr=(below, above), color=colour, marker=marker, ls=dash,
-                  capsize=2.5, elinewidth=1.0, label=label, zorder=3)  # fmt: skip
-
-
-def _profiles(axis: Axes, rows: pd.DataFrame, tables: Tables, markers: bool = True) -> None:
-    """One line a ratio over the layers, the base in black dashes."""
-    for ratio, colour, marker, dash in _looks(tables):
-        line = rows[rows["ratio"] == ratio].sort_values("layer")
-        axis.plot(line["layer"].to_numpy(dtype=float), line["value"], color=colour, ls=dash,
-                  marker=marker if markers else "", markevery=_sparse(len(line)))  # fmt: skip
-    base = rows[rows["run"] == "base"].sort_values("layer")
-    axis.plot(base["layer"].to_numpy(dtype=float), base["value"], color=INK, ls="--", lw=1.2)
-
-
-def _sparse(points: int) -> int:
-    """Every how many points a marker is drawn, so that no line has more than ten."""
-    return max(1, -(-points // 10))
-
-
-def _ratio_legend(figure: Figure, tables: Tables, lines: bool = True, markers: bool = True) -> None:
-    handles = [
-        Line2D([], [], color=colour, marker=marker if markers else "", ls=dash if lines else "",
-               label=f"ratio {ratio:g}")
-        for ratio, colour, marker, dash in _looks(tables)
-    ]  # fmt: skip
-    base = {"ls": "--", "lw": 1.2} if lines else {"ls": "", "marker": "*", "ms": 9}
-    # The type checker asks one type of all values that are passed on by name.
-    handles.append(Line2D([], [], color=INK, label="base model", **base))  # type: ignore[arg-type]
-    figure.legend(handles=handles, loc="outside lower center", ncols=min(6, len(handles)),
-                  handlelength=2.4, columnspacing=1.4)  # fmt: skip
 
 
 def _ratio_axis(axis: Axes, tables: Tables, labelled: bool = True, margin: float = 0.09) -> None:
@@ -447,18 +368,3 @@ def _ratio_axis(axis: Axes, tables: Tables, labelled: bool = True, margin: float
     axis.set_xlim(min(ratios) - margin * span, max(ratios) + margin * span)
     if labelled:
         axis.set_xlabel(RATIO_LABEL)
-
-
-def _run_means(tables: Tables, stream: str, with_base: bool = False) -> pd.DataFrame:
-    """run, ratio, value: the redundancy score of each run, averaged over its layers."""
-    rows = tables.layers[
-        (tables.layers["stream"] == stream) & (tables.layers["metric"] == REDUNDANCY)
-    ]
-    means = rows.groupby(["run", "ratio"], dropna=False, sort=False)["value"].mean().reset_index()
-    return means if with_base else means[means["ratio"].notna()]
-
-
-def _group_title(group: str) -> str:
-    if HEADLINE[group] == "object_f1":
-        return "Scene graph, object F1"
-    return GROUP_NAMES[group].capitalize()

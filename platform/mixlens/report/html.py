@@ -1,18 +1,16 @@
 """One self-contained page from a run directory."""
 
 import base64
-from collections.abc import Sequence
-from dataclasses import dataclass
 from importlib import resources
 from pathlib import Path
 
-import pandas as pd
 import yaml
 from jinja2 import Environment, PackageLoader, StrictUndefined
 from markupsafe import Markup
 
 from mixlens.analysis import (
     Provenance,
+    RunResults,
     SweepResults,
     Tables,
     answer_sentences,
@@ -21,22 +19,14 @@ from mixlens.analysis import (
     load_sweep,
     read_provenance,
 )
-from mixlens.analysis.answer import GROUP_NAMES, number, score_name
-from mixlens.analysis.effect import DIFFERENCE, SLOPE, is_beyond_noise
-from mixlens.analysis.tables import EXCESS, HEADLINE, REDUNDANCY
+from mixlens.analysis.words import GROUP_NAMES
+from mixlens.report.arm_grids import arms_grid, matrix_grid, pairs_grid
 from mixlens.report.captions import captions, caveats
 from mixlens.report.examples import compared_models, show_examples
 from mixlens.report.figures import draw
+from mixlens.report.grids import Grid, accuracy_grid, cost_grid, effects_grid, redundancy_grid
 from mixlens.spec import Layout, SweepSpec
 from mixlens.tasks import prompts_digest
-
-
-@dataclass(frozen=True)
-class Grid:
-    """A table of text for the page: a head row, and rows whose first cell names them."""
-
-    head: tuple[str, ...]
-    rows: tuple[tuple[str, ...], ...]
 
 
 def write_report(sweep_dir: Path) -> tuple[Path, Tables]:
@@ -89,16 +79,15 @@ def render(sweep: SweepResults, tables: Tables, figures: dict[str, bytes]) -> st
         facts=_facts(sweep),
         missing=sweep.missing,
         figures=[
-            {"name": name, "data": _data_uri(svg), "place": place + 1, **texts[name]}
+            {"name": name, "data": data_uri(svg), "place": place + 1, **texts[name]}
             for place, (name, svg) in enumerate(figures.items())
         ],
-        models=[_model_name(run.ratio) for run in compared_models(sweep)],
+        has_arms=bool(sweep.arms),
+        models=[_model_name(run) for run in compared_models(sweep)],
         examples=show_examples(sweep),
         group_names=GROUP_NAMES,
-        accuracy=_accuracy_grid(tables),
-        redundancy=_redundancy_grid(tables),
-        effects=_effects_grid(tables),
-        cost=_cost_grid(tables),
+        grids=_grids(sweep, tables),
+        cost=cost_grid(tables),
         recipe=_recipe(sweep, provenance),
         patch=provenance.diff,
         provenance_is_recorded=recorded is not None,
@@ -112,12 +101,48 @@ def render(sweep: SweepResults, tables: Tables, figures: dict[str, bytes]) -> st
     )
 
 
-def _data_uri(svg: bytes) -> str:
+def data_uri(svg: bytes) -> str:
     return f"data:image/svg+xml;base64,{base64.b64encode(svg).decode()}"
 
 
-def _model_name(ratio: float | None) -> str:
-    return "base model" if ratio is None else f"ratio {ratio:g}"
+def _model_name(run: RunResults) -> str:
+    if run.spec is None:
+        return "base model"
+    return f"trained on {run.arm}" if run.arm else f"ratio {run.ratio:g}"
+
+
+def _grids(sweep: SweepResults, tables: Tables) -> dict[str, list[tuple[Grid, str]]]:
+    """The tables of the section about the result, and of the one with all the rest."""
+    redundancy = (redundancy_grid(tables), "Redundancy score: mean over seeds, 95 % interval.")
+    if not sweep.arms:
+        return {
+            "result": [
+                (effects_grid(tables), "Effect of the share of complex data, with 95 % intervals.")
+            ],
+            "rest": [
+                (accuracy_grid(tables),
+                 "Headline score of each task group: mean over seeds, 95 % interval."),
+                redundancy,
+            ],
+        }  # fmt: skip
+    return {
+        "result": [
+            (arms_grid(sweep, tables),
+             "Redundancy and accuracy after fine-tuning the same base on each arm: mean over "
+             "seeds, 95 % interval. The pixel floor is that of the held-out images, the same for "
+             "every model."),
+            (matrix_grid(sweep, tables),
+             "Accuracy, trained on one thing (rows) and asked about another (columns); a star: the "
+             "arm was trained on this group."),
+            (pairs_grid(tables),
+             "Difference of every pair of arms. The 95 % intervals of a column hold for all pairs "
+             "at once; a star: beyond the noise."),
+            (effects_grid(tables),
+             "From the first arm to the last, with 95 % intervals, each by itself. Trend: slope of "
+             "the least-squares line through the arms in their order."),
+        ],
+        "rest": [redundancy],
+    }  # fmt: skip
 
 
 def _facts(sweep: SweepResults) -> list[tuple[str, str]]:
@@ -127,20 +152,26 @@ def _facts(sweep: SweepResults) -> list[tuple[str, str]]:
     images = training.steps * training.global_batch
     return [
         ("Base model", spec.model),
-        ("Ratios", ", ".join(f"{ratio:g}" for ratio in spec.ratios)),
+        *([("Ratios", ", ".join(f"{ratio:g}" for ratio in spec.ratios))] if spec.ratios else []),
         ("Seeds", ", ".join(str(seed) for seed in spec.seeds)),
         ("Trials", f"{len(sweep.trials)} of {len(sweep.trials) + len(sweep.missing)} finished"),
         ("Training", f"{training.steps} steps of {training.global_batch} images "
          f"({images:,} a run), {how}"),
-        ("Complex data", _mixture(spec, spec.mixture.high)),
-        ("Simple data", _mixture(spec, spec.mixture.low)),
+        *((name, _mixture(spec, weights)) for name, weights in _data(spec).items()),
         ("Held-out images", f"{len(sweep.example_ids)} of component {spec.evaluation.component}, "
          "the same for every model"),
     ]  # fmt: skip
 
 
+def _data(spec: SweepSpec) -> dict[str, dict[str, float]]:
+    """The mixtures that a sweep is about, with what to call them."""
+    if spec.mixture is not None:
+        return {"Complex data": spec.mixture.high, "Simple data": spec.mixture.low}
+    return {f"Arm {arm}": weights for arm, weights in (spec.arms or {}).items()}
+
+
 def _mixture(spec: SweepSpec, weights: dict[str, float]) -> str:
-    """What is in the components of one end of the ratio."""
+    """What is in the components of one end of the ratio, or of an arm."""
     parts = []
     for name, weight in weights.items():
         if weight:
@@ -153,101 +184,6 @@ def _mixture(spec: SweepSpec, weights: dict[str, float]) -> str:
             share = f"{100 * weight:g} % " if len(weights) > 1 else ""
             parts.append(f"{share}{name}: {low} to {high} objects; turns an image: {asked}")
     return "; ".join(parts)
-
-
-def _accuracy_grid(tables: Tables) -> Grid:
-    short = {group: GROUP_NAMES[group] for group in HEADLINE} | {"scene_graph": "scene graph, F1"}
-    columns = [(short[group], group, metric, "") for group, metric in HEADLINE.items()]
-    columns += [(f"{name}, mean", name, "accuracy", "") for name in ("simple", "complex")]
-    return _by_run(tables, columns)
-
-
-def _redundancy_grid(tables: Tables) -> Grid:
-    return _by_run(
-        tables,
-        [
-            ("visual, all layers", "visual", REDUNDANCY, "mean"),
-            ("early third", "visual", REDUNDANCY, "early"),
-            ("middle third", "visual", REDUNDANCY, "middle"),
-            ("late third", "visual", REDUNDANCY, "late"),
-            ("above pixel floor", "visual", EXCESS, "mean"),
-            ("text, all layers", "text", REDUNDANCY, "mean"),
-            ("vision encoder", "vision", REDUNDANCY, "mean"),
-        ],
-    )
-
-
-def _by_run(tables: Tables, columns: Sequence[tuple[str, str, str, str]]) -> Grid:
-    """One row for the base and each ratio; a column for each quantity that was measured."""
-    table = tables.sweep.set_index(["subject", "metric", "part"]).sort_index()
-    table = table[table["value"].notna()]
-    columns = [column for column in columns if column[1:] in table.index]
-    rows = []
-    for name in tables.sweep["run"].unique():
-        cells = []
-        for _, *key in columns:
-            some = table.loc[[tuple(key)]]
-            some = some[some["run"] == name]
-            cells.append(_cell(some.iloc[0]) if len(some) else "–")
-        rows.append(("base model" if name == "base" else name.replace("=", " "), *cells))
-    return Grid(("", *(label for label, *_ in columns)), tuple(rows))
-
-
-def _effects_grid(tables: Tables) -> Grid:
-    """Difference of the end ratios, and slope, of each headline quantity."""
-    table = tables.effects
-    wanted = [(score_name(group), group, metric, "") for group, metric in HEADLINE.items()]
-    wanted += [
-        ("visual redundancy", "visual", REDUNDANCY, "mean"),
-        ("… early third", "visual", REDUNDANCY, "early"),
-        ("… middle third", "visual", REDUNDANCY, "middle"),
-        ("… late third", "visual", REDUNDANCY, "late"),
-        ("text redundancy", "text", REDUNDANCY, "mean"),
-    ]
-    rows = []
-    for label, subject, metric, part in wanted:
-        some = table[
-            (table["subject"] == subject) & (table["metric"] == metric) & (table["part"] == part)
-        ].set_index("contrast")
-        if DIFFERENCE not in some.index or pd.isna(some.loc[DIFFERENCE, "value"]):
-            continue
-        change = some.loc[DIFFERENCE]
-        verdict = "beyond noise" if is_beyond_noise(change) else "within noise"
-        rows.append((label, _cell(change, True), _cell(some.loc[SLOPE], True), verdict))
-    return Grid(
-        ("Quantity", "Highest − lowest ratio", "Slope, per unit of ratio", "Difference is"),
-        tuple(rows),
-    )
-
-
-def _cost_grid(tables: Tables) -> Grid:
-    names = {
-        "images_per_s": ("images/s", 1, 1.0),
-        "tokens_per_s": ("tokens/s", 0, 1.0),
-        "step_s": ("step, ms", 0, 1000.0),
-        "data_wait_share": ("waiting for data, %", 2, 100.0),
-        "peak_memory_gb": ("peak memory, GB", 2, 1.0),
-    }
-    there = [name for name in names if name in tables.training]
-    if not there:
-        return Grid((), ())
-    medians = tables.training.groupby("run", sort=False)[there].median()
-    rows = [
-        (str(run), *(number(row[name] * names[name][2], names[name][1]) for name in there))
-        for run, row in medians.iterrows()
-    ]
-    return Grid(("Run (median step)", *(names[name][0] for name in there)), tuple(rows))
-
-
-def _cell(row: pd.Series, signed: bool = False) -> str:
-    """Value, and its interval on a line of its own."""
-    if pd.isna(row["value"]):
-        return "–"
-    value = number(row["value"], 3, signed)
-    if pd.isna(row["low"]):
-        return value
-    low, high = (number(row[end], 3, signed) for end in ("low", "high"))
-    return f"{value}\n[{low}, {high}]"
 
 
 def _recipe(sweep: SweepResults, provenance: Provenance) -> list[tuple[str, str]]:

@@ -1,0 +1,130 @@
+"""What the figures of a sweep share, whose lines and points are its ratios or its arms."""
+
+from collections.abc import Iterator, Sequence
+
+import matplotlib as mpl
+import numpy as np
+import pandas as pd
+from matplotlib.axes import Axes
+from matplotlib.figure import Figure
+from matplotlib.lines import Line2D
+
+from mixlens.analysis import Tables
+from mixlens.analysis.results import Level
+from mixlens.analysis.tables import HEADLINE, REDUNDANCY
+from mixlens.analysis.words import GROUP_NAMES
+from mixlens.report.style import BASE_BAND, DASHES, INK, MARKERS
+from mixlens.spec import BASE
+
+Look = tuple[Level, tuple[float, ...], str, str]
+
+
+def rows_of(table: pd.DataFrame, subject: str, metric: str) -> pd.DataFrame:
+    """Rows of the sweep table of one subject and metric, without single layers and blanks."""
+    return table[
+        (table["subject"] == subject)
+        & (table["metric"] == metric)
+        & (table["part"] != "layer")
+        & table["value"].notna()
+    ]
+
+
+def levels_of(tables: Tables) -> list[Level]:
+    """The ratios, ascending, or the arms, in their order."""
+    rows = tables.sweep[tables.sweep["run"] != BASE]
+    keys = rows[["run", "ratio", "arm"]].drop_duplicates()
+    return [Level(*key) for key in keys.itertuples(index=False, name=None)]
+
+
+def at_level(rows: pd.DataFrame, level: Level, which: str = "") -> pd.DataFrame:
+    """The rows of one level; `which` is "_to" in the table of effects."""
+    if level.arm:
+        return rows[rows[f"arm{which}"] == level.arm]
+    return rows[rows[f"ratio{which}"] == level.ratio]
+
+
+def looks(tables: Tables) -> Iterator[Look]:
+    """For each level its colour, marker and line style."""
+    levels = levels_of(tables)
+    colours = mpl.colormaps["cividis"](np.linspace(0.0, 0.86, len(levels)))
+    for place, level in enumerate(levels):
+        yield level, tuple(colours[place]), MARKERS[place % 8], DASHES[place % 4]
+
+
+def run_means(tables: Tables, stream: str, with_base: bool = False) -> pd.DataFrame:
+    """run, ratio, arm, value: the redundancy score of each run, averaged over its layers."""
+    rows = tables.layers[
+        (tables.layers["stream"] == stream) & (tables.layers["metric"] == REDUNDANCY)
+    ]
+    keys = ["run", "ratio", "arm"]
+    means = rows.groupby(keys, dropna=False, sort=False)["value"].mean().reset_index()
+    return means if with_base else means[means["run"] != BASE]
+
+
+def profiles(axis: Axes, rows: pd.DataFrame, tables: Tables, markers: bool = True) -> None:
+    """One line a ratio or arm over the layers, the base in black dashes."""
+    for level, colour, marker, dash in looks(tables):
+        line = at_level(rows, level).sort_values("layer")
+        axis.plot(line["layer"].to_numpy(dtype=float), line["value"], color=colour, ls=dash,
+                  marker=marker if markers else "", markevery=sparse(len(line)))  # fmt: skip
+    base = rows[rows["run"] == BASE].sort_values("layer")
+    axis.plot(base["layer"].to_numpy(dtype=float), base["value"], color=INK, ls="--", lw=1.2)
+
+
+def sparse(points: int) -> int:
+    """Every how many points a marker is drawn, so that no line has more than ten."""
+    return max(1, -(-points // 10))
+
+
+def level_legend(figure: Figure, tables: Tables, lines: bool = True, markers: bool = True) -> None:
+    """A legend of the levels and the base below the figure."""
+    handles = [
+        Line2D([], [], color=colour, marker=marker if markers else "", ls=dash if lines else "",
+               label=level.label)
+        for level, colour, marker, dash in looks(tables)
+    ]  # fmt: skip
+    base = {"ls": "--", "lw": 1.2} if lines else {"ls": "", "marker": "*", "ms": 9}
+    # The type checker asks one type of all values that are passed on by name.
+    handles.append(Line2D([], [], color=INK, label="base model", **base))  # type: ignore[arg-type]
+    figure.legend(handles=handles, loc="outside lower center", ncols=min(6, len(handles)),
+                  handlelength=2.4, columnspacing=1.4)  # fmt: skip
+
+
+def error_line(
+    axis: Axes,
+    x: Sequence[float] | pd.Series,
+    rows: pd.DataFrame,
+    colour: str,
+    marker: str,
+    dash: str,
+    label: str,
+) -> None:
+    """Values with their intervals as bars."""
+    value = rows["value"].to_numpy(dtype=float)
+    below = np.nan_to_num(np.maximum(value - rows["low"].to_numpy(dtype=float), 0.0))
+    above = np.nan_to_num(np.maximum(rows["high"].to_numpy(dtype=float) - value, 0.0))
+    axis.errorbar(x, value, yerr=(below, above), color=colour, marker=marker, ls=dash,
+                  capsize=2.5, elinewidth=1.0, label=label, zorder=3)  # fmt: skip
+
+
+def base_band(axis: Axes, rows: pd.DataFrame) -> None:
+    """The base's value with its interval as a band behind all else."""
+    base = rows[rows["run"] == BASE]
+    if len(base):
+        low, high, value = (float(base[name].iloc[0]) for name in ("low", "high", "value"))
+        axis.axhspan(low, high, color=BASE_BAND, lw=0, zorder=0)
+        axis.axhline(value, color="#9a9a9a", lw=0.9, zorder=1)
+
+
+def measured_groups(tables: Tables) -> list[str]:
+    """The task groups that were asked."""
+    return [
+        group for group, metric in HEADLINE.items() if len(rows_of(tables.sweep, group, metric))
+    ]
+
+
+def group_title(group: str) -> str:
+    """A task group's name above a panel."""
+    if HEADLINE[group] == "object_f1":
+        return "Scene graph, object F1"
+    return GROUP_NAMES[group].capitalize()
