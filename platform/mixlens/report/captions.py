@@ -13,7 +13,18 @@ def captions(sweep: SweepResults, tables: Tables) -> dict[str, dict[str, str]]:
     many = f"{len(seeds)} seed{'s' if len(seeds) != 1 else ''}"
     covers = _covers(tables)
     bars = f"Bars: 95 % intervals over {covers}."
+    unit = "arm" if sweep.arms else "ratio"
+    ends = "first and the last arm" if sweep.arms else "lowest and the highest ratio"
     return {
+        "arms": {
+            "title": "Redundancy and accuracy after fine-tuning the same base on each arm.",
+            "text": "(a) Redundancy score of the hidden states at visual tokens, mean over the "
+            f"decoder layers, on n = {images} held-out images, {runs} runs, {many}; grey: base "
+            f"model before fine-tuning. Open circles: single runs. {bars} Bars of two arms may "
+            "overlap although their paired difference is beyond the noise: see the table of pairs. "
+            "(b) Accuracy of each model (rows) on each task group (columns), mean of seeds: exact "
+            "match, relaxed match for localisation, F1 of the listed objects for scene graphs.",
+        },
         "redundancy": {
             "title": "Redundancy of visual tokens against the share of complex data.",
             "text": f"Redundancy score of the hidden states at visual tokens on n = {images} "
@@ -42,7 +53,7 @@ def captions(sweep: SweepResults, tables: Tables) -> dict[str, dict[str, str]]:
             "text": "(a, b) Redundancy score by decoder layer, layer 0 being the decoder's input; "
             "dotted: the same score of the raw pixel patches, the part that blank or alike "
             f"patches explain. (c, d) Change against the base model, paired by image, n = {images}"
-            f"; shaded: 95 % intervals over {covers} for the lowest and the highest ratio.",
+            f"; shaded: 95 % intervals over {covers} for the {ends}.",
         },
         "tradeoff": {
             "title": "Redundancy against accuracy.",
@@ -87,7 +98,7 @@ def caveats(sweep: SweepResults, tables: Tables) -> list[str]:
         notes.append(
             "Intervals combine a bootstrap over held-out images (2,000 draws, the same images for "
             "every model, questions about an image kept together) with Student's t error for the "
-            f"training seeds (at least {seeds} for each {unit}), whose variance is pooled over all. "
+            f"training seeds (at least {seeds} for each {unit}), whose variance is pooled. "
             f"They assume that seed noise is roughly normal and equally large at every {unit}."
         )
     notes += [

@@ -113,15 +113,15 @@ def _model_name(run: RunResults) -> str:
 
 def _grids(sweep: SweepResults, tables: Tables) -> dict[str, list[tuple[Grid, str]]]:
     """The tables of the section about the result, and of the one with all the rest."""
-    redundancy = (redundancy_grid(tables), "Redundancy score: mean over seeds, 95 % interval.")
+    redundancy = (redundancy_grid(tables), "Redundancy score: mean over seeds, 95 % interval.")
     if not sweep.arms:
         return {
             "result": [
-                (effects_grid(tables), "Effect of the share of complex data, with 95 % intervals.")
+                (effects_grid(tables), "Effect of the share of complex data, with 95 % intervals.")
             ],
             "rest": [
                 (accuracy_grid(tables),
-                 "Headline score of each task group: mean over seeds, 95 % interval."),
+                 "Headline score of each task group: mean over seeds, 95 % interval."),
                 redundancy,
             ],
         }  # fmt: skip
@@ -129,16 +129,16 @@ def _grids(sweep: SweepResults, tables: Tables) -> dict[str, list[tuple[Grid, st
         "result": [
             (arms_grid(sweep, tables),
              "Redundancy and accuracy after fine-tuning the same base on each arm: mean over "
-             "seeds, 95 % interval. The pixel floor is that of the held-out images, the same for "
+             "seeds, 95 % interval. The pixel floor is that of the held-out images, the same for "
              "every model."),
             (matrix_grid(sweep, tables),
              "Accuracy, trained on one thing (rows) and asked about another (columns); a star: the "
              "arm was trained on this group."),
             (pairs_grid(tables),
-             "Difference of every pair of arms. The 95 % intervals of a column hold for all pairs "
+             "Difference of every pair of arms. The 95 % intervals of a column hold for all pairs "
              "at once; a star: beyond the noise."),
             (effects_grid(tables),
-             "From the first arm to the last, with 95 % intervals, each by itself. Trend: slope of "
+             "From the first arm to the last, with 95 % intervals, each by itself. Trend: slope of "
              "the least-squares line through the arms in their order."),
         ],
         "rest": [redundancy],
