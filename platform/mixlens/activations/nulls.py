@@ -18,11 +18,9 @@ from jaxtyping import Bool, Float
 from scipy import special
 from torch import Tensor
 
-from mixlens.activations.reduce import PositionSums, ring_score
+from mixlens.activations.reduce import ACROSS, WITHIN, PositionSums, layer_values, ring_score
 from mixlens.activations.streams import STREAMS, Place, visit
-from mixlens.activations.token_metrics import token_metrics
-from mixlens.metrics import directions, gaussian_null, pseudo_images, subspace_alignment
-from mixlens.metrics.redundancy import similarity_across, similarity_within
+from mixlens.metrics import gaussian_null, pseudo_images, subspace_alignment
 from mixlens.models import Vllm
 from mixlens.models.adapter import Image
 
@@ -77,10 +75,11 @@ def null_values(
         shape = (len(sums.count), tokens.shape[-1], *exists.sum(-1).tolist())
         if shape not in of_shape:
             of_shape[shape] = _gaussian(tokens, exists, len(sums.count), seed)
-        mean = sums.mean()[: tokens.shape[1]].to(tokens.device)
         # A broken token is left out here as it is from the position sums.
-        moved, there = pseudo_images(tokens, exists & tokens.isfinite().all(-1), seed)
-        found, basis = _measured(moved, there, len(sums.count), mean)
+        usable = exists & tokens.isfinite().all(-1)
+        moved, there = pseudo_images(tokens, usable, seed)
+        assert there is not None  # a mask went in
+        found, basis = _measured(moved, there, len(sums.count), sums.mean())
         below = subspaces.pop((stream, layer - 1), basis[:0])
         if aligned := below.shape == basis.shape:
             found["subspace_alignment_previous"] = _interval(subspace_alignment(below, basis))
@@ -103,8 +102,8 @@ def _gaussian(
     positions: int,
     seed: int,
 ) -> dict[str, Row]:
-    drawn, mask = gaussian_null(tokens, exists, seed)
-    found, basis = _measured(drawn, mask, positions, None)
+    drawn, _ = gaussian_null(tokens, exists, seed)
+    found, basis = _measured(drawn, exists, positions, None)
     # Neighbours in the ring share a subspace, yet their alignments are uncorrelated.
     alignment = _interval(subspace_alignment(basis, basis.roll(-1, 0)))
     if len(basis) < 2:
@@ -115,21 +114,17 @@ def _gaussian(
 
 def _measured(
     tokens: Float[Tensor, "images tokens width"],
-    exists: Bool[Tensor, "images tokens"] | None,
+    exists: Bool[Tensor, "images tokens"],
     positions: int,
-    mean: Float[Tensor, "tokens width"] | None,
+    mean: Float[Tensor, "positions width"] | None,
 ) -> tuple[dict[str, Row], Float[Tensor, "images width k"]]:
     """Every metric of null images, their mean at each position known to be `mean` (None: zero)."""
-    mask = None if exists is None or bool(exists.all()) else exists
-    values, basis = token_metrics(tokens, mask, positions)
+    ring = torch.arange(len(tokens) + 1, device=tokens.device) % len(tokens)
+    values, basis = layer_values(tokens[ring], exists[ring], mean, positions)
+    score = ring_score(values.pop(WITHIN), values.pop(ACROSS))
     found = {metric: _interval(value) for metric, value in values.items()}
-    units, present = directions(tokens, mask, mean)
-    score = ring_score(
-        similarity_within(units, present),
-        similarity_across(units, present, units.roll(-1, 0), present.roll(-1, 0)),
-    )
-    n = int(score.images)
-    found["redundancy_score"] = (float(score.value), float(score.low), float(score.high), n)
+    ends = (float(score.value), float(score.low), float(score.high))
+    found["redundancy_score"] = (*ends, int(score.images))
     return found, basis
 
 

@@ -5,7 +5,7 @@ from dataclasses import dataclass
 
 import numpy as np
 import torch
-from jaxtyping import Float
+from jaxtyping import Bool, Float
 from numpy.typing import NDArray
 from torch import Tensor
 
@@ -76,9 +76,7 @@ def image_values(
 ) -> tuple[Values, Subspaces]:
     """Second pass: metrics of each image, every stream and layer.
 
-    All metrics are of the tokens as they are (`token_metrics` says which), but the two
-    similarities, which are of tokens less their position's mean, at unit length. Similarity across
-    is that of an image and the next. One layer's states are held at a time.
+    `layer_values` says which. One layer's states are held at a time.
 
     Args:
         vllm: the model.
@@ -96,21 +94,17 @@ def image_values(
 
     def take(place: Place, tokens: Tensor, exists: Tensor) -> None:
         stream, layer = place
-        mask = None if bool(exists.all()) else exists
-        positions = len(means[place].count)
-        found, basis = token_metrics(tokens[:own], None if mask is None else mask[:own], positions)
+        sums = means[place]
+        with_next = slice(own + 1)
+        found, basis = layer_values(
+            tokens[with_next], exists[with_next], sums.mean(), len(sums.count)
+        )
         below = subspaces.get((stream, layer - 1))
         if below is not None and below.shape == basis.shape:
             found["subspace_alignment_previous"] = subspace_alignment(below, basis)
         if base is not None and place in base and base[place].shape == basis.shape:
             before = base[place].to(basis.device)
             found["subspace_alignment_base"] = subspace_alignment(before, basis)
-        mean = means[place].mean()[: tokens.shape[1]].to(tokens.device)
-        units, present = directions(tokens, mask, mean)
-        found[WITHIN] = similarity_within(units[:own], present[:own])
-        found[ACROSS] = similarity_across(
-            units[:own], present[:own], units[1 : own + 1], present[1 : own + 1]
-        )
         subspaces[place] = basis
         for metric, value in found.items():
             values[stream, layer, metric] = value
@@ -119,6 +113,33 @@ def image_values(
     return {key: value.cpu().numpy() for key, value in values.items()}, {
         place: basis.cpu() for place, basis in subspaces.items()
     }
+
+
+def layer_values(
+    tokens: Float[Tensor, "images tokens width"],
+    exists: Bool[Tensor, "images tokens"],
+    mean: Float[Tensor, "positions width"] | None,
+    positions: int,
+) -> tuple[dict[str, Float[Tensor, " images-1"]], Float[Tensor, "images-1 width k"]]:
+    """The default set of every image but the last, and the basis of their top subspaces.
+
+    The metrics of `token_metrics`, of the tokens as they are, and the two similarities behind the
+    redundancy score, of tokens less their position's mean, at unit length. Similarity across is
+    that of an image and the next, and the last image is there for it.
+
+    Args:
+        tokens: hidden states of one layer.
+        exists: which tokens exist.
+        mean: of all images at each position, at least as many as there are tokens; None for zero.
+        positions: the most tokens that any image has in this stream, also in other batches.
+    """
+    mask = None if bool(exists.all()) else exists
+    found, basis = token_metrics(tokens[:-1], None if mask is None else mask[:-1], positions)
+    here = None if mean is None else mean[: tokens.shape[1]].to(tokens.device)
+    units, present = directions(tokens, mask, here)
+    found[WITHIN] = similarity_within(units[:-1], present[:-1])
+    found[ACROSS] = similarity_across(units[:-1], present[:-1], units[1:], present[1:])
+    return found, basis
 
 
 def ring_score(within: Float[Tensor, " images"], across: Float[Tensor, " images"]) -> Redundancy:
