@@ -38,6 +38,7 @@ from mixlens.models.adapter import Image
 from mixlens.sources import Example
 
 RECORD = "store.json"
+PREFIX = "states-"  # damaged files are removed: no one else's may be taken for ours
 STORED = ("visual", "text")  # the streams of the decoder; the others are only its input
 
 _log = logging.getLogger(__name__)
@@ -94,7 +95,7 @@ def check_room(directory: Path, needed: int) -> None:
         ResourceError: the disk has less room.
     """
     there = next(folder for folder in (directory, *directory.parents) if folder.exists())
-    held = sum(part.stat().st_size for part in directory.glob("*.parquet"))
+    held = sum(part.stat().st_size for part in _files(directory))
     free = shutil.disk_usage(there).free
     if needed - held > free:
         raise ResourceError(
@@ -143,7 +144,7 @@ def write_states(
     if not new:
         return 0
     name = sha256("\n".join(new).encode()).hexdigest()[:16]
-    unfinished = directory / f"{name}.unfinished"
+    unfinished = directory / f"{PREFIX}{name}.unfinished"
     try:
         with unfinished.open("wb") as file, PartWriter(file, list(new)) as writer:
 
@@ -160,7 +161,7 @@ def write_states(
             explain(str(directory), error.strerror, "the hidden states do not fit",
                     "Free space and start again: what is whole is kept.")
         ) from error  # fmt: skip
-    unfinished.replace(directory / f"{name}.parquet")
+    unfinished.replace(directory / f"{PREFIX}{name}.parquet")
     return writer.rows
 
 
@@ -233,7 +234,7 @@ def read_layer(
 
 
 def _files(directory: Path) -> list[Path]:
-    return sorted(directory.glob("*.parquet"))
+    return sorted(directory.glob(f"{PREFIX}*.parquet"))
 
 
 def _parts(directory: Path) -> Iterator[tuple[Path, Part]]:
