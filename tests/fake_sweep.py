@@ -35,6 +35,7 @@ class FakeSweep:
     unfinished: int = 0
     groups: tuple[str, ...] = tuple(GROUPS)
     component: str = "complex"
+    arms: tuple[tuple[str, float], ...] = ()  # name, and the ratio that has the same effect
 
     def spec(self, runs_dir: Path) -> SweepSpec:
         return SweepSpec.model_validate(
@@ -55,14 +56,30 @@ class FakeSweep:
                         },
                         "seed": 2,
                     },
+                    **self._data_of_arms(),
                 },
-                "mixture": {"high": {"complex": 1.0}, "low": {"simple": 1.0}},
-                "ratios": self.ratios,
+                **self._axis(),
                 "seeds": self.seeds,
                 "training": {"steps": self.steps, "global_batch": 16, "micro_batch": 16},
                 "evaluation": {"component": self.component, "examples": self.images},
             }
         )  # fmt: skip
+
+    def _axis(self) -> dict:
+        if self.arms:
+            return {"arms": {arm: {f"{arm}_data": 1.0} for arm, _ in self.arms}}
+        return {"mixture": {"high": {"complex": 1.0}, "low": {"simple": 1.0}},
+                "ratios": self.ratios}  # fmt: skip
+
+    def _data_of_arms(self) -> dict:
+        """The component of each arm asks the task groups in its name, such as coarse-count."""
+        return {
+            f"{arm}_data": {
+                "scene": {"image_size": 64, "objects": [3, 6]},
+                "tasks": dict.fromkeys(arm.split("-"), 1),
+            }
+            for arm, _ in self.arms
+        }
 
     def write(self, runs_dir: Path) -> Path:
         """Write the whole run directory and return it."""
@@ -78,9 +95,11 @@ class FakeSweep:
         runs = spec.runs()
         for run in runs[: len(runs) - self.unfinished]:
             trial = layout.trial(run)
-            random = np.random.default_rng([11, run.seed, round(1000 * run.ratio)])
-            self._measure(trial, run.ratio, random, hardness, crowd)
-            self._train(trial, run.ratio, random)
+            ratio = run.ratio if run.arm is None else dict(self.arms)[run.arm]
+            place = [arm for arm, _ in self.arms].index(run.arm) if run.arm else 0
+            random = np.random.default_rng([11, run.seed, round(1000 * ratio), place])
+            self._measure(trial, ratio, random, hardness, crowd)
+            self._train(trial, ratio, random)
             (trial / "run.json").write_text(run.model_dump_json(indent=1))
             (trial / "record.json").write_text("{}\n")
         return folder

@@ -82,11 +82,9 @@ def _means(sweep: pd.DataFrame) -> str:
     trained = rows[rows["run"] != BASE]
     if trained.empty:
         return ""
-    first, *others = [
-        f"{row['arm']} {'it is ' if place else 'the redundancy score of visual tokens is '}"
-        f"{with_interval(row)}"
-        for place, (_, row) in enumerate(trained.iterrows())
-    ]
+    values = [(row["arm"], with_interval(row)) for _, row in trained.iterrows()]
+    first = f"{values[0][0]}, the redundancy score of visual tokens is {values[0][1]}"
+    others = [f"{arm} it is {value}" for arm, value in values[1:]]
     base = rows[rows["run"] == BASE]
     before = f"; before fine-tuning it is {with_interval(base.iloc[0])}" if len(base) else ""
     steps = trained["value"].diff().dropna()
