@@ -147,8 +147,7 @@ class LlavaAdapter:
         return block, int(config.vision_feature_select_strategy == "default")
 
     def attention(self, model: Any, stack: Stack, block: int) -> nn.Module:
-        attention: nn.Module = self.blocks(model)[stack][block].self_attn
-        return attention
+        return self.blocks(model)[stack][block].get_submodule("self_attn")
 
     def _pixels(self, images: Sequence[Image]) -> Float[Tensor, "images 3 height width"]:
         decoded = [_decode(image) for image in images]

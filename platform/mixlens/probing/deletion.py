@@ -22,7 +22,7 @@ from mixlens.probing.policies import (
     tokens_to_keep,
     unique_scores,
 )
-from mixlens.probing.prefill import Cost, Look, late_keys, look, prefill
+from mixlens.probing.prefill import Cost, late_keys, look, prefill
 from mixlens.probing.saliency import budgets, saliencies
 from mixlens.sources import Example
 from mixlens.spec.measure import ENCODER, DeletionSpec
@@ -141,7 +141,7 @@ def delete(
     adapter = check_deletion(vllm, spec)
     if saliency_of is None:
         saliency_of = saliencies(examples) if SALIENCY in spec.policies else {}
-    parts = []
+    parts: list[pa.Table] = []
     with torch.inference_mode():
         for batch in _batches(vllm, examples, batch_size):
             parts += _deleted(vllm, adapter, batch, spec, saliency_of)

@@ -108,8 +108,8 @@ def prefill(
     index, exists = _packing(chosen)
     if index.shape[1] == 0:
         raise CheckpointError(
-            explain("model", vllm.path, "no text stands before the image, so its decoder would have "
-                    "nothing to read", "Leave out the share 1.")
+            explain("model", vllm.path, "no text stands before the image, so nothing would be left "
+                    "to read", "Leave out the share 1.")
         )  # fmt: skip
     if device.type == "cuda":
         torch.cuda.reset_peak_memory_stats(device)
