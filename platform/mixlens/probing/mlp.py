@@ -5,10 +5,12 @@ all attributes, each of which has outputs of its own. The networks share nothing
 batched product over them. All start from the same weights, so a position's result does not depend
 on which others are probed beside it.
 
-Settled before any result was seen, and for all attributes alike: the first `INPUTS` principal
-components; 32 ReLU units a layer; Adam, all images in every step. For every attribute the step with
-the lowest loss on the validation fold speaks; before the first step a network says the mean or the
-shares of the classes, so a probe that finds nothing can say nothing.
+The same for all attributes, settled on planted signals and not on any model: the first 32 principal
+components (64 learn products of two less well from 192 images, and as well from 1000), 32 ReLU
+units a layer, 60 steps of Adam over all images (more change nothing). For every attribute the step
+with the lowest loss on the validation fold speaks. Before the first step a network says the mean or
+the shares of the classes, so a probe that finds nothing can say nothing. A linear probe sees all
+components and one fold more: where it scores higher, the signal is linear and weak.
 """
 
 import math
@@ -20,9 +22,9 @@ from torch import Tensor
 from mixlens.probing.components import Components
 from mixlens.probing.targets import Targets
 
-INPUTS = 64
+INPUTS = 32
 HIDDEN = 32
-STEPS = 100
+STEPS = 60
 LOOK_EVERY = 5
 RATE = 0.01
 SEED = 0
@@ -59,8 +61,8 @@ def mlp(
         copies[:, None, None],
     ).float()
 
-    def rows(which: Bool[Tensor, "folds images"]) -> tuple[Tensor, Tensor, Tensor, Tensor]:
-        """Inputs, truth, weights of the mean, and place of some images of each fold."""
+    def rows(which: Bool[Tensor, "folds images"]) -> tuple[Tensor, Tensor, Tensor]:
+        """Inputs, truth and weights of the mean of some images of each fold."""
         place, real = _places(which)
         real = real & present[:, place]
         weight = real / real.sum(-1, keepdim=True).clamp(min=1)
@@ -72,12 +74,11 @@ def mlp(
             x.expand(len(copies), *x.shape).flatten(0, 2),
             y.flatten(0, 2),
             weight.expand(len(copies), *weight.shape).flatten(0, 2).float(),
-            place,
         )
 
-    x, y, weight, _ = rows(~test & ~validation)
-    x_seen, y_seen, weight_seen, _ = rows(validation)
-    x_test, _, _, place = rows(test)
+    x, y, weight = rows(~test & ~validation)
+    x_seen, y_seen, weight_seen = rows(validation)
+    x_test, _, _ = rows(test)
     prior = _prior(targets, start).flatten(0, 2)[:, None].float()
     network = _network(len(x), x.shape[-1], prior)
     member = targets.member.float()

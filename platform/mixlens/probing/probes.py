@@ -43,7 +43,7 @@ COLUMNS = (
 # Shuffles of the labels: closed-form probes take several for little, networks take the first.
 CONTROLS = 2
 # Bytes of one 64-bit copy of the states that are probed at once.
-ROOM = 2**26
+ROOM = 2**24
 
 Place = tuple[str, int]
 States = tuple[Place, Float[Tensor, "images tokens width"], Bool[Tensor, "images tokens"]]
@@ -182,7 +182,8 @@ def _judge(
     number = torch.arange(len(targets.parts), device=fold.device) < split
     shape = (len(present), len(targets.parts))
     ends = ratio_intervals(
-        *(sums[0].transpose(0, 1).flatten(1) for sums in (numerator, denominator)),
+        numerator[0].transpose(0, 1).flatten(1),
+        denominator[0].transpose(0, 1).flatten(1),
         ~number.expand(shape).flatten(),
         seed,
     )
