@@ -5,6 +5,7 @@ not depend on where it ran.
 """
 
 import json
+import shutil
 import time
 from collections import Counter
 from collections.abc import Callable, Iterable, Sequence
@@ -19,15 +20,25 @@ from pyarrow import compute
 from mixlens.activations.measure import batches, check_enough, join_values, merge_sums, tables
 from mixlens.activations.pool import Load
 from mixlens.activations.reduce import PositionSums, Values, image_values, position_sums
+from mixlens.activations.store import (
+    check_room,
+    layers_of,
+    read_layer,
+    store_bytes,
+    write_states,
+)
 from mixlens.activations.streams import Place
 from mixlens.activations.subspaces import read_subspaces, write_subspaces
 from mixlens.errors import DataError, explain
-from mixlens.evaluation import answer
+from mixlens.evaluation import ANSWERS, answer
 from mixlens.mixture.order import held_out_indices
+from mixlens.models import fingerprint
 from mixlens.sources import Example, open_source
-from mixlens.spec import HeldOut
+from mixlens.sources.blank import null_images
+from mixlens.spec import HeldOut, ProbeSpec
 
 RECORD = "measured.json"
+STATES = "states"
 _QUESTIONS = 4  # asked in one forward pass for each image in one
 
 Batch = tuple[int, int]  # first and last + 1 of the held-out examples
@@ -57,11 +68,13 @@ def measure_model(
     model: str,
     directory: Path,
     base: Path | None = None,
+    answers: bool = True,
     progress: Progress = _silent,
 ) -> Path:
     """Measure a model on the held-out images.
 
-    Writes examples, image_metrics, pooled_metrics and attributes (`.parquet`) into `directory` and
+    Writes examples, image_metrics, pooled_metrics, nulls, attributes and what `held_out.evaluation`
+    asks for beyond them (probes, embeddings, deletion; all `.parquet`) into `directory`, and
     `measured.json` last; returns at once when that is there. Without `base` the top subspaces are
     written too (`subspaces/`). `directory` must be shared by all nodes.
 
@@ -71,6 +84,7 @@ def measure_model(
         model: folder, hub id or builtin name of the checkpoint.
         directory: where the results go.
         base: the directory of the measured model to compare subspaces with.
+        answers: whether the questions are asked; the table of answers is empty otherwise.
         progress: told how far it is.
 
     Returns:
@@ -102,29 +116,51 @@ def measure_model(
         seconds[stage] = round(time.monotonic() - started, 2)
         return results
 
-    looked = run("answers", _look, units, held_out)
+    looked = run("answers" if answers else "first look", _look, units, held_out, answers)
     sums: dict[Place, PositionSums] = {}
     for _, _, part in looked:
         sums = merge_sums(sums, part)
     store = None if base else directory
     values = join_values(run("tokens", _reduce, units, held_out, sums, base, store))
+    nulls = run("nulls", _null, units[:1], held_out, sums)[0]
     attributes = [row for _, rows, _ in looked for row in rows]
     image_metrics, pooled_metrics = tables([row["example_id"] for row in attributes], values)
-    answers = pa.concat_tables([part for part, _, _ in looked])
+    examples = pa.concat_tables([part for part, _, _ in looked])
     _write(
         directory,
-        examples=answers,
+        examples=examples,
         image_metrics=image_metrics,
         pooled_metrics=pooled_metrics,
         attributes=pa.Table.from_pylist(attributes),
+        nulls=nulls,
     )
+    if evaluation.probes:
+        states = directory / STATES
+        run("states", _store, units, held_out, states)
+        probed = run("probes", _probe, layers_of(states), states, attributes, evaluation.probes)
+        _write(
+            directory,
+            probes=pd.concat([table for table, _ in probed], ignore_index=True),
+            embeddings=pa.concat_tables([table for _, table in probed]),
+        )
+        shutil.rmtree(states)
+    if deletion := evaluation.deletion:
+        some = min(deletion.examples or evaluation.examples, evaluation.examples)
+        units = list(batches(some, evaluation.batch_size))
+        seen: dict[str, float] = {}
+        for part in run("saliency", _saliency, units, held_out):
+            seen |= part
+        from mixlens.analysis.deletion import deletion_table  # scipy: only where it is needed
+
+        deleted = run("deletion", _delete, units, held_out, seen)
+        _write(directory, deletion=deletion_table(pa.concat_tables(deleted)))
     _finish(
         directory,
         {
             "model": model,
             "images": evaluation.examples,
             "seconds": seconds,
-            "answers": answers.num_rows,
+            "answers": examples.num_rows,
             "not_estimable": _not_estimable(image_metrics),
         },
     )
@@ -136,16 +172,21 @@ def held_out_examples(held_out: HeldOut, places: Iterable[int]) -> list[Example]
     # Held-out scenes lie far beyond the end of a finite component.
     source = open_source(held_out.name, held_out.component.model_copy(update={"size": None}))
     indices = held_out_indices(held_out.evaluation.examples)
-    return [source[indices[place]] for place in places]
+    examples = [source[indices[place]] for place in places]
+    return examples if held_out.images == "own" else null_images(examples, held_out.images)
 
 
 def _look(
-    load: Load, unit: Batch, model: str, held_out: HeldOut
+    load: Load, unit: Batch, model: str, held_out: HeldOut, ask: bool
 ) -> tuple[pa.Table, list[dict[str, Any]], dict[Place, PositionSums]]:
     """Answers, attributes and position sums of some held-out examples."""
     vllm, evaluation = load(model), held_out.evaluation
     examples = held_out_examples(held_out, range(*unit))
-    answers = answer(vllm, examples, _QUESTIONS * evaluation.batch_size, evaluation.max_new_tokens)
+    answers = ANSWERS.empty_table()
+    if ask:
+        answers = answer(
+            vllm, examples, _QUESTIONS * evaluation.batch_size, evaluation.max_new_tokens
+        )
     attributes = [{"example_id": e.example_id, **e.attributes} for e in examples]
     return answers, attributes, position_sums(vllm, [e.image for e in examples])
 
@@ -169,6 +210,72 @@ def _reduce(
     if store is not None:
         write_subspaces(store, ids, subspaces)
     return values
+
+
+def _null(
+    load: Load, unit: Batch, model: str, held_out: HeldOut, sums: dict[Place, PositionSums]
+) -> pa.Table:
+    """What chance gives, from one batch of held-out examples."""
+    from mixlens.activations.nulls import null_values
+
+    examples = held_out_examples(held_out, range(*unit))
+    return null_values(load(model), [example.image for example in examples], sums)
+
+
+def _store(load: Load, unit: Batch, model: str, held_out: HeldOut, states: Path) -> int:
+    """Store the hidden states of some held-out examples."""
+    vllm = load(model)
+    examples = held_out_examples(held_out, range(*unit))
+    if unit[0] == 0:
+        check_room(states, store_bytes(vllm, held_out.evaluation.examples, examples[0].image))
+    return write_states(vllm, examples, states, fingerprint(model))
+
+
+def _probe(
+    load: Load,
+    place: Place,
+    model: str,
+    states: Path,
+    attributes: list[dict[str, Any]],
+    spec: ProbeSpec,
+) -> tuple[pd.DataFrame, pa.Table]:
+    """The probes of one layer, and the mean token of each image there."""
+    from mixlens.probing.probes import probe
+
+    table = pd.DataFrame(attributes)
+    ids = list(table.pop("example_id"))
+    layer = read_layer(states, *place, ids)
+    count = layer.exists.sum(1, keepdim=True)
+    mean = layer.tokens.where(layer.exists[..., None], 0).sum(1) / count
+    embeddings = pa.table(
+        {
+            "stream": [place[0]] * len(ids),
+            "layer": pa.array([place[1]] * len(ids), pa.int32()),
+            "example_id": ids,
+            "vector": pa.array(list(mean.numpy()), pa.list_(pa.float32())),
+        }
+    )
+    return probe([(place, layer.tokens, layer.exists)], table, spec), embeddings
+
+
+def _saliency(load: Load, unit: Batch, model: str, held_out: HeldOut) -> dict[str, float]:
+    """How much there is to see in some held-out images; no model is asked."""
+    from mixlens.probing.saliency import saliencies
+
+    return saliencies(held_out_examples(held_out, range(*unit)))
+
+
+def _delete(
+    load: Load, unit: Batch, model: str, held_out: HeldOut, saliency_of: dict[str, float]
+) -> pa.Table:
+    """Answers about some held-out examples with visual tokens deleted."""
+    from mixlens.probing.deletion import delete
+
+    spec = held_out.evaluation.deletion
+    assert spec is not None
+    examples = held_out_examples(held_out, range(*unit))
+    questions = _QUESTIONS * held_out.evaluation.batch_size
+    return delete(load(model), examples, spec, questions, saliency_of)
 
 
 def _write(directory: Path, **results: pa.Table | pd.DataFrame) -> None:

@@ -5,7 +5,7 @@ import shlex
 import sys
 from collections.abc import Sequence
 from pathlib import Path
-from typing import Any
+from typing import Any, TypeVar
 
 from rich.console import Console
 from rich.table import Table
@@ -14,7 +14,7 @@ from mixlens.analysis import answer_sentences, collect_provenance, load_run, rea
 from mixlens.errors import MixlensError, ResourceError
 from mixlens.models import fingerprint, model_config, resolve_model
 from mixlens.report import write_report
-from mixlens.spec import Layout, RunSpec, SweepSpec
+from mixlens.spec import Layout, MeasureSpec, RunSpec, SweepSpec
 from mixlens.sweep.machine import address_of, check_reachable, trials_at_once
 from mixlens.sweep.plan import Plan, check_disk, check_runs_dir, plan_sweep
 from mixlens.sweep.quiet import chatter_to
@@ -24,8 +24,10 @@ from mixlens.tasks import prompts_digest
 from mixlens.tracking import TrackedRun, Tracker, log_run, log_sweep, open_tracker
 from mixlens.tracking.results import headline
 
+Resolvable = TypeVar("Resolvable", SweepSpec, MeasureSpec)
 
-def resolve(spec: SweepSpec) -> SweepSpec:
+
+def resolve(spec: Resolvable) -> Resolvable:
     """The spec with its base checked, fingerprinted and, where a folder, named absolutely.
 
     Raises:
@@ -102,7 +104,7 @@ def run_sweep(spec: SweepSpec, command: Sequence[str]) -> None:
         base.finish()
         log_sweep(parent, tables, answer_sentences(tables), layout.root)
         parent.finish("FAILED" if failed else "FINISHED")
-    print_answer(spec, answer_sentences(tables), report, tracker.uri, Console())
+    print_answer(answer_sentences(tables), report, tracker.uri, Console())
     if failed:
         raise _failure(failed, plan, log)
 
@@ -241,9 +243,7 @@ def _time(plan: Plan) -> str:
     )
 
 
-def print_answer(
-    spec: SweepSpec, sentences: Sequence[str], report: Path, uri: str, console: Console
-) -> None:
+def print_answer(sentences: Sequence[str], report: Path, uri: str, console: Console) -> None:
     """What the person came for."""
     console.print()
     for sentence in sentences:

@@ -57,6 +57,11 @@ def log_sweep(tracked: TrackedRun, tables: Tables, sentences: Sequence[str], fol
     tracked.log_metrics("sweep", list(sweep_points(tables)))
     tracked.log_text("answer.txt", "\n".join(sentences) + "\n")
     log_provenance(tracked, folder)
+    log_files(tracked, folder)
+
+
+def log_files(tracked: TrackedRun, folder: Path) -> None:
+    """Keep the tables, figures and report that a results directory holds."""
     for kind in ("tables", "figures"):
         for file in sorted((folder / kind).glob("*.*")):
             tracked.log_file(file, kind)

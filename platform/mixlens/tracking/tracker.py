@@ -23,7 +23,7 @@ from typing import TYPE_CHECKING, Any
 from urllib.parse import urlsplit, urlunsplit
 
 from mixlens.errors import ResourceError, explain
-from mixlens.spec import RunSpec, SweepSpec
+from mixlens.spec import MeasureSpec, RunSpec, SweepSpec
 from mixlens.tasks.prompts import prompts_digest, prompts_text
 
 if TYPE_CHECKING:
@@ -96,6 +96,20 @@ class Tracker:
         tags = {"mixlens.kind": "trial", "mixlens.sweep": parent.name}
         tracked = self._run(folder, run.name, tags, params, parent)
         tracked.log_json("run.json", run.model_dump(mode="json"))
+        return tracked
+
+    def model(self, spec: MeasureSpec, folder: Path) -> "TrackedRun":
+        """The run of a model that is only measured."""
+        params = {
+            "model": spec.model,
+            "digest": spec.digest(),
+            "held_out_images": spec.evaluation.examples,
+            "prompts": prompts_digest(),
+        }
+        tags = {"mixlens.kind": "model", "mixlens.sweep": spec.name}
+        tracked = self._run(folder, f"{spec.name} {Path(spec.model).name}", tags, params)
+        tracked.log_json("measure.json", spec.model_dump(mode="json"))
+        tracked.log_text("prompts.yaml", prompts_text())
         return tracked
 
     def _run(
@@ -245,10 +259,10 @@ def without_password(uri: str) -> str:
     return urlunsplit(parts._replace(netloc=parts.netloc.rpartition("@")[2]))
 
 
-def open_tracker(spec: SweepSpec, runs_dir: Path) -> Tracker:
-    """Reach MLflow and find or make the sweep's experiment there.
+def open_tracker(spec: SweepSpec | MeasureSpec, runs_dir: Path) -> Tracker:
+    """Reach MLflow and find or make the experiment of the file there.
 
-    Without `tracking.uri` in the sweep file, runs are kept in `runs_dir/mlflow.db`. A server knows
+    Without `tracking.uri` in the file, runs are kept in `runs_dir/mlflow.db`. A server knows
     where its artifacts go; those of a database lie in `runs_dir/mlflow-artifacts`.
 
     Raises:

@@ -1,0 +1,246 @@
+"""One measured model by itself: its tables, with intervals over images, beside its controls."""
+
+from collections.abc import Mapping
+from dataclasses import dataclass
+from pathlib import Path
+
+import numpy as np
+import pandas as pd
+
+from mixlens.analysis.correlations import correlate
+from mixlens.analysis.intervals import Sums, image_intervals, image_weights
+from mixlens.analysis.tables import EXCESS, HEADLINE, REDUNDANCY
+from mixlens.errors import DataError, explain
+from mixlens.spec import MeasureSpec
+
+MODEL = "model"  # the measured model, among its controls
+_NEEDED = ("examples", "image_metrics", "pooled_metrics", "attributes")
+_OPTIONAL = ("nulls", "probes", "deletion", "embeddings")
+_LAYERED = ["stream", "layer", "metric"]
+_BINS = 6  # of object counts, at most, for the curve of a metric over them
+
+
+@dataclass(frozen=True)
+class ModelResults:
+    """What one measurement left on disk; what was not asked for is None.
+
+    Attributes:
+        examples: one row a question, with answer and scores.
+        image_metrics: stream, layer, metric, example_id, value.
+        pooled_metrics: stream, layer, metric, value, low, high, n.
+        attributes: example_id and the facts about each held-out image.
+        nulls: stream, layer, metric, null, value, low, high, n.
+        probes: see `mixlens.probing.probes`.
+        deletion: see `mixlens.probing.deletion`.
+        embeddings: stream, layer, example_id, vector: the mean token of each image.
+    """
+
+    examples: pd.DataFrame
+    image_metrics: pd.DataFrame
+    pooled_metrics: pd.DataFrame
+    attributes: pd.DataFrame
+    nulls: pd.DataFrame | None = None
+    probes: pd.DataFrame | None = None
+    deletion: pd.DataFrame | None = None
+    embeddings: pd.DataFrame | None = None
+
+
+@dataclass(frozen=True)
+class ModelTables:
+    """Everything that the report of one model and its MLflow run are views of.
+
+    Attributes:
+        accuracy: model, group, metric, value, low, high, n (images), chance.
+        layers: model, stream, layer, metric, value, low, high, n.
+        by_count: stream, layer, metric, objects, value, low, high, n.
+        correlations: see `mixlens.analysis.correlations`.
+        nulls: stream, layer, metric, null, value, low, high, n, ratio (value of the model over it).
+        probes: as measured.
+        deletion: as measured.
+    """
+
+    accuracy: pd.DataFrame
+    layers: pd.DataFrame
+    by_count: pd.DataFrame
+    correlations: pd.DataFrame
+    nulls: pd.DataFrame
+    probes: pd.DataFrame
+    deletion: pd.DataFrame
+
+    def write(self, folder: Path) -> None:
+        """Write each table as `<folder>/<name>.parquet`."""
+        folder.mkdir(parents=True, exist_ok=True)
+        for name in self.__dataclass_fields__:
+            getattr(self, name).to_parquet(folder / f"{name}.parquet", index=False)
+
+
+def load_model(folder: Path) -> ModelResults:
+    """Read the measurement in `folder`.
+
+    Raises:
+        DataError: a table that every measurement has is not there.
+    """
+    for name in _NEEDED:
+        if not (folder / f"{name}.parquet").is_file():
+            raise DataError(
+                explain(str(folder), f"no {name}.parquet", "the measurement is not finished",
+                        "Start its command again.")
+            )  # fmt: skip
+    there = [name for name in (*_NEEDED, *_OPTIONAL) if (folder / f"{name}.parquet").is_file()]
+    return ModelResults(**{name: pd.read_parquet(folder / f"{name}.parquet") for name in there})
+
+
+@dataclass(frozen=True)
+class Measured:
+    """A measured model with its controls, as `jobs/measure.py` leaves them.
+
+    Attributes:
+        folder: their directory.
+        spec: what was asked for.
+        model: the model's results.
+        controls: those of random weights and of images without content, by name.
+    """
+
+    folder: Path
+    spec: MeasureSpec
+    model: ModelResults
+    controls: dict[str, ModelResults]
+
+
+def load_measured(folder: Path) -> Measured:
+    """Read the directory of one measured model.
+
+    Raises:
+        DataError: it holds no finished measurement.
+    """
+    file = folder / "measure.json"
+    if not file.is_file():
+        raise DataError(
+            explain(str(folder), "no measure.json", "this is no measured model",
+                    "Name a folder that jobs/measure.py has made.")
+        )  # fmt: skip
+    controls = {
+        record.parent.name.replace("-", " "): load_model(record.parent)
+        for record in sorted((folder / "controls").glob("*/measured.json"))
+    }
+    spec = MeasureSpec.model_validate_json(file.read_text())
+    return Measured(folder, spec, load_model(folder / "measure"), controls)
+
+
+def model_tables(model: ModelResults, controls: Mapping[str, ModelResults]) -> ModelTables:
+    """All tables of a model; its controls stand beside it in `layers` and `accuracy`."""
+    everything = {MODEL: model, **controls}
+    layers = _named({name: layer_profile(one) for name, one in everything.items()})
+    accuracies = {name: accuracy(one) for name, one in everything.items() if len(one.examples)}
+    nulls = _with_ratio(model.nulls, layers[layers["model"] == MODEL])
+    return ModelTables(
+        accuracy=_named(accuracies),
+        layers=layers,
+        by_count=by_count(model),
+        correlations=correlate(with_excess(model.image_metrics), model.attributes),
+        nulls=nulls,
+        probes=_or_empty(model.probes),
+        deletion=_or_empty(model.deletion),
+    )
+
+
+def with_excess(image_metrics: pd.DataFrame) -> pd.DataFrame:
+    """Image metrics, and the redundancy of each layer above that of the image's own pixels."""
+    scores = image_metrics[image_metrics["metric"] == REDUNDANCY]
+    floor = scores[scores["stream"] == "pixels"].set_index("example_id")["value"]
+    above = scores[scores["stream"] != "pixels"].copy()
+    above["value"] = above["value"].to_numpy() - floor.reindex(above["example_id"]).to_numpy()
+    return pd.concat([image_metrics, above.assign(metric=EXCESS)], ignore_index=True)
+
+
+def layer_profile(model: ModelResults) -> pd.DataFrame:
+    """stream, layer, metric, value, low, high, n: means over images with BCa intervals.
+
+    The redundancy score is the pooled one with its jackknife interval.
+    """
+    table = with_excess(model.image_metrics).pivot_table(
+        index="example_id", columns=_LAYERED, values="value", dropna=False
+    )
+    profile = _intervals(Sums.of(table.to_numpy(dtype=float)))
+    profile = pd.concat([table.columns.to_frame(index=False), profile], axis=1)
+    pooled = model.pooled_metrics
+    keys = pd.MultiIndex.from_frame(profile[_LAYERED])
+    known = pd.MultiIndex.from_frame(pooled[_LAYERED])
+    return pd.concat([pooled, profile[~keys.isin(known)]], ignore_index=True)
+
+
+def accuracy(model: ModelResults) -> pd.DataFrame:
+    """group, metric, value, low, high, n, chance: the headline score of each task group.
+
+    `chance` is that of a guesser among the choices, NaN where a group has open answers.
+    """
+    rows = []
+    for group, some in model.examples.groupby("group", sort=True):
+        metric = HEADLINE.get(str(group), "exact")
+        sums = _sums_by_image(some, metric)
+        choices = some["choices"].to_numpy()
+        chance = float((1 / choices).mean()) if (choices > 0).all() else np.nan
+        row = _intervals(sums, bounded=True).iloc[0].to_dict()
+        rows.append({"group": group, "metric": metric, **row, "chance": chance})
+    return pd.DataFrame(rows)
+
+
+def by_count(model: ModelResults) -> pd.DataFrame:
+    """stream, layer, metric, objects, value, low, high, n: metrics over the number of objects.
+
+    Each count by itself, or bins of about equally many images where there are more than six;
+    `objects` is the mean count of a bin. Empty where images do not say how many objects they have.
+    """
+    columns = [*_LAYERED, "objects", "value", "low", "high", "n"]
+    if "object_count" not in model.attributes:
+        return pd.DataFrame(columns=columns)
+    counts = model.attributes.set_index("example_id")["object_count"]
+    bins = counts if counts.nunique() <= _BINS else pd.qcut(counts, _BINS, duplicates="drop")
+    table = with_excess(model.image_metrics).pivot_table(
+        index="example_id", columns=_LAYERED, values="value", dropna=False
+    )
+    parts = []
+    for _, some in counts.groupby(bins, observed=True):
+        found = _intervals(Sums.of(table.loc[some.index].to_numpy(dtype=float)))
+        parts.append(
+            pd.concat([table.columns.to_frame(index=False), found], axis=1).assign(
+                objects=float(some.mean())
+            )
+        )
+    return pd.concat(parts, ignore_index=True)[columns]
+
+
+def _sums_by_image(questions: pd.DataFrame, metric: str) -> Sums:
+    scored = questions[questions[metric].notna()]
+    of_image = scored.groupby("example_id")[metric]
+    return Sums(
+        of_image.sum().to_numpy(dtype=float)[:, None],
+        of_image.count().to_numpy(dtype=float)[:, None],
+    )
+
+
+def _intervals(sums: Sums, bounded: bool = False) -> pd.DataFrame:
+    value, low, high = image_intervals(
+        sums, image_weights(len(sums.numerator)), bounded=np.full(sums.numerator.shape[1], bounded)
+    )
+    return pd.DataFrame({"value": value, "low": low, "high": high, "n": sums.images})
+
+
+def _named(tables: Mapping[str, pd.DataFrame]) -> pd.DataFrame:
+    return pd.concat(
+        [table.assign(model=name) for name, table in tables.items()], ignore_index=True
+    )
+
+
+def _with_ratio(nulls: pd.DataFrame | None, layers: pd.DataFrame) -> pd.DataFrame:
+    if nulls is None:
+        return pd.DataFrame(columns=[*_LAYERED, "null", "value", "low", "high", "n", "ratio"])
+    of_model = layers.set_index(_LAYERED)["value"]
+    keys = pd.MultiIndex.from_frame(nulls[_LAYERED])
+    value = nulls["value"].to_numpy()
+    with np.errstate(divide="ignore", invalid="ignore"):
+        return nulls.assign(ratio=of_model.reindex(keys).to_numpy() / value)
+
+
+def _or_empty(table: pd.DataFrame | None) -> pd.DataFrame:
+    return pd.DataFrame() if table is None else table

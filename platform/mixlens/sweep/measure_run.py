@@ -1,0 +1,194 @@
+"""The measurement of one model, from its file to the diagnosis, as `jobs/measure.py` runs it."""
+
+from collections.abc import Sequence
+from pathlib import Path
+from typing import TextIO
+
+from rich.console import Console
+from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeElapsedColumn
+
+from mixlens.analysis import collect_provenance
+from mixlens.analysis.diagnosis import diagnose
+from mixlens.analysis.measured import load_measured, model_tables
+from mixlens.errors import ResourceError, SpecError, explain
+from mixlens.models.twin import random_twin
+from mixlens.report.measured import write_measured_report
+from mixlens.sources import open_source
+from mixlens.spec import EvaluationSpec, MeasureSpec, ResourceSpec, held_out_of
+from mixlens.sweep.machine import Capacity, address_of, check_reachable
+from mixlens.sweep.measuring import Pool, measure_model
+from mixlens.sweep.plan import check_runs_dir
+from mixlens.sweep.quiet import chatter_to
+from mixlens.sweep.records import write_json
+from mixlens.sweep.run import print_answer, resolve
+from mixlens.tracking import log_model, open_tracker
+
+TWIN_SEED = 0
+
+
+def run_measure(spec: MeasureSpec, command: Sequence[str]) -> None:
+    """Measure what is missing of a model and its controls, report it, and print the diagnosis.
+
+    Whatever ends it early leaves no MLflow run open.
+
+    Raises:
+        MixlensError: before any work, something it needs is not there or impossible; or what went
+            wrong in it.
+    """
+    if address := address_of(spec.resources):
+        check_reachable(address)
+    check_runs_dir(Path(spec.runs_dir).expanduser().absolute())
+    spec = resolve(spec)
+    check_component(spec)
+    folder = spec.folder
+    tracker = open_tracker(spec, Path(spec.runs_dir))
+
+    log = folder / "logs" / "ray.log"
+    with chatter_to(log) as screen, tracker.closing(), MeasureView(screen) as view:
+        from mixlens.sweep.driver import ray_running
+
+        view.say(f"{spec.name}: starting Ray; its own output goes to {log}")
+        with ray_running(spec.resources, log) as capacity:
+            check_actors(spec.resources, capacity)
+            write_json(folder / "measure.json", spec.model_dump(mode="json"))
+            collect_provenance(" ".join(command)).write(folder)
+            tracked = tracker.model(spec, folder)
+            from mixlens.activations.pool import MeasurementPool
+
+            pool = MeasurementPool(spec.resources)
+            try:
+                measure_all(pool, spec, folder, view)
+            finally:
+                pool.close()
+        view.say(f"{spec.name}: statistics and report")
+        measured = load_measured(folder)
+        tables = model_tables(measured.model, measured.controls)
+        sentences = diagnose(tables)
+        report = write_measured_report(measured, tables, sentences)
+        log_model(tracked, tables, sentences, folder)
+        tracked.finish()
+    print_answer(sentences, report, tracker.uri, Console())
+
+
+def measure_all(pool: Pool, spec: MeasureSpec, folder: Path, view: "MeasureView") -> None:
+    """The model, then its controls, each in a folder of its own."""
+    held_out = held_out_of(spec)
+    measure_model(pool, held_out, spec.model, folder / "measure", progress=view.stage("model"))
+    if not spec.controls:
+        return
+    plain = held_out.evaluation.model_copy(update={"probes": None, "deletion": None})
+    for part in ("language", "all"):
+        twin = random_twin(spec.model, folder / "controls" / f"weights-{part}", part, TWIN_SEED)
+        name = "random language model" if part == "language" else "random model"
+        measure_model(
+            pool,
+            held_out.model_copy(update={"evaluation": plain}),
+            twin,
+            folder / "controls" / name.replace(" ", "-"),
+            answers=False,
+            progress=view.stage(name),
+        )
+    for images in ("blank", "noise"):
+        measure_model(
+            pool,
+            held_out.model_copy(update={"evaluation": plain, "images": images}),
+            spec.model,
+            folder / "controls" / f"{images}-images",
+            progress=view.stage(f"{images} images"),
+        )
+
+
+def check_component(spec: MeasureSpec) -> None:
+    """Refuse what cannot be made or measured, before anything starts.
+
+    Raises:
+        SpecError: scenes that cannot be made, or a probe of an attribute that images do not have.
+    """
+    name, evaluation = spec.evaluation.component, spec.evaluation
+    try:
+        known = open_source(name, spec.components[name])[0].attributes
+    except SpecError as error:
+        raise SpecError(f"components.{name}: {error}") from None
+    check_attributes(evaluation, known)
+
+
+def check_attributes(evaluation: EvaluationSpec, known: dict[str, float | int | str]) -> None:
+    """Refuse a probe of an attribute that no image has.
+
+    Raises:
+        SpecError: names it, and those there are.
+    """
+    for attribute in evaluation.probes.attributes if evaluation.probes else ():
+        if attribute not in known:
+            raise SpecError(
+                explain(
+                    "evaluation.probes.attributes", attribute, "images have no such attribute",
+                    f"They have {', '.join(sorted(known))}.",
+                )
+            )  # fmt: skip
+
+
+def check_actors(need: ResourceSpec, have: Capacity) -> None:
+    """Refuse more actors than the cluster can hold, which would wait for ever.
+
+    Raises:
+        ResourceError: names the field that asks for too much.
+    """
+    for kind in ("cpus", "gpus"):
+        there, each = getattr(have, kind), getattr(need, f"{kind}_per_actor")
+        if need.actors * each > there + 1e-6:
+            raise ResourceError(
+                explain(
+                    "resources.actors", need.actors,
+                    f"{have}, but each takes {each:g} {kind.upper()}",
+                    f"Lower it or resources.{kind}_per_actor, or use a larger cluster by "
+                    "resources.address.",
+                )
+            )  # fmt: skip
+
+
+class MeasureView:
+    """Progress of a measurement: a bar for each stage, or lines where there is no terminal."""
+
+    def __init__(self, out: TextIO) -> None:
+        self.console = Console(file=out)
+        self._bars = Progress(
+            TextColumn("{task.description:34}"), BarColumn(24), MofNCompleteColumn(),
+            TimeElapsedColumn(), console=self.console,
+            # Rich would bring what others print to the screen; it belongs into the log.
+            redirect_stdout=False, redirect_stderr=False,
+        )  # fmt: skip
+
+    def __enter__(self) -> "MeasureView":
+        if self.console.is_terminal:
+            self._bars.start()
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        if self.console.is_terminal:
+            self._bars.stop()
+
+    def say(self, note: str) -> None:
+        self.console.print(note, markup=False, highlight=False, soft_wrap=True)
+
+    def stage(self, model: str) -> "Stages":
+        """What to tell the progress of one model's measurement."""
+        return Stages(self, self._bars, model)
+
+
+class Stages:
+    """A bar, or a line, for each stage of the measurement of one model."""
+
+    def __init__(self, view: MeasureView, bars: Progress, model: str) -> None:
+        self._view, self._bars, self._model = view, bars, model
+        self._tasks: dict[str, object] = {}
+
+    def __call__(self, stage: str, done: int, units: int) -> None:
+        name = f"{self._model}: {stage}"
+        if not self._view.console.is_terminal:
+            if done == units:
+                self._view.say(f"{name}: {units} of {units}")
+            return
+        if stage not in self._tasks:
+            self._tasks[stage] = self._bars.add_task(name, total=units)
+        self._bars.update(self._tasks[stage], completed=done)  # type: ignore[arg-type]

@@ -1,0 +1,64 @@
+"""Which numbers of one measured model go to MLflow under which names.
+
+    accuracy/<group>                    headline score of a task group; /low and /high beside it
+    layers/<metric>/<stream>            layer profile with /low and /high: step = layer
+    controls/<control>/<metric>         the same of the visual tokens of a control
+    probes/<attribute>/<stream>_<kind>  held-out score on the mean token: step = layer
+    deletion/<policy>/<group>           accuracy behind the encoder: step = percent deleted
+
+so that MLflow's charts overlay the curves of several models.
+"""
+
+from collections.abc import Iterator, Sequence
+from pathlib import Path
+
+import pandas as pd
+
+from mixlens.analysis.measured import MODEL, ModelTables
+from mixlens.spec import ENCODER
+from mixlens.tracking.results import log_files, log_provenance
+from mixlens.tracking.tracker import TrackedRun
+
+Point = tuple[str, float, int]
+
+
+def log_model(
+    tracked: TrackedRun, tables: ModelTables, sentences: Sequence[str], folder: Path
+) -> None:
+    """Log a measured model: its numbers, its diagnosis, and the files in `folder`."""
+    tracked.log_metrics("model", list(model_points(tables)))
+    tracked.log_text("diagnosis.txt", "\n".join(sentences) + "\n")
+    log_provenance(tracked, folder)
+    log_files(tracked, folder)
+
+
+def model_points(tables: ModelTables) -> Iterator[Point]:
+    """Every number with its name and step."""
+    own = tables.accuracy[tables.accuracy["model"] == MODEL]
+    yield from _points(own, "accuracy/" + own["group"], None)
+    layers = tables.layers
+    own = layers[layers["model"] == MODEL]
+    yield from _points(own, "layers/" + own["metric"] + "/" + own["stream"], own["layer"])
+    other = layers[(layers["model"] != MODEL) & (layers["stream"] == "visual")]
+    names = "controls/" + other["model"].str.replace(" ", "_") + "/" + other["metric"]
+    yield from _points(other, names, other["layer"])
+    if len(tables.probes):
+        mean = tables.probes[tables.probes["position"] == -1]
+        names = "probes/" + mean["attribute"] + "/" + mean["stream"] + "_" + mean["kind"]
+        yield from _points(mean, names, mean["layer"])
+    if len(tables.deletion):
+        some = tables.deletion[
+            (tables.deletion["layer"] == ENCODER) & (tables.deletion["objects"] == "all")
+        ]
+        mean = some.groupby(["policy", "group", "share"], as_index=False)[
+            ["value", "low", "high"]
+        ].mean()
+        names = "deletion/" + mean["policy"] + "/" + mean["group"]
+        yield from _points(mean, names, (100 * mean["share"]).round().astype(int))
+
+
+def _points(table: pd.DataFrame, names: pd.Series, steps: pd.Series | None) -> Iterator[Point]:
+    places = [0] * len(table) if steps is None else [int(step) for step in steps]
+    for end, suffix in (("value", ""), ("low", "/low"), ("high", "/high")):
+        for name, value, step in zip(names, table[end], places, strict=True):
+            yield f"{name}{suffix}", float(value), step
