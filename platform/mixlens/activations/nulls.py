@@ -15,7 +15,6 @@ from collections.abc import Mapping, Sequence
 import pyarrow as pa
 import torch
 from jaxtyping import Bool, Float
-from scipy import special
 from torch import Tensor
 
 from mixlens.activations.reduce import ACROSS, WITHIN, PositionSums, layer_values, ring_score
@@ -130,6 +129,8 @@ def _measured(
 
 def _interval(values: Float[Tensor, " images"]) -> Row:
     """Mean over the images that have a value, with Student's t interval."""
+    from scipy import special  # kept from processes that only hand work out
+
     known = values[values.isfinite()].double().cpu()
     n = len(known)
     if n == 0:
