@@ -67,8 +67,8 @@ def _headline(effects: pd.DataFrame) -> str:
     alone = "" if is_beyond_noise(ends) == is_beyond_noise(trend) else _apart(ends)
     return (
         f"{verdict}: along the arms, from {ends['arm_from']} to {ends['arm_to']}, the redundancy "
-        f"score changes by {with_interval(trend, 4, signed=True)} an arm; the last minus the first "
-        f"is {with_interval(ends, 4, signed=True)}{alone} ({size(ends, 'an arm')})."
+        f"score changes by {with_interval(trend, 4, signed=True)} per arm; the last minus the "
+        f"first is {with_interval(ends, 4, signed=True)}{alone} ({size(ends, 'an arm')})."
     )
 
 

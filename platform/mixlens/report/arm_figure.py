@@ -52,7 +52,8 @@ def arms_compared(tables: Tables) -> Figure | None:
             Line2D([], [], ls="", marker="o", mfc="none", mec=BLUE, label="one run"),
             Patch(color=BASE_BAND, label="base model"),
         ],
-        loc="upper center", bbox_to_anchor=(0.5, -0.3), ncols=3, columnspacing=1.2,
+        loc="upper center", bbox_to_anchor=(0.42, -0.3), ncols=3, columnspacing=1.0,
+        handlelength=1.2,
     )  # fmt: skip
     _matrix(right, tables, groups)
     return figure
@@ -70,7 +71,7 @@ def _matrix(axis: Axes, tables: Tables, groups: list[str]) -> None:
         if not np.isnan(value):
             colour = "white" if value < 0.55 else INK
             axis.text(column, row, f"{value:.2f}", ha="center", va="center", color=colour)
-    axis.set_xticks(range(len(groups)), [group_title(group).replace(" ", "\n", 1)
+    axis.set_xticks(range(len(groups)), [group_title(group).replace(", ", ",\n")
                                          for group in groups])  # fmt: skip
     axis.set_yticks(range(len(names)), ["base model", *names[1:]])
     axis.grid(visible=False)

@@ -52,8 +52,7 @@ def matrix_grid(sweep: SweepResults, tables: Tables) -> Grid:
 def pairs_grid(tables: Tables) -> Grid:
     """Difference of every pair of arms; the intervals of a column hold for all pairs at once."""
     columns = [
-        ("redundancy, all layers", "visual", REDUNDANCY, "mean"),
-        ("late third", "visual", REDUNDANCY, "late"),
+        ("redundancy", "visual", REDUNDANCY, "mean"),
         *((f"{GROUP_NAMES[group]}{', F1' if group == 'scene_graph' else ''}", group, metric, "")
           for group, metric in HEADLINE.items()),
     ]  # fmt: skip
@@ -95,5 +94,6 @@ def _starred(text: str) -> str:
 
 
 def _difference(row: pd.Series) -> str:
-    value, _, interval = cell(row, True, 4).partition("\n")
+    digits = 4 if row["metric"] == REDUNDANCY else 3
+    value, _, interval = cell(row, True, digits).partition("\n")
     return f"{value}{' *' if is_beyond_noise(row) else ''}\n{interval}"
