@@ -268,4 +268,3 @@ def _policy(row: pd.Series) -> str:
 
 def _plain(attribute: object) -> str:
     return str(attribute).replace("_", " ")
-

@@ -158,8 +158,8 @@ def layer_profile(model: ModelResults) -> pd.DataFrame:
 
     The redundancy score is the pooled one with its jackknife interval.
     """
-    table = with_excess(model.image_metrics).pivot_table(
-        index="example_id", columns=_LAYERED, values="value", dropna=False
+    table = with_excess(model.image_metrics).pivot(
+        index="example_id", columns=_LAYERED, values="value"
     )
     profile = _intervals(Sums.of(table.to_numpy(dtype=float)))
     profile = pd.concat([table.columns.to_frame(index=False), profile], axis=1)
@@ -196,8 +196,8 @@ def by_count(model: ModelResults) -> pd.DataFrame:
         return pd.DataFrame(columns=columns)
     counts = model.attributes.set_index("example_id")["object_count"]
     bins = counts if counts.nunique() <= _BINS else pd.qcut(counts, _BINS, duplicates="drop")
-    table = with_excess(model.image_metrics).pivot_table(
-        index="example_id", columns=_LAYERED, values="value", dropna=False
+    table = with_excess(model.image_metrics).pivot(
+        index="example_id", columns=_LAYERED, values="value"
     )
     parts = []
     for _, some in counts.groupby(bins, observed=True):
