@@ -198,12 +198,17 @@ def print_plan(spec: SweepSpec, plan: Plan, at_once: int | None, console: Consol
     training, resources = spec.training, spec.resources
     unknown = "unknown: the model is not on this machine"
     table = Table(title=f"{spec.name}: {len(plan.runs)} trials", title_justify="left")
-    for column in ("trial", "state", *(f"{name}" for name in sorted(spec.components))):
-        table.add_column(column, justify="left" if column in ("trial", "state") else "right")
+    names = [] if spec.arms else sorted(spec.components)
+    table.add_column("trial", no_wrap=True)
+    table.add_column("state")
+    for column in names or ["examples"]:
+        table.add_column(column, justify="right" if names else "left")
     for run in plan.runs:
         counts = plan.examples[run.name]
         state = "finished" if run.name in plan.finished else "to run"
-        cells = [str(counts.get(name, 0)) for name in sorted(spec.components)]
+        # An arm has few of many components: these by name, not a column for each.
+        listed = ", ".join(f"{count} {name}" for name, count in counts.items() if count)
+        cells = [str(counts.get(name, 0)) for name in names] or [listed]
         table.add_row(run.name, state, *cells)
     console.print(table)
     facts = {

@@ -24,9 +24,9 @@ def test_the_plan_names_arms_and_gives_each_as_many_images_of_its_own(tmp_path: 
     for run in plan.runs:
         assert plan.examples[run.name] == {f"{run.arm}_data": total}
     out = io.StringIO()
-    print_plan(spec, plan, 2, Console(file=out, width=140))
+    print_plan(spec, plan, 2, Console(file=out, width=80))
     (line,) = (line for line in out.getvalue().splitlines() if "relational,seed=1" in line)
-    assert [word for word in line.split() if word.isdigit()] == ["0", "0", "0", str(total), "0"]
+    assert f"to run │ {total} relational_data" in line
 
 
 def test_the_view_shows_arms(tmp_path: Path):
