@@ -162,7 +162,7 @@ def _is_number(column: pd.Series) -> bool:
 def _has(column: pd.Series) -> np.ndarray:
     if _is_number(column):
         return np.isfinite(column.to_numpy(dtype=float, na_value=np.nan))
-    return column.notna().to_numpy()
+    return column.notna().to_numpy(copy=True)
 
 
 def _together(attributes: pd.DataFrame, names: list[str], device: torch.device | None) -> Targets:
