@@ -38,7 +38,7 @@ def closed_port() -> str:
 MISTAKES = {
     "typo in a key": ("training.stepz=3", "training.stepz", "3", "Did you mean 'steps'?"),
     "ratio out of range": ("ratios=[0,1.2]", "ratios.1", "1.2", "less than or equal to 1"),
-    "weights that do not sum": ("mixture.low={simple: 0.7}", "mixture", "0.7", "must sum to 1"),
+    "weights that do not sum": ("mixture.low={simple: 0.7}", "mixture.low", "0.7", "must sum to 1"),
     "unknown component": (
         "mixture.low={nonesuch: 1}", "mixture.low", "'nonesuch'", "The components are complex,",
     ),
