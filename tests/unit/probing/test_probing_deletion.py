@@ -1,0 +1,347 @@
+"""Physical deletion against generation without it and against masked attention written out."""
+
+from dataclasses import replace
+
+import numpy as np
+import pytest
+import torch
+
+from mixlens.errors import CheckpointError, SpecError
+from mixlens.evaluation import answer, generate
+from mixlens.evaluation.generate import asked_tokens, respond
+from mixlens.models import Vllm, load_vllm, tiny
+from mixlens.probing.deletion import DELETED, SEEDLESS, delete, settings
+from mixlens.probing.observe import observe, prompted
+from mixlens.probing.prefill import late_keys, look, prefill
+from mixlens.sources import open_source
+from mixlens.spec import ComponentSpec, SceneSpec
+from mixlens.spec.measure import DeletionSpec
+from mixlens.tasks import vocabulary
+
+COMPONENT = ComponentSpec(
+    scene=SceneSpec(image_size=64, objects=(3, 5)),
+    tasks={"coarse": 2, "relational": 2, "locate": 1, "scene_graph": 1},
+)
+POLICIES = ("random", "norm", "attention", "leverage", "unique", "saliency")
+STEPS = 4
+BLOCKS = 4
+
+
+@pytest.fixture(scope="module")
+def vllm(tmp_path_factory) -> Vllm:
+    folder = tmp_path_factory.mktemp("tiny")
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setitem(tiny.SIZES, "test", replace(tiny.SIZES["test"], layers=BLOCKS))
+        tiny.build_tiny_vllm(folder, vocabulary(), seed=0, size="test")
+    loaded = load_vllm(str(folder))
+    with torch.no_grad():  # larger weights: answers that depend on image and question
+        for parameter in loaded.model.parameters():
+            if parameter.ndim > 1:
+                parameter.mul_(4)
+    return loaded
+
+
+@pytest.fixture(scope="module")
+def examples():
+    source = open_source("scenes", COMPONENT)
+    return [source[index] for index in range(5)]
+
+
+@pytest.fixture(scope="module")
+def asks(examples):
+    return [(i, turn.question) for i, example in enumerate(examples) for turn in example.turns]
+
+
+@pytest.fixture(scope="module")
+def seen(vllm, examples):
+    with torch.inference_mode():
+        return look(vllm, vllm.adapter, prompted(vllm, [example.image for example in examples]))
+
+
+@pytest.fixture(scope="module")
+def ragged(examples):
+    """Another number of tokens in each image, all and none among them."""
+    stays = torch.zeros(len(examples), 64, dtype=torch.bool)
+    generator = torch.Generator().manual_seed(0)
+    for row, count in enumerate((64, 40, 17, 1, 0)):
+        stays[row, torch.randperm(64, generator=generator)[:count]] = True
+    return stays
+
+
+def answers_with(vllm, seen, stays, layer, asks, limit):
+    late = vllm.adapter.blocks(vllm.model)["language"][layer:] if layer > 0 else ()
+    first = []
+    handle = vllm.model.lm_head.register_forward_hook(lambda *call: first.append(call[2][:, -1]))
+    try:
+        with torch.inference_mode():
+            prefix, _ = prefill(vllm, seen, stays, layer)
+            first.clear()
+            said = respond(
+                vllm,
+                prefix,
+                asked_tokens(vllm, [question for _, question in asks]),
+                [place for place, _ in asks],
+                [limit] * len(asks),
+                lambda keys, queries: late_keys(late, keys, queries),
+            )
+    finally:
+        handle.remove()
+    return said, first[0]
+
+
+def masked(vllm, seen, stays, layer, place, question, steps):
+    """Logits and greedy tokens of a full forward in which deleted keys are masked, by hand."""
+    model = vllm.model
+    language = model.model.language_model
+    behind = asked_tokens(vllm, [question]).ids[0]
+    ids = torch.cat([seen.ids[place][seen.present[place].bool()], behind])
+    visual = ids == vllm.adapter.image_token_id
+    gone = torch.zeros_like(visual)
+    gone[visual] = ~stays[place]
+    said, first = [], None
+    for _ in range(steps):
+        states = model.get_input_embeddings()(ids)[None].clone()
+        states[0, visual] = seen.tokens[place]
+        positions = torch.arange(len(ids))[None]
+        rotary = language.rotary_emb(states, position_ids=positions)
+        sees = torch.ones(len(ids), len(ids), dtype=torch.bool).tril()
+        for number, block in enumerate(language.layers):
+            now = sees & ~gone if number >= layer else sees
+            # Whoever is gone still needs a key, or softmax has none; nobody looks at it.
+            now = now | torch.eye(len(ids), dtype=torch.bool)
+            mask = torch.where(now, 0.0, -1e30)[None, None]
+            states = block(states, attention_mask=mask, position_embeddings=rotary)
+        logits = model.lm_head(language.norm(states))[0, -1]
+        first = logits if first is None else first
+        said.append(int(logits.argmax()))
+        ids = torch.cat([ids, logits.argmax()[None]])
+        visual, gone = (
+            torch.cat([one, torch.zeros(1, dtype=torch.bool)]) for one in (visual, gone)
+        )
+    return said, first
+
+
+def test_nothing_deleted_is_generation(vllm, examples, asks, seen):
+    limits = [STEPS] * len(asks)
+    images = [example.image for example in examples]
+    expected = generate(vllm, images, [q for _, q in asks], [place for place, _ in asks], limits)
+    everything = torch.ones(len(examples), 64, dtype=torch.bool)
+    for layer in (-1, 0, 1, BLOCKS - 1):
+        assert answers_with(vllm, seen, everything, layer, asks, STEPS)[0] == expected
+    assert len({said for said, _ in expected}) > len(expected) / 3
+
+
+@pytest.mark.parametrize("layer", [-1, 0, 1, 3])
+def test_deleting_is_masking_the_deleted_keys(vllm, asks, seen, ragged, layer, monkeypatch):
+    monkeypatch.setattr(vllm.model.generation_config, "eos_token_id", -1)
+    said, logits = answers_with(vllm, seen, ragged, layer, asks, STEPS)
+    whole, _ = answers_with(vllm, seen, torch.ones_like(ragged), layer, asks, STEPS)
+    changed = 0
+    for row, (place, question) in enumerate(asks):
+        with torch.inference_mode():
+            tokens, first = masked(vllm, seen, ragged, layer, place, question, STEPS)
+        torch.testing.assert_close(logits[row], first, rtol=2e-4, atol=2e-4)
+        decoded = vllm.processor.tokenizer.decode(tokens, skip_special_tokens=True).strip()
+        assert said[row][0] == decoded
+        changed += said[row] != whole[row]
+    assert changed > len(asks) / 4  # what was deleted mattered
+
+
+@pytest.mark.parametrize(("layer", "full"), [(-1, 0), (0, 0), (1, 1), (3, 3)])
+def test_blocks_behind_a_deletion_are_shorter(vllm, seen, layer, full):
+    lengths = []
+    blocks = vllm.adapter.blocks(vllm.model)["language"]
+    handles = [
+        block.register_forward_hook(lambda *call: lengths.append(call[2].shape[1]))
+        for block in blocks
+    ]
+    stays = torch.zeros(5, 64, dtype=torch.bool)
+    stays[:, ::8] = True
+    try:
+        with torch.inference_mode():
+            prefix, cost = prefill(vllm, seen, stays, layer)
+            _, whole = prefill(vllm, seen, torch.ones_like(stays), layer)
+    finally:
+        for handle in handles:
+            handle.remove()
+    text = seen.ids.shape[1] - 64
+    assert lengths[:BLOCKS] == [64 + text] * full + [8 + text] * (BLOCKS - full)
+    cached = [part.keys.shape[2] for part in prefix.cache.layers]
+    assert cached == lengths[:BLOCKS]
+    # Width 32 in one head, in fp32: keys and values of what stays, per image.
+    saved = 2 * 4 * 32 * 56 * (BLOCKS - full)
+    assert whole.peak_bytes - cost.peak_bytes >= saved
+    if full:
+        assert whole.peak_bytes - cost.peak_bytes == saved
+
+
+def small_spec(**changes) -> DeletionSpec:
+    usual = {"shares": (0.5, 0.95), "policies": POLICIES, "layers": (-1, 2), "seeds": (0, 1)}
+    return DeletionSpec(**usual | changes)
+
+
+@pytest.fixture(scope="module")
+def results(vllm, examples):
+    return delete(vllm, examples, small_spec()).to_pandas()
+
+
+def test_every_setting_asks_every_short_question(results, examples):
+    turns = [t for example in examples for t in example.turns if t.group != "scene_graph"]
+    per_setting = results.groupby(["layer", "policy", "share", "seed"]).size()
+    assert set(per_setting) == {len(turns)}
+    # Two places, two shares: four policies without seeds, two with two each; the rest at one.
+    assert len(per_setting) == 1 + 2 * 2 * (4 + 2 * 2) + 2
+    assert list(results.columns) == DELETED.names
+    assert set(results["group"]) == {"coarse", "relational", "locate"}
+    nothing = results[results["share"] == 0]
+    assert set(nothing["seed"]) == {SEEDLESS}
+    assert list(results["object_count"].head(len(turns))) == [
+        example.attributes["object_count"]
+        for example in examples
+        for turn in example.turns
+        if turn.group != "scene_graph"
+    ]
+
+
+def test_nothing_deleted_scores_as_the_evaluation_does(vllm, results, examples):
+    scored = answer(vllm, examples, max_new_tokens=4).to_pandas()
+    scored = scored[scored["group"] != "scene_graph"].reset_index()
+    nothing = results[results["share"] == 0].reset_index()
+    for column in ("example_id", "exact", "relaxed", "kind"):
+        assert list(nothing[column]) == list(scored[column])
+
+
+def test_kept_tokens_are_counted(results):
+    kept = results.drop_duplicates(["layer", "policy", "share", "seed", "example_id"])
+    assert set(kept["tokens"]) == {64}
+    fixed = kept[~kept["policy"].isin(["saliency", "downsampling"])]
+    assert {(s, k) for s, k in zip(fixed["share"], fixed["tokens_kept"], strict=True)} == {
+        (0.0, 64), (0.5, 32), (0.95, 3),
+    }  # fmt: skip
+    smaller = kept[kept["policy"] == "downsampling"]
+    assert dict(zip(smaller["share"], smaller["tokens_kept"], strict=True)) == {0.5: 36, 0.95: 4}
+    budgets = kept[kept["policy"] == "saliency"]
+    means = budgets.groupby(["layer", "share", "seed"])["tokens_kept"].mean()
+    assert set(means) == {32.0, 3.0}
+    assert budgets["tokens_kept"].nunique() > 4
+    assert (results["prefill_s_per_image"] > 0).all()
+
+
+def test_batching_changes_no_answer(vllm, examples, results):
+    apart = delete(vllm, examples, small_spec(), batch_size=1).to_pandas()
+    keys = ["layer", "policy", "share", "seed", "example_id"]
+    for column in ("exact", "relaxed", "tokens_kept"):
+        one, other = (
+            frame.sort_values(keys, kind="stable")[column].to_numpy() for frame in (apart, results)
+        )
+        assert (one == other).all()
+
+
+def test_budgets_hold_for_images_that_are_measured_elsewhere(vllm, examples):
+    spec = small_spec(policies=("random", "saliency"), downsampling=False, layers=(-1,))
+    known = {example.example_id: 1.0 + i for i, example in enumerate(examples)}
+    part = delete(vllm, examples[:2], spec, saliency_of=known).to_pandas()
+    half = part[(part["policy"] == "saliency") & (part["share"] == 0.5)]
+    kept = half.groupby("example_id")["tokens_kept"].first()
+    # 160 tokens in proportion to 1 : 2 : 3 : 4 : 5, none beyond 64.
+    assert list(kept) == [11, 21]
+
+
+def test_before_block_0_is_after_the_encoder(vllm, seen, asks, ragged):
+    there = answers_with(vllm, seen, ragged, -1, asks, STEPS)
+    here = answers_with(vllm, seen, ragged, 0, asks, STEPS)
+    assert there[0] == here[0]
+    assert torch.equal(there[1], here[1])
+
+
+def test_attention_and_states_are_those_of_transformers(vllm, examples):
+    batch = prompted(vllm, [example.image for example in examples])
+    vllm.model.set_attn_implementation("sdpa")
+    try:
+        layers = (-1, 0, 1, 3)
+        seen = observe(vllm, vllm.adapter, batch, layers, attention=True)
+        assert vllm.model.config._attn_implementation == "sdpa"
+        vllm.model.set_attn_implementation("eager")
+        with torch.inference_mode():
+            out = vllm.model(**batch, output_attentions=True, output_hidden_states=True)
+            vision = vllm.model.model.vision_tower(batch["pixel_values"], output_attentions=True)
+    finally:
+        vllm.model.set_attn_implementation("mixlens_plain")
+    ids = batch["input_ids"][0]
+    visual = (ids == vllm.adapter.image_token_id).nonzero()[:, 0]
+    words = ["describe", "the", "image", "."]
+    text = [vllm.processor.tokenizer.convert_tokens_to_ids(f"Ġ{word}") for word in words]
+    asking = [place for place, token in enumerate(ids.tolist()) if token in text]
+    assert len(visual) == 64
+    assert len(asking) == len(words)
+    for layer, block in ((0, 0), (1, 0), (3, 2)):
+        weights = out.attentions[block][:, :, asking][..., visual].mean(1).mean(1)
+        torch.testing.assert_close(seen.attention[layer], weights, rtol=1e-4, atol=1e-6)
+        states = out.hidden_states[layer][:, visual]
+        torch.testing.assert_close(seen.states[layer], states, rtol=1e-4, atol=1e-4)
+    patches = vision.attentions[-1][:, :, 1:, 1:].mean((1, 2))
+    torch.testing.assert_close(seen.attention[-1], patches, rtol=1e-4, atol=1e-6)
+    torch.testing.assert_close(seen.states[-1], seen.states[0])
+
+
+@pytest.mark.parametrize(("layers", "block"), [(-1, 1), (-2, 0), (1, 0), ([-2, -1], 1)])
+def test_the_vision_block_that_tokens_come_from(vllm, layers, block, monkeypatch):
+    monkeypatch.setattr(vllm.model.config, "vision_feature_layer", layers)
+    assert vllm.adapter.encoder_output(vllm.model) == (block, 1)
+
+
+@pytest.mark.parametrize(("wanted", "grid"), [(64, 8), (48, 7), (32, 6), (16, 4), (6, 2), (1, 1)])
+def test_a_smaller_image_gives_fewer_tokens(vllm, examples, wanted, grid):
+    batch = prompted(vllm, [example.image for example in examples])
+    with torch.inference_mode():
+        smaller = look(vllm, vllm.adapter, batch, wanted)
+        shrunk = vllm.adapter.shrunk(batch["pixel_values"], wanted)
+        found = vllm.model.get_image_features(
+            pixel_values=shrunk, interpolate_pos_encoding=True, return_dict=True
+        )
+        stays = torch.ones(smaller.tokens.shape[:2], dtype=torch.bool)
+        prefix, _ = prefill(vllm, smaller, stays, -1)
+    assert shrunk.shape[-1] == 4 * grid
+    torch.testing.assert_close(smaller.tokens, torch.stack(list(found.pooler_output)))
+    assert (smaller.visual.sum(-1) == grid**2).all()
+    # The question follows right behind, as it would behind an image of this size.
+    assert (prefix.start == prefix.present.sum(-1)).all()
+    assert (prefix.start == smaller.ids.shape[1]).all()
+    # Shrinking keeps what there is to see: the mean colour.
+    before, after = (pixels.mean((1, 2, 3)) for pixels in (batch["pixel_values"], shrunk))
+    torch.testing.assert_close(after, before, atol=0.05, rtol=0)
+
+
+def test_settings_start_with_nothing_deleted_and_name_each_once():
+    spec = small_spec(shares=(0.5, 0.0, 0.5, 1.0), layers=(2, 2), policies=("norm", "random"))
+    found = settings(spec)
+    assert (found[0].policy, found[0].share, found[0].seed) == ("random", 0.0, SEEDLESS)
+    assert len(found) == len(set(found)) == 1 + 2 * (1 + 2) + 1
+    assert all(one.share < 1 for one in found if one.policy == "downsampling")
+
+
+def test_a_block_that_is_not_there_is_named(vllm, examples):
+    with pytest.raises(SpecError, match=r"got 4: the decoder has 4 blocks\. Use -1 .* to 3"):
+        delete(vllm, examples, small_spec(layers=(-1, 4)))
+
+
+def test_a_family_that_cannot_delete_says_so(vllm, examples):
+    class Reads:
+        def question_batch(self, images, questions): ...
+
+    with pytest.raises(CheckpointError, match="cannot be deleted"):
+        delete(replace(vllm, adapter=Reads()), examples, small_spec())
+
+
+def test_long_answers_alone_give_an_empty_table(vllm, examples):
+    only = [
+        replace(e, turns=tuple(t for t in e.turns if t.group == "scene_graph")) for e in examples
+    ]
+    table = delete(vllm, only, small_spec())
+    assert (table.num_rows, table.schema) == (0, DELETED)
+
+
+def test_an_image_without_counted_objects_has_none(vllm, examples):
+    bare = [replace(examples[0], attributes={"ink_fraction": 0.1})]
+    spec = small_spec(policies=("random",), downsampling=False, layers=(-1,))
+    assert np.isnan(delete(vllm, bare, spec).to_pandas()["object_count"]).all()
