@@ -25,6 +25,8 @@ import torch
 from jaxtyping import Bool, Float, Int
 from torch import Tensor
 
+from mixlens.metrics.spectrum import self_product
+
 # What centring leaves of a token below this share of its length is rounding, not a direction.
 NO_DIRECTION = 1e-5
 
@@ -128,8 +130,8 @@ def directions(
 ) -> tuple[Float[Tensor, "*batch tokens width"], Bool[Tensor, "*batch tokens"]]:
     """Tokens less `mean`, at unit length; and which of them exist and have a direction.
 
-    Centred and normalised in float64, then given in float32 unless the tokens are float64: products
-    of unit vectors lose nothing that counts there. A token has no direction when centring leaves
+    Centred and measured in float64, given in float32 unless the tokens are float64: products of
+    unit vectors lose nothing that counts there. A token has no direction when centring leaves
     less than `NO_DIRECTION` of its length; it is zero in the answer. NaN stays NaN.
     """
     wide = tokens.double()
@@ -137,11 +139,13 @@ def directions(
     length = torch.linalg.vector_norm(centred, dim=-1, keepdim=True)
     floor = NO_DIRECTION * torch.linalg.vector_norm(wide, dim=-1, keepdim=True)
     blank = (length == 0) | (length < (0.0 if mean is None else floor))
+    kind = torch.float64 if tokens.dtype == torch.float64 else torch.float32
+    # Divided by infinity a finite token is zero.
+    units = centred.to(kind) / torch.where(blank, torch.inf, length).to(kind)
     if mask is not None:
         blank |= ~mask[..., None]
-    units = torch.where(blank, 0.0, centred / length)
-    kind = torch.float64 if tokens.dtype == torch.float64 else torch.float32
-    return units.to(kind), ~blank[..., 0]
+        units = torch.where(mask[..., None], units, 0.0)
+    return units, ~blank[..., 0]
 
 
 def similarity_within(
@@ -151,7 +155,7 @@ def similarity_within(
 
     `vectors` must be zero where not `present`.
     """
-    gram = vectors @ vectors.mT
+    gram = self_product(vectors)
     own = gram.diagonal(dim1=-2, dim2=-1)
     count = present.sum(-1)
     total = (gram**2).sum((-2, -1), dtype=torch.float64) - (own**2).sum(-1, dtype=torch.float64)

@@ -18,6 +18,7 @@ from torch import Tensor
 
 # Share of a quantity below which what a subtraction leaves of it is rounding of float64.
 ROUNDING = 1e-12
+_BLOCK_ROWS = 4  # more blocks save little and are slower at 64 tokens
 
 
 def participation_ratio(
@@ -66,10 +67,25 @@ def gram(
     element with a NaN or infinity in an existing token is NaN throughout.
     """
     present = masked(tokens, mask)
-    left = present if tokens.shape[-2] <= tokens.shape[-1] else present.mT
-    product = left @ left.mT
-    broken = ~product.isfinite().all((-2, -1), keepdim=True)
-    return torch.where(broken, torch.nan, product)
+    product = self_product(present if tokens.shape[-2] <= tokens.shape[-1] else present.mT)
+    # No entry is larger than the diagonal allows, so a broken token always shows there.
+    broken = ~product.diagonal(dim1=-2, dim2=-1).isfinite().all(-1)[..., None, None]
+    return product + torch.where(broken, torch.nan, 0.0)
+
+
+def self_product(vectors: Float[Tensor, "*batch n width"]) -> Float[Tensor, "*batch n n"]:
+    """Inner products of all pairs of vectors: a block row at a time, only what stands on or right
+    of the diagonal, the rest by symmetry (5/8 of the products, which is what a large Gram costs).
+    """
+    n = vectors.shape[-2]
+    product = vectors.new_empty(*vectors.shape[:-1], n)
+    step = max(1, -(-n // _BLOCK_ROWS))
+    for start in range(0, n, step):
+        end = start + step
+        row = vectors[..., start:end, :] @ vectors[..., start:, :].mT
+        product[..., start:end, start:] = row
+        product[..., end:, start:end] = row[..., step:].mT
+    return product
 
 
 def masked(tokens: Tensor, mask: Tensor | None) -> Tensor:
@@ -141,11 +157,11 @@ def decompose(
     """
     present = masked(tokens, mask)
     matrix = gram(present)
-    broken = matrix.isnan().any(-1).any(-1)[..., None]
-    values, vectors = torch.linalg.eigh(torch.where(broken[..., None], 0.0, matrix))
+    broken = matrix.diagonal(dim1=-2, dim2=-1).isnan().any(-1)[..., None]
+    values, vectors = torch.linalg.eigh(matrix.nan_to_num(nan=0.0))
     values = values.flip(-1).clamp_min(0.0)
     k_here = min(k, values.shape[-1])
-    basis = vectors.flip(-1)[..., :k_here]
+    basis = vectors[..., values.shape[-1] - k_here :].flip(-1)
     top = values[..., None, :k_here]
     if tokens.shape[-2] <= tokens.shape[-1]:
         basis = (present.mT @ basis) * top.rsqrt()
