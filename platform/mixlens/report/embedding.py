@@ -1,0 +1,227 @@
+"""The images in the model's eyes: one point an image, by t-SNE, coloured by an attribute.
+
+A point is the mean visual token of an image. Every model and layer is embedded by itself, since
+distances between the spaces of two mean nothing, but each begins from where the images lie in the
+panel before it, so that what has not changed stays where it was. t-SNE shows who is near whom, and
+neither distances nor sizes of clusters: the number above each panel does not depend on it.
+"""
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+
+import matplotlib as mpl
+import numpy as np
+import pandas as pd
+from jaxtyping import Float, Shaped
+from matplotlib.axes import Axes
+from matplotlib.figure import Figure
+from matplotlib.lines import Line2D
+
+from mixlens.analysis.agreement import Agreement, agreement_gain, neighbour_agreement
+from mixlens.analysis.measured import ModelResults
+from mixlens.report.style import BLUE, GREEN, GREY, ORANGE, new_figure
+from mixlens.scenes.render import RGB
+
+POINTS = 1500  # images at most, the first: more do not make a picture clearer
+COMPONENTS = 50
+PERPLEXITY = 30
+FEWEST = 20  # images; fewer make no picture
+COLUMNS = 4
+
+_NAMED = ("dominant_colour", "dominant_category", "dominant_shape")
+_COUNTED = ("object_count",)
+_SHAPES = ("o", "s", "^", "D", "v", "P", "X", "*", "<", ">")
+_OTHERS = (BLUE, ORANGE, GREEN, "#CC79A7", "#E69F00", "#56B4E9", "#F0E442", "#1a1a1a")
+
+
+@dataclass(frozen=True)
+class Panel:
+    """One space: where the images lie in it and in its picture.
+
+    Attributes:
+        model: whose.
+        layer: of the decoder.
+        points: the mean visual token of each image, every dimension with mean 0 and deviation 1
+            over the images (so that a few very large dimensions do not decide alone).
+        picture: the same by t-SNE.
+    """
+
+    model: str
+    layer: int
+    points: Float[np.ndarray, "images width"]
+    picture: Float[np.ndarray, "images 2"]
+
+
+def embedding_of(models: Mapping[str, ModelResults]) -> Figure | None:
+    """The figure for models that were measured on the same images, in the order given.
+
+    One model is shown at its first, a middle and its last layer, two at a middle and the last,
+    more (four at most) at the last. An image without a finite mean token somewhere is left out
+    everywhere. None where there are no embeddings, fewer than `FEWEST` images, or no attribute to
+    colour by.
+    """
+    measured = {name: one for name, one in models.items() if one.embeddings is not None}
+    if not measured:
+        return None
+    first = next(iter(measured.values()))
+    spaces = _spaces(measured)
+    there = np.logical_and.reduce([np.isfinite(space).all(1) for _, _, space in spaces])
+    attributes = first.attributes[there].iloc[:POINTS]
+    colour_by = _attributes(attributes)
+    if len(attributes) < FEWEST or not colour_by:
+        return None
+    panels: list[Panel] = []
+    for name, layer, space in spaces:
+        points = standardised(space[there][:POINTS])
+        start = panels[-1].picture if panels else None
+        panels.append(Panel(name, layer, points, embed(points, start=start)))
+    return embedding_figure(panels, attributes[colour_by])
+
+
+def standardised(space: Float[np.ndarray, "images width"]) -> Float[np.ndarray, "images width"]:
+    """Every dimension with mean 0 and deviation 1 over the images; 0 where it is constant."""
+    wide = space.astype(float)
+    spread = wide.std(axis=0)
+    constant = spread <= 1e-7 * np.abs(wide).max(axis=0)
+    return np.where(constant, 0.0, (wide - wide.mean(axis=0)) / np.where(constant, 1.0, spread))
+
+
+def embed(
+    points: Float[np.ndarray, "images width"],
+    seed: int = 0,
+    start: Float[np.ndarray, "images 2"] | None = None,
+) -> Float[np.ndarray, "images 2"]:
+    """t-SNE of the first 50 principal components; the same for the same seed.
+
+    Perplexity is 30, or a third of the images where these are fewer than 90. It begins at the
+    first two principal components, or at `start`.
+    """
+    from sklearn.decomposition import PCA
+    from sklearn.manifold import TSNE
+    from threadpoolctl import threadpool_limits
+
+    # With several threads, sums depend on who is first.
+    with threadpool_limits(1):
+        few = min(COMPONENTS, *points.shape)
+        components = PCA(few, svd_solver="full").fit_transform(points)
+        begin = components[:, :2] if start is None else start
+        spread = begin[:, 0].std() or 1.0
+        return TSNE(
+            perplexity=min(PERPLEXITY, (len(points) - 1) / 3),
+            init=(1e-4 * begin / spread).astype(np.float32),
+            random_state=seed,
+        ).fit_transform(components)
+
+
+def embedding_figure(panels: Sequence[Panel], attributes: pd.DataFrame) -> Figure:
+    """A row an attribute, a column a panel; see `embedding_of`.
+
+    Args:
+        panels: of the same images; at most four.
+        attributes: a column each to colour by, a row an image. Names become colours of their own
+            (those that are colours, themselves), numbers a scale.
+    """
+    figure = new_figure(0.3 + 2.35 * len(attributes.columns))
+    axes = figure.subplots(len(attributes.columns), len(panels), squeeze=False)
+    several = len({panel.model for panel in panels}) > 1
+    for row, (name, column) in zip(axes, attributes.items(), strict=True):
+        values = column.to_numpy()
+        found: list[Agreement] = []
+        for axis, panel in zip(row, panels, strict=True):
+            found.append(neighbour_agreement(panel.points, values))
+            before = [at for at, one in enumerate(panels[: len(found) - 1])
+                      if one.layer == panel.layer]  # fmt: skip
+            gain = agreement_gain(found[before[0]], found[-1]) if before else None
+            axis.set_title(_title(panel, several) + _number(found[-1], gain), fontsize=8)
+        _colour(figure, row, panels, values, str(name).replace("_", " ").capitalize())
+    return figure
+
+
+def _spaces(measured: Mapping[str, ModelResults]) -> list[tuple[str, int, np.ndarray]]:
+    """Model, layer and mean visual tokens [images, width], in the order of the panels."""
+    spaces = []
+    for name, one in list(measured.items())[:COLUMNS]:
+        table = one.embeddings
+        assert table is not None
+        visual = table[table["stream"] == "visual"]
+        layers = sorted(visual["layer"].unique())
+        shown = {1: (0, len(layers) // 2, -1), 2: (len(layers) // 2, -1)}.get(len(measured), (-1,))
+        images = next(iter(measured.values())).attributes["example_id"]
+        for layer in dict.fromkeys(layers[at] for at in shown):
+            of_layer = visual[visual["layer"] == layer].set_index("example_id")["vector"]
+            spaces.append((name, int(layer), np.stack(of_layer.loc[images].to_list())))
+    if len(measured) > 1:  # the same layer of all models side by side
+        order = list(dict.fromkeys(layer for _, layer, _ in spaces))
+        spaces.sort(key=lambda space: order.index(space[1]))
+    return spaces
+
+
+def _attributes(table: pd.DataFrame) -> list[str]:
+    """What to colour by: the first named and the first counted attribute that differ at all."""
+    chosen = []
+    for names in (_NAMED, _COUNTED):
+        usable = [n for n in names if n in table and 1 < table[n].nunique() <= _most(n)]
+        chosen += usable[:1]
+    return chosen
+
+
+def _most(name: str) -> float:
+    """More names than marks cannot be told apart."""
+    return np.inf if name in _COUNTED else len(_SHAPES)
+
+
+def _title(panel: Panel, several: bool) -> str:
+    layer = "decoder input" if panel.layer == 0 else f"layer {panel.layer}"
+    return f"{panel.model}, {layer}\n" if several else f"{layer.capitalize()}\n"
+
+
+def _number(found: Agreement, gain: tuple[float, float, float] | None) -> str:
+    if np.isnan(found.value):
+        return "agreement not estimable"
+    text = f"agreement {found.value:.2f} [{found.low:.2f}, {found.high:.2f}]"
+    if gain is not None:
+        text += f"\nchange {gain[0]:+.2f} [{gain[1]:+.2f}, {gain[2]:+.2f}]"
+    return text
+
+
+def _colour(
+    figure: Figure,
+    row: Sequence[Axes],
+    panels: Sequence[Panel],
+    values: Shaped[np.ndarray, "images"],
+    label: str,
+) -> None:
+    """The points of a row of panels, and what their colours mean at its end."""
+    numbers = values.dtype.kind in "biuf"
+    kinds = [] if numbers else sorted(set(values))
+    colours = {
+        kind: np.array(RGB[kind]) / 255 if kind in RGB else _OTHERS[at % len(_OTHERS)]
+        for at, kind in enumerate(kinds)
+    }
+    for axis, panel in zip(row, panels, strict=True):
+        x, y = panel.picture.T
+        if numbers:
+            shown = axis.scatter(x, y, c=values.astype(float), cmap="cividis", s=9, lw=0)
+        for kind, marker in zip(kinds, _SHAPES, strict=False):
+            of_kind = values == kind
+            axis.scatter(x[of_kind], y[of_kind], color=[colours[kind]], marker=marker, s=13,
+                         edgecolors=GREY, lw=0.3)  # fmt: skip
+        axis.set(xticks=[], yticks=[])
+        axis.grid(visible=False)
+        axis.set_aspect("equal", adjustable="datalim")
+        axis.spines[["top", "right"]].set_visible(True)
+    if numbers:
+        bar = figure.colorbar(shown, ax=list(row), pad=0.01, fraction=0.04, aspect=14)
+        bar.set_label(label)
+        bar.outline.set_visible(False)
+        bar.locator = mpl.ticker.MaxNLocator(5, integer=values.dtype.kind in "iu")
+    else:
+        row[-1].legend(
+            handles=[
+                Line2D([], [], ls="", marker=marker, color=colours[kind], mec=GREY, mew=0.3,
+                       ms=4.5, label=kind)
+                for kind, marker in zip(kinds, _SHAPES, strict=False)
+            ],
+            title=label, loc="center left", bbox_to_anchor=(1.02, 0.5), handletextpad=0.2,
+            alignment="left", labelspacing=0.3,
+        )  # fmt: skip
