@@ -2,7 +2,6 @@
 
 from collections.abc import Iterator
 
-import numpy as np
 import pandas as pd
 
 from mixlens.analysis.measured import MODEL, ModelTables
@@ -21,6 +20,9 @@ ASKED_BY = {
     "size_mean": ("attribute",),
     "crowding": ("relational", "locate"),
 }
+ALL_SEEDS = -1
+"""In the table of deletion: the mean over seeds, or a policy without chance."""
+
 READABLE = 0.1
 """A probe must beat its control by this much before an attribute counts as readable at all."""
 
@@ -32,6 +34,7 @@ def diagnose(tables: ModelTables) -> list[str]:
     interval allows either.
     """
     return [
+        *_energy(tables.layers),
         *_redundancy(tables.layers),
         *_complexity(tables.correlations),
         *_probes(tables.probes),
@@ -39,6 +42,22 @@ def diagnose(tables: ModelTables) -> list[str]:
         *_policies(tables.deletion),
         *_prediction(tables),
     ]
+
+
+def _energy(layers: pd.DataFrame) -> Iterator[str]:
+    """Where few visual tokens hold much of the energy, and where it is spread."""
+    some = layers[
+        (layers["model"] == MODEL) & (layers["stream"] == "visual") & (layers["metric"] == "gini")
+    ]
+    some = some[some["value"].notna()]
+    if len(some) < 2:
+        return
+    most, least = some.loc[some["value"].idxmax()], some.loc[some["value"].idxmin()]
+    yield (
+        f"The norms of visual tokens are most uneven at decoder layer {most['layer']} (Gini "
+        f"{with_interval(most)}) and most even at layer {least['layer']} "
+        f"({with_interval(least)}), n = {int(most['n'])} images."
+    )
 
 
 def _redundancy(layers: pd.DataFrame) -> Iterator[str]:
@@ -108,11 +127,9 @@ def _probes(probes: pd.DataFrame) -> Iterator[str]:
     """Which attributes the visual tokens hold best where, and which fall until the last layer."""
     if probes.empty:
         return
-    pooled = probes[
-        (probes["position"] == -1) & (probes["kind"] == "linear") & probes["value"].notna()
-    ]
+    visual, text = _mean_token(probes, "visual"), _mean_token(probes, "text")
     kept, lost, never = [], [], []
-    for attribute, some in pooled[pooled["stream"] == "visual"].groupby("attribute"):
+    for attribute, some in visual.groupby("attribute"):
         best, last = some.loc[some["value"].idxmax()], some.loc[some["layer"].idxmax()]
         if not (some["selectivity"] > READABLE).any():
             never.append(f"{_plain(attribute)} (at most {with_interval(best, 2)})")
@@ -123,7 +140,7 @@ def _probes(probes: pd.DataFrame) -> Iterator[str]:
             )
         else:
             kept.append(_plain(attribute))
-    n = int(pooled["n"].max())
+    n = int(visual["n"].max())
     if lost:
         yield (
             "What a linear probe reads from the mean visual token falls, beyond its intervals, "
@@ -138,14 +155,14 @@ def _probes(probes: pd.DataFrame) -> Iterator[str]:
         yield f"It is kept to the end for {listing(kept)}."
     if never:
         yield f"It is hardly there at any layer for {listing(never)}."
-    first = []
-    for attribute, some in pooled[pooled["stream"] == "text"].groupby("attribute"):
+    first: dict[int, list[str]] = {}
+    for attribute, some in text.groupby("attribute"):
         readable = some[(some["selectivity"] > READABLE) & (some["low"] > some["chance"])]
         if len(readable):
-            row = readable.loc[readable["layer"].idxmin()]
-            first.append(f"{_plain(attribute)} from layer {row['layer']} on")
+            first.setdefault(int(readable["layer"].min()), []).append(_plain(attribute))
     if first:
-        yield f"The text tokens behind the image tell {listing(first)}."
+        parts = [f"from layer {layer} on {listing(names)}" for layer, names in first.items()]
+        yield f"The text tokens behind the image tell {'; '.join(parts)}."
 
 
 def _deletion(deletion: pd.DataFrame) -> Iterator[str]:
@@ -155,27 +172,28 @@ def _deletion(deletion: pd.DataFrame) -> Iterator[str]:
     some = deletion[
         (deletion["policy"] == "random")
         & (deletion["layer"] == ENCODER)
+        & (deletion["seed"] == ALL_SEEDS)
         & (deletion["objects"] == "all")
         & (deletion["group"] != "all")
     ]
     parts = []
     for group, rows in some.groupby("group"):
-        mean = rows.groupby("share")[["value", "low", "high"]].mean()
-        whole = mean.loc[0.0]
-        harmed = mean[mean["high"] < whole["low"]]
-        name = GROUP_NAMES.get(str(group), str(group))
+        rows = rows.sort_values("share")
+        whole = rows.iloc[0]
+        harmed = rows[rows["high"] < whole["low"]]
         if len(harmed):
-            share, row = harmed.index[0], harmed.iloc[0]
+            row = harmed.iloc[0]
             parts.append(
-                f"{name} at {100 * share:g} % ({with_interval(whole, 2)} to "
+                f"{_group(group)} at {100 * row['share']:g} % ({with_interval(whole, 2)} to "
                 f"{with_interval(row, 2)})"
             )
         else:
-            parts.append(f"{name} at no share tried")
+            parts.append(f"{_group(group)} at no share tried")
     if parts:
         yield (
             "With visual tokens deleted at random behind the encoder, accuracy first falls beyond "
-            f"its intervals for {listing(parts)}; n = {int(some['n'].min())} or more images a group."
+            f"its intervals for {listing(parts)}; n = {int(some['n'].min())} or more images a "
+            "group."
         )
 
 
@@ -210,36 +228,34 @@ def _policies(deletion: pd.DataFrame) -> Iterator[str]:
 
 
 def _prediction(tables: ModelTables) -> Iterator[str]:
-    """Whether what probes cannot read is what questions go wrong on."""
-    probes, accuracy = tables.probes, tables.accuracy
-    if probes.empty or accuracy.empty:
+    """Whether questions about what is lost most towards the end are those answered worst."""
+    if tables.probes.empty or tables.accuracy.empty:
         return
-    own = accuracy[accuracy["model"] == MODEL].set_index("group")
-    pooled = probes[
-        (probes["position"] == -1) & (probes["kind"] == "linear")
-        & (probes["stream"] == "visual") & probes["selectivity"].notna()
-    ]  # fmt: skip
-    last = pooled[pooled["layer"] == pooled["layer"].max()].set_index("attribute")
-    known = [name for name in ASKED_BY if name in last.index]
-    if not known:
+    own = tables.accuracy[tables.accuracy["model"] == MODEL].set_index("group")
+    falls = {}
+    for attribute, some in _mean_token(tables.probes, "visual").groupby("attribute"):
+        groups = [group for group in ASKED_BY.get(str(attribute), ()) if group in own.index]
+        best, last = some.loc[some["value"].idxmax()], some.loc[some["layer"].idxmax()]
+        if groups and last["high"] < best["low"]:
+            falls[attribute] = (best["value"] - last["value"], groups)
+    if not falls:
+        yield (
+            "Of what questions ask for, probes lose nothing beyond their intervals on the way, "
+            "which predicts no group of questions to suffer from lost detail."
+        )
         return
-    weakest = min(known, key=lambda name: float(last.loc[name, "selectivity"]))
-    groups = [group for group in ASKED_BY[weakest] if group in own.index]
-    if not groups:
-        return
-    # Groups differ in how hard they are by chance alone, so what counts is the way to perfect.
-    above = (own["value"] - own["chance"].fillna(0)) / (1 - own["chance"].fillna(0))
-    asked, others = above[groups].mean(), above.drop(groups)
-    verdict = "they are" if len(others) and asked < np.nanmin(others) else "they are not"
-    row = last.loc[weakest]
-    answered = ", ".join(
-        f"{GROUP_NAMES.get(group, group)} {with_interval(own.loc[group], 2)}" for group in groups
-    )
+    worst, (fall, groups) = max(falls.items(), key=lambda item: item[1][0])
+    # Groups differ in what chance gives, so what counts is the way from there to perfect.
+    chance = own["chance"].fillna(0)
+    above = (own["value"] - chance) / (1 - chance)
+    others = above.drop(groups)
+    verdict = "they are" if len(others) and above[groups].max() < others.min() else "they are not"
+    scores = [f"{_group(group)} {with_interval(own.loc[group], 2)}" for group in own.index]
     yield (
-        f"Of what questions ask for, probes of the last layer tell {_plain(weakest)} least "
-        f"({row['score']} {with_interval(row, 2)}, n = {int(row['n'])}), which predicts that "
-        f"{listing([GROUP_NAMES.get(group, group) for group in groups])} questions are answered "
-        f"worst: {verdict} ({answered})."
+        f"Of what questions ask for, {_plain(worst)} is lost most on the way to the last layer "
+        f"({number(fall, 2)} of its best score), which predicts that "
+        f"{listing([_group(group) for group in groups])} questions are answered worst: {verdict} "
+        f"({', '.join(scores)})."
     )
 
 
@@ -264,6 +280,20 @@ def _side(row: pd.Series, above: str, below: str, neither: str) -> str:
 def _policy(row: pd.Series) -> str:
     where = "behind the encoder" if row["layer"] == ENCODER else f"before block {row['layer']}"
     return f"{row['policy']} at {100 * row['share']:g} % {where}"
+
+
+def _mean_token(probes: pd.DataFrame, stream: str) -> pd.DataFrame:
+    """Linear probes of the mean token of a stream that have a score."""
+    return probes[
+        (probes["position"] == -1)
+        & (probes["kind"] == "linear")
+        & (probes["stream"] == stream)
+        & probes["value"].notna()
+    ]
+
+
+def _group(group: object) -> str:
+    return GROUP_NAMES.get(str(group), str(group))
 
 
 def _plain(attribute: object) -> str:

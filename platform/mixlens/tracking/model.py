@@ -14,6 +14,7 @@ from pathlib import Path
 
 import pandas as pd
 
+from mixlens.analysis.diagnosis import ALL_SEEDS
 from mixlens.analysis.measured import MODEL, ModelTables
 from mixlens.spec import ENCODER
 from mixlens.tracking.results import log_files, log_provenance
@@ -48,13 +49,12 @@ def model_points(tables: ModelTables) -> Iterator[Point]:
         yield from _points(mean, names, mean["layer"])
     if len(tables.deletion):
         some = tables.deletion[
-            (tables.deletion["layer"] == ENCODER) & (tables.deletion["objects"] == "all")
+            (tables.deletion["layer"] == ENCODER)
+            & (tables.deletion["seed"] == ALL_SEEDS)
+            & (tables.deletion["objects"] == "all")
         ]
-        mean = some.groupby(["policy", "group", "share"], as_index=False)[
-            ["value", "low", "high"]
-        ].mean()
-        names = "deletion/" + mean["policy"] + "/" + mean["group"]
-        yield from _points(mean, names, (100 * mean["share"]).round().astype(int))
+        names = "deletion/" + some["policy"] + "/" + some["group"]
+        yield from _points(some, names, (100 * some["share"]).round().astype(int))
 
 
 def _points(table: pd.DataFrame, names: pd.Series, steps: pd.Series | None) -> Iterator[Point]:
