@@ -15,7 +15,6 @@ def test_half_of_the_products_and_the_rest_by_symmetry(tokens):
     found = self_product(vectors)
     assert found.shape == (2, 3, tokens, tokens)
     torch.testing.assert_close(found, vectors @ vectors.mT, rtol=1e-12, atol=1e-12)
-    assert torch.equal(found, found.mT)
 
 
 def test_products_carry_gradients():
