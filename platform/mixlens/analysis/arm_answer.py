@@ -15,6 +15,7 @@ from mixlens.analysis.effect import (
 from mixlens.analysis.tables import HEADLINE, REDUNDANCY, Tables
 from mixlens.analysis.words import (
     coverage,
+    digits_of,
     is_change,
     listing,
     score_name,
@@ -64,12 +65,18 @@ def _headline(effects: pd.DataFrame) -> str:
         verdict = (
             "Training on more complex task groups leaves visual tokens more redundant, not less"
         )
+    unknown = "" if ends["covers"] != "images" else ", seed noise unknown"
     alone = "" if is_beyond_noise(ends) == is_beyond_noise(trend) else _apart(ends)
     return (
         f"{verdict}: along the arms, from {ends['arm_from']} to {ends['arm_to']}, the redundancy "
-        f"score changes by {with_interval(trend, 4, signed=True)} per arm; the last minus the "
-        f"first is {with_interval(ends, 4, signed=True)}{alone} ({size(ends, 'an arm')})."
+        f"score changes by {_fine(trend)} per arm; the last minus the "
+        f"first is {_fine(ends)}{alone} ({size(ends, 'an arm')}{unknown})."
     )
+
+
+def _fine(row: pd.Series) -> str:
+    """A difference with as many decimals as its interval warrants."""
+    return with_interval(row, digits_of(row), signed=True)
 
 
 def _apart(ends: pd.Series) -> str:
@@ -82,11 +89,13 @@ def _means(sweep: pd.DataFrame) -> str:
     trained = rows[rows["run"] != BASE]
     if trained.empty:
         return ""
-    values = [(row["arm"], with_interval(row)) for _, row in trained.iterrows()]
+    values = [(row["arm"], with_interval(row, digits_of(row))) for _, row in trained.iterrows()]
     first = f"{values[0][0]}, the redundancy score of visual tokens is {values[0][1]}"
     others = [f"{arm} it is {value}" for arm, value in values[1:]]
-    base = rows[rows["run"] == BASE]
-    before = f"; before fine-tuning it is {with_interval(base.iloc[0])}" if len(base) else ""
+    before = "".join(
+        f"; before fine-tuning it is {with_interval(row, digits_of(row))}"
+        for _, row in rows[rows["run"] == BASE].iterrows()
+    )
     steps = trained["value"].diff().dropna()
     if (steps < 0).all():
         order = "The means fall from each arm to the next"
@@ -120,14 +129,12 @@ def _pairs(effects: pd.DataFrame) -> str:
 
 
 def _pair(row: pd.Series) -> str:
-    return f"{row['arm_to']} − {row['arm_from']} {with_interval(row, 4, signed=True)}"
+    return f"{row['arm_to']} − {row['arm_from']} {_fine(row)}"
 
 
 def _against_base(effects: pd.DataFrame) -> str:
     rows = _redundancy(effects[effects["contrast"] == AGAINST_BASE])
-    beyond, within = _by_noise(
-        (row, f"{row['arm_to']} {with_interval(row, 4, signed=True)}") for _, row in rows.iterrows()
-    )
+    beyond, within = _by_noise((row, f"{row['arm_to']} {_fine(row)}") for _, row in rows.iterrows())
     if rows.empty:
         return ""
     start = "Against the base model, fine-tuning changed redundancy on"

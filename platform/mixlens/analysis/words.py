@@ -1,5 +1,6 @@
 """Numbers and names in the words of answers and reports."""
 
+import math
 from collections.abc import Sequence
 
 import pandas as pd
@@ -44,6 +45,14 @@ def with_interval(row: pd.Series, digits: int = 3, signed: bool = False) -> str:
         return f"{value} (no interval)"
     low, high = (number(row[end], digits, signed) for end in ("low", "high"))
     return f"{value} [{low}, {high}]"
+
+
+def digits_of(row: pd.Series) -> int:
+    """Decimals that show two figures of the interval's width: at least 3, at most 6."""
+    width = row["high"] - row["low"]
+    if not width > 0:  # unknown, or none
+        return 3
+    return min(max(3, 1 + math.ceil(-math.log10(width))), 6)
 
 
 def is_change(row: pd.Series) -> bool:

@@ -94,6 +94,5 @@ def _starred(text: str) -> str:
 
 
 def _difference(row: pd.Series) -> str:
-    digits = 4 if row["metric"] == REDUNDANCY else 3
-    value, _, interval = cell(row, True, digits).partition("\n")
+    value, _, interval = cell(row, True).partition("\n")
     return f"{value}{' *' if is_beyond_noise(row) else ''}\n{interval}"

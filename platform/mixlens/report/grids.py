@@ -8,7 +8,7 @@ import pandas as pd
 from mixlens.analysis import Tables
 from mixlens.analysis.effect import DIFFERENCE, SLOPE, TREND, is_beyond_noise
 from mixlens.analysis.tables import EXCESS, HEADLINE, MEAN_ACCURACY, REDUNDANCY
-from mixlens.analysis.words import GROUP_NAMES, number, score_name
+from mixlens.analysis.words import GROUP_NAMES, digits_of, number, score_name
 
 
 @dataclass(frozen=True)
@@ -50,7 +50,7 @@ def by_run(tables: Tables, columns: Sequence[tuple[str, str, str, str]]) -> Grid
         tables: of a sweep.
         columns: label, subject, metric and part of each quantity.
     """
-    table = tables.sweep.set_index(["subject", "metric", "part"]).sort_index()
+    table = tables.sweep.set_index(["subject", "metric", "part"], drop=False).sort_index()
     table = table[table["value"].notna()]
     columns = [column for column in columns if column[1:] in table.index]
     rows = []
@@ -68,7 +68,7 @@ def effects_grid(tables: Tables) -> Grid:
     """Difference of the end ratios or arms, and slope or trend, of each headline quantity."""
     table = tables.effects
     has_arms = table["arm_to"].ne("").any()
-    line, digits = (TREND, 4) if has_arms else (SLOPE, 3)
+    line = TREND if has_arms else SLOPE
     wanted = [(score_name(group), group, metric, "") for group, metric in HEADLINE.items()]
     wanted += [
         ("visual redundancy", "visual", REDUNDANCY, "mean"),
@@ -87,7 +87,7 @@ def effects_grid(tables: Tables) -> Grid:
         change = some.loc[DIFFERENCE]
         verdict = "beyond noise" if is_beyond_noise(change) else "within noise"
         slope = some.loc[line]
-        cells = [cell(change, True, digits), cell(slope, True, digits), verdict]
+        cells = [cell(change, True), cell(slope, True), verdict]
         if has_arms:
             cells.append("beyond noise" if is_beyond_noise(slope) else "within noise")
         rows.append((label, *cells))
@@ -116,10 +116,11 @@ def cost_grid(tables: Tables) -> Grid:
     return Grid(("Run (median step)", *(names[name][0] for name in there)), tuple(rows))
 
 
-def cell(row: pd.Series, signed: bool = False, digits: int = 3) -> str:
-    """Value, and its interval on a line of its own."""
+def cell(row: pd.Series, signed: bool = False) -> str:
+    """Value, and its interval on a line of its own; of redundancy with as many decimals as tell."""
     if pd.isna(row["value"]):
         return "–"
+    digits = digits_of(row) if row["metric"] in (REDUNDANCY, EXCESS) else 3
     value = number(row["value"], digits, signed)
     if pd.isna(row["low"]):
         return value
