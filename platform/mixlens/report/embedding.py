@@ -1,9 +1,9 @@
 """The images in the model's eyes: one point an image, by t-SNE, coloured by an attribute.
 
 A point is the mean visual token of an image. Every model and layer is embedded by itself, since
-distances between the spaces of two mean nothing, but each begins from where the images lie in the
-panel before it, so that what has not changed stays where it was. t-SNE shows who is near whom, and
-neither distances nor sizes of clusters: the number above each panel does not depend on it.
+distances between the spaces of two mean nothing. A picture is then turned so that the images lie
+near where they are in the first one, which changes nothing that t-SNE shows: who is near whom, and
+neither distances nor sizes of clusters. The number below each panel does not depend on t-SNE.
 """
 
 from collections.abc import Mapping, Sequence
@@ -19,7 +19,7 @@ from matplotlib.lines import Line2D
 
 from mixlens.analysis.agreement import Agreement, agreement_gain, neighbour_agreement
 from mixlens.analysis.measured import ModelResults
-from mixlens.report.style import BLUE, GREEN, GREY, ORANGE, new_figure
+from mixlens.report.style import BLUE, GREEN, GREY, ORANGE, WIDTH, new_figure
 from mixlens.scenes.render import RGB
 
 POINTS = 1500  # images at most, the first: more do not make a picture clearer
@@ -27,6 +27,7 @@ COMPONENTS = 50
 PERPLEXITY = 30
 FEWEST = 20  # images; fewer make no picture
 COLUMNS = 4
+_LEGEND = 1.1  # inches
 
 _NAMED = ("dominant_colour", "dominant_category", "dominant_shape")
 _COUNTED = ("object_count",)
@@ -73,8 +74,10 @@ def embedding_of(models: Mapping[str, ModelResults]) -> Figure | None:
     panels: list[Panel] = []
     for name, layer, space in spaces:
         points = standardised(space[there][:POINTS])
-        start = panels[-1].picture if panels else None
-        panels.append(Panel(name, layer, points, embed(points, start=start)))
+        picture = embed(points)
+        if panels:
+            picture = turned(picture, panels[0].picture)
+        panels.append(Panel(name, layer, points, picture))
     return embedding_figure(panels, attributes[colour_by])
 
 
@@ -87,30 +90,33 @@ def standardised(space: Float[np.ndarray, "images width"]) -> Float[np.ndarray, 
 
 
 def embed(
-    points: Float[np.ndarray, "images width"],
-    seed: int = 0,
-    start: Float[np.ndarray, "images 2"] | None = None,
+    points: Float[np.ndarray, "images width"], seed: int = 0
 ) -> Float[np.ndarray, "images 2"]:
     """t-SNE of the first 50 principal components; the same for the same seed.
 
     Perplexity is 30, or a third of the images where these are fewer than 90. It begins at the
-    first two principal components, or at `start`.
+    first two principal components.
     """
     from sklearn.decomposition import PCA
     from sklearn.manifold import TSNE
-    from threadpoolctl import threadpool_limits
+    from threadpoolctl import threadpool_limits  # type: ignore[import-untyped]
 
     # With several threads, sums depend on who is first.
     with threadpool_limits(1):
-        few = min(COMPONENTS, *points.shape)
-        components = PCA(few, svd_solver="full").fit_transform(points)
-        begin = components[:, :2] if start is None else start
-        spread = begin[:, 0].std() or 1.0
-        return TSNE(
-            perplexity=min(PERPLEXITY, (len(points) - 1) / 3),
-            init=(1e-4 * begin / spread).astype(np.float32),
-            random_state=seed,
-        ).fit_transform(components)
+        components = PCA(min(COMPONENTS, *points.shape), svd_solver="full").fit_transform(points)
+        perplexity = min(PERPLEXITY, (len(points) - 1) / 3)
+        return TSNE(perplexity=perplexity, random_state=seed).fit_transform(components)
+
+
+def turned(
+    picture: Float[np.ndarray, "images 2"], onto: Float[np.ndarray, "images 2"]
+) -> Float[np.ndarray, "images 2"]:
+    """The picture, rotated or mirrored to bring its images nearest to where they are in `onto`."""
+    from scipy.linalg import orthogonal_procrustes
+
+    centred = picture - picture.mean(axis=0)
+    rotation, _ = orthogonal_procrustes(centred, onto - onto.mean(axis=0))
+    return centred @ rotation
 
 
 def embedding_figure(panels: Sequence[Panel], attributes: pd.DataFrame) -> Figure:
@@ -121,19 +127,24 @@ def embedding_figure(panels: Sequence[Panel], attributes: pd.DataFrame) -> Figur
         attributes: a column each to colour by, a row an image. Names become colours of their own
             (those that are colours, themselves), numbers a scale.
     """
-    figure = new_figure(0.3 + 2.35 * len(attributes.columns))
-    axes = figure.subplots(len(attributes.columns), len(panels), squeeze=False)
+    rows, columns = len(attributes.columns), len(panels)
+    side = (WIDTH - _LEGEND) / columns
     several = len({panel.model for panel in panels}) > 1
+    figure = new_figure(0.2 + (side + 0.25 + 0.15 * several) * rows)
+    ratios = [*[side] * columns, _LEGEND]
+    axes = figure.subplots(rows, columns + 1, squeeze=False, width_ratios=ratios)
+    for axis, panel in zip(axes[0], panels, strict=False):
+        layer = "decoder input" if panel.layer == 0 else f"layer {panel.layer}"
+        axis.set_title(f"{panel.model}\n{layer}" if several else layer.capitalize())
     for row, (name, column) in zip(axes, attributes.items(), strict=True):
         values = column.to_numpy()
-        found: list[Agreement] = []
-        for axis, panel in zip(row, panels, strict=True):
-            found.append(neighbour_agreement(panel.points, values))
-            before = [at for at, one in enumerate(panels[: len(found) - 1])
-                      if one.layer == panel.layer]  # fmt: skip
-            gain = agreement_gain(found[before[0]], found[-1]) if before else None
-            axis.set_title(_title(panel, several) + _number(found[-1], gain), fontsize=8)
-        _colour(figure, row, panels, values, str(name).replace("_", " ").capitalize())
+        before: dict[int, Agreement] = {}
+        for axis, panel in zip(row, panels, strict=False):
+            found = neighbour_agreement(panel.points, values)
+            first = before.setdefault(panel.layer, found)
+            gain = None if first is found else agreement_gain(first, found)
+            axis.set_xlabel(_number(found, gain), fontsize=7)
+        _colour(row, panels, values, str(name).replace("_", " ").capitalize())
     return figure
 
 
@@ -170,11 +181,6 @@ def _most(name: str) -> float:
     return np.inf if name in _COUNTED else len(_SHAPES)
 
 
-def _title(panel: Panel, several: bool) -> str:
-    layer = "decoder input" if panel.layer == 0 else f"layer {panel.layer}"
-    return f"{panel.model}, {layer}\n" if several else f"{layer.capitalize()}\n"
-
-
 def _number(found: Agreement, gain: tuple[float, float, float] | None) -> str:
     if np.isnan(found.value):
         return "agreement not estimable"
@@ -185,43 +191,44 @@ def _number(found: Agreement, gain: tuple[float, float, float] | None) -> str:
 
 
 def _colour(
-    figure: Figure,
     row: Sequence[Axes],
     panels: Sequence[Panel],
     values: Shaped[np.ndarray, "images"],
     label: str,
 ) -> None:
-    """The points of a row of panels, and what their colours mean at its end."""
+    """The points of a row of panels, and what their colours mean in the last of its axes."""
     numbers = values.dtype.kind in "biuf"
     kinds = [] if numbers else sorted(set(values))
-    colours = {
-        kind: np.array(RGB[kind]) / 255 if kind in RGB else _OTHERS[at % len(_OTHERS)]
-        for at, kind in enumerate(kinds)
+    looks = {
+        kind: (np.array(RGB[kind]) / 255 if kind in RGB else _OTHERS[at % len(_OTHERS)], marker)
+        for at, (kind, marker) in enumerate(zip(kinds, _SHAPES, strict=False))
     }
-    for axis, panel in zip(row, panels, strict=True):
+    for axis, panel in zip(row, panels, strict=False):
         x, y = panel.picture.T
         if numbers:
-            shown = axis.scatter(x, y, c=values.astype(float), cmap="cividis", s=9, lw=0)
-        for kind, marker in zip(kinds, _SHAPES, strict=False):
-            of_kind = values == kind
-            axis.scatter(x[of_kind], y[of_kind], color=[colours[kind]], marker=marker, s=13,
+            shown = axis.scatter(x, y, c=values.astype(float), cmap="cividis", s=10, lw=0)
+        for kind, (colour, marker) in looks.items():
+            some = values == kind
+            axis.scatter(x[some], y[some], color=[colour], marker=marker, s=13,
                          edgecolors=GREY, lw=0.3)  # fmt: skip
         axis.set(xticks=[], yticks=[])
         axis.grid(visible=False)
         axis.set_aspect("equal", adjustable="datalim")
+        axis.set_box_aspect(1)
         axis.spines[["top", "right"]].set_visible(True)
+    legend = row[-1]
+    legend.axis("off")
     if numbers:
-        bar = figure.colorbar(shown, ax=list(row), pad=0.01, fraction=0.04, aspect=14)
-        bar.set_label(label)
+        bar = legend.figure.colorbar(shown, cax=legend.inset_axes((0.0, 0.05, 0.12, 0.78)))
         bar.outline.set_visible(False)
-        bar.locator = mpl.ticker.MaxNLocator(5, integer=values.dtype.kind in "iu")
-    else:
-        row[-1].legend(
-            handles=[
-                Line2D([], [], ls="", marker=marker, color=colours[kind], mec=GREY, mew=0.3,
-                       ms=4.5, label=kind)
-                for kind, marker in zip(kinds, _SHAPES, strict=False)
-            ],
-            title=label, loc="center left", bbox_to_anchor=(1.02, 0.5), handletextpad=0.2,
-            alignment="left", labelspacing=0.3,
-        )  # fmt: skip
+        bar.ax.yaxis.set_major_locator(mpl.ticker.MaxNLocator(5, integer=values.dtype.kind in "iu"))
+        legend.text(0.0, 0.9, label, transform=legend.transAxes, fontsize=8)
+        return
+    legend.legend(
+        handles=[
+            Line2D([], [], ls="", marker=marker, color=colour, mec=GREY, mew=0.3, label=kind)
+            for kind, (colour, marker) in looks.items()
+        ],
+        title=label, title_fontsize=8, alignment="left", loc="upper left", handletextpad=0.2,
+        labelspacing=0.3, borderpad=0, bbox_to_anchor=(-0.05, 1.0),
+    )  # fmt: skip
