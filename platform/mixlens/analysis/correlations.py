@@ -7,7 +7,7 @@ over shared permutations of images); `q` is the false discovery rate of Benjamin
 (1995) over p values of Student's t, which permutations could not resolve finely enough.
 """
 
-from collections.abc import Iterator, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass
 
 import numpy as np
@@ -15,10 +15,11 @@ import pandas as pd
 from numpy.typing import NDArray
 from scipy import stats
 
+from mixlens.analysis.aligned import aligned, patterns, ranked_attributes, wide
+from mixlens.analysis.intervals import Array
 from mixlens.analysis.permutations import Hypotheses, adjusted_p, largest_of_all
 from mixlens.analysis.ranks import (
     NOTHING_LEFT,
-    Array,
     interval,
     leave_one_out,
     multiple,
@@ -26,7 +27,6 @@ from mixlens.analysis.ranks import (
     partial,
     standard_ranks,
 )
-from mixlens.errors import DataError, explain
 
 HELD = ("object_count", "ink_fraction")
 COLLINEAR = 0.95  # the interval of a partial correlation is more than three times as wide there
@@ -35,18 +35,8 @@ COLUMNS = (
     "stream", "layer", "metric", "attribute", "rho", "low", "high", "n", "p", "q",
     "partial_rho", "partial_low", "partial_high", "partial_p", "partial_q", "given", "note",
 )  # fmt: skip
-_KEY = ["stream", "layer", "metric"]
 _KINDS = ("", "partial_")  # what the columns of the whole and of the partial results begin with
 _ESTIMATES = ("rho", "low", "high", "t_p", "statistic")
-
-Places = NDArray[np.int64]
-
-
-def ranked_attributes(attributes: pd.DataFrame) -> tuple[list[str], list[str]]:
-    """Names of the attributes that have ranks (numbers), and of those left out (words)."""
-    names = [str(name) for name in attributes.columns if name != "example_id"]
-    ranked = [name for name in names if pd.api.types.is_numeric_dtype(attributes[name])]
-    return ranked, [name for name in names if name not in ranked]
 
 
 def correlate(
@@ -79,8 +69,8 @@ def correlate(
         DataError: an image has no attributes, or has a metric or its attributes twice.
     """
     names, _ = ranked_attributes(attributes)
-    metrics = _wide(image_metrics)
-    facts = _facts(attributes, metrics.index, names)
+    metrics = wide(image_metrics)
+    facts = aligned(attributes, metrics.index, names)
     if metrics.empty or not names:
         return pd.DataFrame(columns=list(COLUMNS))
     # Every column of the table as [metrics, attributes].
@@ -105,7 +95,7 @@ def _estimate_all(
     hypotheses: dict[str, list[Hypotheses]] = {kind: [] for kind in _KINDS}
     fixed = [names.index(name) for name in held if name in names]
     fixed = [place for place in fixed if not np.isnan(facts[:, place]).any()]
-    for images, some, columns in _patterns(metrics, facts):
+    for images, some, columns in patterns(metrics, facts):
         # What is held fixed comes along, also where other images than its own are missing.
         first = [*columns, *(place for place in fixed if place not in columns)]
         group = _Group.of(
@@ -136,14 +126,16 @@ class _Group:
         without: [n, attributes + metrics, attributes] the same without each image.
     """
 
-    images: Places
+    images: NDArray[np.int64]
     names: list[str]
     ranks: Array
     rho: Array
     without: Array
 
     @classmethod
-    def of(cls, images: Places, metrics: Array, facts: Array, names: list[str]) -> "_Group":
+    def of(
+        cls, images: NDArray[np.int64], metrics: Array, facts: Array, names: list[str]
+    ) -> "_Group":
         values = np.concatenate([facts, metrics], axis=1)
         ranks = standard_ranks(values)
         enough = len(images) >= LEAST
@@ -220,49 +212,3 @@ def _adjusted(
         p[there] = adjusted_p(statistic[there], largest)
         q[there] = stats.false_discovery_control(t_p[there], method="bh")
     return {kind + "p": p, kind + "q": q}
-
-
-def _patterns(metrics: Array, facts: Array) -> Iterator[tuple[Places, Places, Places]]:
-    """Images, metrics and attributes of each pattern of missing values."""
-    for has_metric, some in _equal_columns(~np.isnan(metrics)):
-        for has_fact, columns in _equal_columns(~np.isnan(facts)):
-            yield np.flatnonzero(has_metric & has_fact), some, columns
-
-
-def _equal_columns(there: NDArray[np.bool_]) -> Iterator[tuple[NDArray[np.bool_], Places]]:
-    found, member = np.unique(there, axis=1, return_inverse=True)
-    for place in range(found.shape[1]):
-        yield found[:, place], np.flatnonzero(member.ravel() == place)
-
-
-def _wide(image_metrics: pd.DataFrame) -> pd.DataFrame:
-    """One row an image, one column a (stream, layer, metric), in their order of appearance."""
-    twice = image_metrics.duplicated([*_KEY, "example_id"])
-    if twice.any():
-        raise DataError(
-            explain(
-                "image_metrics",
-                tuple(image_metrics.loc[twice, [*_KEY, "example_id"]].iloc[0]),
-                "this value is there twice",
-                "Give the table of one model.",
-            )
-        )
-    order = pd.MultiIndex.from_frame(image_metrics[_KEY].drop_duplicates())
-    wide = image_metrics.pivot(index="example_id", columns=_KEY, values="value")
-    return wide.reindex(columns=order).astype(float)
-
-
-def _facts(attributes: pd.DataFrame, images: pd.Index, names: list[str]) -> Array:
-    """[images, attributes] in the order of `images`."""
-    table = attributes.set_index("example_id")
-    twice, missing = table.index[table.index.duplicated()], images.difference(table.index)
-    if len(twice) or len(missing):
-        raise DataError(
-            explain(
-                "attributes",
-                str(twice[0] if len(twice) else missing[0]),
-                "this image is there twice" if len(twice) else "this image is not there",
-                "Give one row for each image of image_metrics.",
-            )
-        )
-    return np.asarray(table.loc[images, names].to_numpy(dtype=float, na_value=np.nan))

@@ -13,7 +13,8 @@ from dataclasses import dataclass
 import numpy as np
 from numpy.typing import NDArray
 
-from mixlens.analysis.ranks import NOTHING_LEFT, Array
+from mixlens.analysis.intervals import Array
+from mixlens.analysis.ranks import NOTHING_LEFT
 
 Order = NDArray[np.int32]
 

@@ -13,12 +13,9 @@ from ten images on.
 from collections.abc import Sequence
 
 import numpy as np
-from numpy.typing import NDArray
 from scipy import special, stats
 
-from mixlens.analysis.intervals import CONFIDENCE
-
-Array = NDArray[np.float64]
+from mixlens.analysis.intervals import CONFIDENCE, Array
 
 # What is left of a variable once the held ones explain it, as a share of its variance: below this
 # it is rounding, and no correlation can be read from it.

@@ -7,7 +7,8 @@ import pandas as pd
 import pytest
 from scipy import stats
 
-from mixlens.analysis.correlations import COLUMNS, correlate, ranked_attributes
+from mixlens.analysis.aligned import ranked_attributes
+from mixlens.analysis.correlations import COLUMNS, correlate
 from mixlens.analysis.permutations import Hypotheses, _restrict, adjusted_p, largest_of_all
 from mixlens.analysis.ranks import (
     interval,
