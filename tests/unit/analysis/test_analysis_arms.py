@@ -15,6 +15,7 @@ from mixlens.analysis.effect import AGAINST_BASE, DIFFERENCE, PAIR, TREND, toget
 from mixlens.analysis.intervals import Levels, combine_seeds
 from mixlens.analysis.results import SweepResults
 from mixlens.analysis.tables import Tables
+from mixlens.analysis.words import digits_of, with_interval
 from mixlens.spec import RunSpec
 
 # Not in the order of the alphabet, and the planted redundancy falls along it.
@@ -211,8 +212,25 @@ def test_complex_groups_that_end_less_redundant_are_said_to(tables: Tables) -> N
     assert against.startswith("Against the base model, fine-tuning changed redundancy on ")
     assert accuracy.startswith("Trained on attribute rather than relational, a model changes in ")
     assert "scene-graph object F1 +0." in accuracy
+    assert "seed noise unknown" not in headline
     assert "images and training seeds" in covers
     assert "at every arm" in covers
+
+
+@pytest.mark.parametrize(
+    ("low", "high", "text"),
+    [
+        (-0.4, 0.1, "−0.200 [−0.400, +0.100]"),
+        (-0.21, -0.19, "−0.200 [−0.210, −0.190]"),
+        (-0.204, -0.196, "−0.2000 [−0.2040, −0.1960]"),
+        (-0.200012, -0.200001, "−0.200000 [−0.200012, −0.200001]"),
+        (-0.2, -0.2, "−0.200 [−0.200, −0.200]"),
+        (np.nan, np.nan, "−0.200 (no interval)"),
+    ],
+)
+def test_decimals_are_those_that_the_interval_warrants(low: float, high: float, text: str) -> None:
+    row = pd.Series({"value": -0.2, "low": low, "high": high})
+    assert with_interval(row, digits_of(row), signed=True) == text
 
 
 def test_the_other_way_round_is_said_as_plainly(tmp_path: Path) -> None:
@@ -250,7 +268,9 @@ def test_an_arm_of_several_task_groups_has_their_mean(tmp_path: Path) -> None:
     # Two arms: the trend is their difference.
     difference, trend = (_effects(tables, name).iloc[0] for name in (DIFFERENCE, TREND))
     assert trend["value"] == pytest.approx(difference["value"])
-    assert "no arm has a second seed" in answer_sentences(tables)[-1]
+    sentences = answer_sentences(tables)
+    assert "seed noise unknown" in sentences[0]
+    assert "no arm has a second seed" in sentences[-1]
 
 
 def test_unfinished_arms_are_left_out_and_one_alone_is_compared_with_the_base(

@@ -41,7 +41,9 @@ def text(sweep: SweepResults) -> str:
 def _value(tables: Tables, run: str, subject: str, metric: str, part: str) -> str:
     rows = tables.sweep.set_index(["run", "subject", "metric", "part"]).sort_index()
     row = rows.loc[[(run, subject, metric, part)]].iloc[0]
-    return f"{row['value']:.3f}\n[{row['low']:.3f}, {row['high']:.3f}]"
+    # Planted redundancy has intervals of 0.01 to 0.1, which take three or four decimals.
+    digits = 4 if metric.startswith("redundancy") and row["high"] - row["low"] < 0.01 else 3
+    return f"{row['value']:.{digits}f}\n[{row['low']:.{digits}f}, {row['high']:.{digits}f}]"
 
 
 def test_the_page_answers_shows_and_tabulates(
@@ -106,7 +108,7 @@ def test_pairs_are_starred_by_their_common_interval(tables: Tables) -> None:
             & (effects["subject"] == "visual")
             & (effects["part"] == "mean")
         ].to_dict("records")
-        assert row[1].startswith(f"{found['value']:+.4f}".replace("-", "−"))
+        assert row[1].startswith(f"{found['value']:+.3f}".replace("-", "−"))
         assert (" *" in row[1]) == (found["low"] > 0 or found["high"] < 0)
     assert {" *" in row[1] for row in grid.rows} == {True, False}
 
