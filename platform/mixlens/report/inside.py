@@ -1,0 +1,114 @@
+"""What a sweep's report shows of single models: the base, and what fine-tuning made of it."""
+
+from collections.abc import Callable
+from pathlib import Path
+
+import matplotlib as mpl
+import pandas as pd
+from matplotlib.figure import Figure
+
+from mixlens.analysis import SweepResults
+from mixlens.analysis.correlations import correlate
+from mixlens.analysis.measured import ModelResults, by_count, load_model, with_excess
+from mixlens.report.embedding import embedding_of
+from mixlens.report.examples import compared_models
+from mixlens.report.heatmap import correlation_heatmap
+from mixlens.report.model_comparison import deletion_compared, probes_compared
+from mixlens.report.model_figures import count_curves
+from mixlens.report.style import STYLE, svg
+
+INSIDE = ("count", "correlations", "probes", "deletion", "embedding")
+"""The figures of this part of the report, in their order."""
+
+
+def inside_tables(sweep: SweepResults) -> dict[str, pd.DataFrame]:
+    """Correlations (of the base); and nulls, probes and deletion of every run that has them."""
+    base = load_model(sweep.base.folder / "measure")
+    tables = {"correlations": correlate(with_excess(base.image_metrics), base.attributes)}
+    for name in ("nulls", "probes", "deletion"):
+        parts = [
+            pd.read_parquet(file).assign(run=run.name)
+            for run in sweep.runs
+            if (file := run.folder / "measure" / f"{name}.parquet").is_file()
+        ]
+        if parts:
+            tables[name] = pd.concat(parts, ignore_index=True)
+    return tables
+
+
+def inside_figures(sweep: SweepResults, tables: dict[str, pd.DataFrame]) -> dict[str, bytes]:
+    """Every figure that there is data for: name -> SVG."""
+    models = _models(sweep)
+    base = next(iter(models.values()))
+    makers: dict[str, Callable[[], Figure | None]] = {
+        "count": lambda: count_curves(by_count(base)),
+        "correlations": lambda: correlation_heatmap(tables["correlations"]),
+        "embedding": lambda: embedding_of(models),
+    }
+    probes = {n: m.probes for n, m in models.items() if m.probes is not None}
+    if probes:
+        makers["probes"] = lambda: probes_compared(probes)
+    deletion = {n: m.deletion for n, m in models.items() if m.deletion is not None}
+    if deletion:
+        makers["deletion"] = lambda: deletion_compared(deletion)
+    drawn = {}
+    with mpl.rc_context(dict(STYLE)):
+        for name in INSIDE:
+            figure = makers[name]() if name in makers else None
+            if figure is not None:
+                drawn[name] = svg(figure)
+    return drawn
+
+
+def inside_captions(sweep: SweepResults) -> dict[str, dict[str, str]]:
+    """Title and text of each of these figures."""
+    n = len(sweep.example_ids)
+    names = " and ".join(list(_names(sweep))[1:])
+    bands = f"Bands: 95 % intervals over n = {n} images."
+    return {
+        "count": {
+            "title": "Compression against the number of objects, in the base model.",
+            "text": "Measures of the visual tokens at the first, a middle and the last layer. More "
+            f"objects also mean more ink: the next figure holds it fixed. {bands}",
+        },
+        "correlations": {
+            "title": "What the measures of the base model's tokens go with.",
+            "text": "Spearman correlation over images of each measure, by layer, with each "
+            "attribute of the scene, and the same with count and ink held fixed. Marked cells are "
+            f"beyond chance by a max-T permutation test over the whole table; n = {n}.",
+        },
+        "probes": {
+            "title": "What a linear probe reads from the mean token, before and after.",
+            "text": f"The base model, and {names} (first seed). Held-out score of each attribute; "
+            f"dotted: chance. {bands} One seed each: a difference may be that of another training.",
+        },
+        "deletion": {
+            "title": "Accuracy with visual tokens deleted, before and after.",
+            "text": f"The base model, and {names} (first seed). Tokens are removed at random behind "
+            "the encoder, and the sequence is shorter for it. Questions with long answers are not "
+            f"asked. {bands}",
+        },
+        "embedding": {
+            "title": "Mean visual tokens of the images, before and after, by t-SNE.",
+            "text": "One point an image, coloured by an attribute. t-SNE shows neighbours, not "
+            "distances; the number above each panel is measured in the original space.",
+        },
+    }
+
+
+def write_inside(folder: Path, tables: dict[str, pd.DataFrame]) -> None:
+    """Write each table as `<folder>/<name>.parquet`."""
+    for name, table in tables.items():
+        table.to_parquet(folder / f"{name}.parquet", index=False)
+
+
+def _names(sweep: SweepResults) -> dict[str, Path]:
+    """The compared models, by what a reader calls them, and where they were measured."""
+    return {
+        "base model" if run.spec is None else run.arm or f"ratio {run.ratio:g}": run.folder
+        for run in compared_models(sweep)
+    }
+
+
+def _models(sweep: SweepResults) -> dict[str, ModelResults]:
+    return {name: load_model(folder / "measure") for name, folder in _names(sweep).items()}
