@@ -19,6 +19,7 @@ from matplotlib.lines import Line2D
 
 from mixlens.analysis.agreement import Agreement, agreement_gain, neighbour_agreement
 from mixlens.analysis.measured import ModelResults
+from mixlens.analysis.words import number
 from mixlens.report.style import BLUE, GREEN, GREY, ORANGE, WIDTH, new_figure
 from mixlens.scenes.render import RGB
 
@@ -184,9 +185,11 @@ def _most(name: str) -> float:
 def _number(found: Agreement, gain: tuple[float, float, float] | None) -> str:
     if np.isnan(found.value):
         return "agreement not estimable"
-    text = f"agreement {found.value:.2f} [{found.low:.2f}, {found.high:.2f}]"
+    value, low, high = (number(one, 2) for one in (found.value, found.low, found.high))
+    text = f"agreement {value} [{low}, {high}]"
     if gain is not None:
-        text += f"\nchange {gain[0]:+.2f} [{gain[1]:+.2f}, {gain[2]:+.2f}]"
+        value, low, high = (number(one, 2, signed=True) for one in gain)
+        text += f"\nchange {value} [{low}, {high}]"
     return text
 
 
