@@ -25,6 +25,13 @@ from mixlens.report.captions import captions, caveats
 from mixlens.report.examples import compared_models, show_examples
 from mixlens.report.figures import draw
 from mixlens.report.grids import Grid, accuracy_grid, cost_grid, effects_grid, redundancy_grid
+from mixlens.report.inside import (
+    INSIDE,
+    inside_captions,
+    inside_figures,
+    inside_tables,
+    write_inside,
+)
 from mixlens.spec import Layout, SweepSpec
 from mixlens.tasks import prompts_digest
 
@@ -46,7 +53,12 @@ def write_report(sweep_dir: Path) -> tuple[Path, Tables]:
     layout = Layout(sweep_dir)
     tables = build_tables(sweep)
     tables.write(layout.tables)
+    inside = inside_tables(sweep)
+    write_inside(layout.tables, inside)
     figures = draw(tables)
+    # In the order of the page, which numbers them.
+    last = {name: figures.pop(name) for name in ("training",) if name in figures}
+    figures |= inside_figures(sweep, inside) | last
     folder = sweep_dir / "figures"
     folder.mkdir(exist_ok=True)
     for name, svg in figures.items():
@@ -70,7 +82,7 @@ def render(sweep: SweepResults, tables: Tables, figures: dict[str, bytes]) -> st
     recorded = read_provenance(sweep.folder)
     provenance = recorded or collect_provenance("")
     style = resources.files("mixlens.report").joinpath("report.css").read_text()
-    texts = captions(sweep, tables)
+    texts = captions(sweep, tables) | inside_captions(sweep)
     return environment.get_template("report.html.jinja").render(
         title=f"Sweep {sweep.spec.name}",
         style=Markup(style),
@@ -82,6 +94,7 @@ def render(sweep: SweepResults, tables: Tables, figures: dict[str, bytes]) -> st
             {"name": name, "data": data_uri(svg), "place": place + 1, **texts[name]}
             for place, (name, svg) in enumerate(figures.items())
         ],
+        inside=INSIDE,
         has_arms=bool(sweep.arms),
         models=[_model_name(run) for run in compared_models(sweep)],
         examples=show_examples(sweep),

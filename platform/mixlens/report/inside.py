@@ -84,9 +84,9 @@ def inside_captions(sweep: SweepResults) -> dict[str, dict[str, str]]:
         },
         "deletion": {
             "title": "Accuracy with visual tokens deleted, before and after.",
-            "text": f"The base model, and {names} (first seed). Tokens are removed at random behind "
-            "the encoder, and the sequence is shorter for it. Questions with long answers are not "
-            f"asked. {bands}",
+            "text": f"The base model, and {names} (first seed). Tokens are removed at random "
+            "behind the encoder, and the sequence is shorter for it. Questions with long answers "
+            f"are not asked. {bands}",
         },
         "embedding": {
             "title": "Mean visual tokens of the images, before and after, by t-SNE.",
