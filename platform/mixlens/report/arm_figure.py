@@ -12,7 +12,7 @@ from mixlens.report.levels import (
     base_band,
     error_line,
     group_title,
-    levels_of,
+    levels_shown,
     measured_groups,
     rows_of,
     run_means,
@@ -25,7 +25,7 @@ ASIDE = 0.13  # of single runs, in places
 
 def arms_compared(tables: Tables) -> Figure | None:
     """Redundancy of visual tokens by arm, and accuracy of each arm on each task group."""
-    levels = levels_of(tables)
+    levels = levels_shown(tables)
     rows = rows_of(tables.sweep, "visual", REDUNDANCY)
     rows = rows[rows["part"] == "mean"]
     groups = measured_groups(tables)
@@ -61,7 +61,7 @@ def arms_compared(tables: Tables) -> Figure | None:
 
 def _matrix(axis: Axes, tables: Tables, groups: list[str]) -> None:
     """Accuracies as a map: trained on (rows), asked about (columns)."""
-    names = [BASE, *(level.name for level in levels_of(tables))]
+    names = [BASE, *(level.name for level in levels_shown(tables))]
     values = np.full((len(names), len(groups)), np.nan)
     for column, group in enumerate(groups):
         found = rows_of(tables.sweep, group, HEADLINE[group]).set_index("run")["value"]
@@ -83,7 +83,7 @@ def _matrix(axis: Axes, tables: Tables, groups: list[str]) -> None:
 
 
 def _place(tables: Tables, arm: str) -> int:
-    return [level.arm for level in levels_of(tables)].index(arm)
+    return [level.arm for level in levels_shown(tables)].index(arm)
 
 
 def _broken(arm: str) -> str:

@@ -23,7 +23,7 @@ from mixlens.report.levels import (
     error_line,
     group_title,
     level_legend,
-    levels_of,
+    levels_shown,
     looks,
     measured_groups,
     profiles,
@@ -226,7 +226,7 @@ def redundancy_profiles(tables: Tables) -> Figure | None:
         top.set_title(f"{'ab'[column]}  {stream.capitalize()} tokens")
         bottom.axhline(0, color=INK, lw=0.9, ls="--")
         delta = changes[changes["subject"] == stream]
-        levels = levels_of(tables)
+        levels = levels_shown(tables)
         for level, colour, marker, dash in looks(tables):
             line = at_level(delta, level, "_to").sort_values("layer")
             x = line["layer"].to_numpy(dtype=float)

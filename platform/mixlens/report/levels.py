@@ -29,7 +29,7 @@ def rows_of(table: pd.DataFrame, subject: str, metric: str) -> pd.DataFrame:
     ]
 
 
-def levels_of(tables: Tables) -> list[Level]:
+def levels_shown(tables: Tables) -> list[Level]:
     """The ratios, ascending, or the arms, in their order."""
     rows = tables.sweep[tables.sweep["run"] != BASE]
     keys = rows[["run", "ratio", "arm"]].drop_duplicates()
@@ -45,7 +45,7 @@ def at_level(rows: pd.DataFrame, level: Level, which: str = "") -> pd.DataFrame:
 
 def looks(tables: Tables) -> Iterator[Look]:
     """For each level its colour, marker and line style."""
-    levels = levels_of(tables)
+    levels = levels_shown(tables)
     colours = mpl.colormaps["cividis"](np.linspace(0.0, 0.86, len(levels)))
     for place, level in enumerate(levels):
         yield level, tuple(colours[place]), MARKERS[place % 8], DASHES[place % 4]
