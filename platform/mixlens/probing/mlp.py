@@ -8,12 +8,14 @@ on which others are probed beside it.
 The same for all attributes, settled on planted signals and not on any model: the first 32 principal
 components (64 learn products of two less well from 192 images, and no better from 1000), 32 ReLU
 units a layer, 60 steps over all images of Adam with decoupled weight decay (more steps change
-little). For every attribute the step with the lowest loss on the validation fold speaks. Before the first step a network says the mean or
-the shares of the classes, so a probe that finds nothing can say nothing. A linear probe sees all
-components and one fold more: where it scores higher, the signal is linear and weak.
+little). For every attribute the step with the lowest loss on the validation fold speaks. Before the
+first step a network says the mean or the shares of the classes, so a probe that finds nothing can
+say nothing. A linear probe sees all components and one fold more, and its penalty is chosen: where
+it scores higher, the signal is linear, or the images are few for a network.
 """
 
 import math
+from typing import Any
 
 import torch
 from jaxtyping import Bool, Float, Int
@@ -86,8 +88,11 @@ def mlp(
     together = _together(targets)
     best = x.new_full((len(x), len(targets.parts)), torch.inf)
     said = prior.expand(-1, x_test.shape[1], -1).clone()
-    decays = [{"params": network[0::2]}, {"params": network[1::2], "weight_decay": 0.0}]
-    optimiser = torch.optim.AdamW(decays, lr=RATE, weight_decay=DECAY, fused=True)
+    decays: list[dict[str, Any]] = [
+        {"params": network[0::2], "weight_decay": DECAY},
+        {"params": network[1::2], "weight_decay": 0.0},
+    ]
+    optimiser = torch.optim.AdamW(decays, lr=RATE, fused=True)
     for step in range(STEPS + 1):
         if step % LOOK_EVERY == 0:
             loss = losses(_layers(x_seen, network)[-1], y_seen, weight_seen, together) @ member
