@@ -10,14 +10,13 @@ from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, T
 from mixlens.analysis import collect_provenance
 from mixlens.analysis.diagnosis import diagnose
 from mixlens.analysis.measured import load_measured, model_tables
-from mixlens.errors import ResourceError, SpecError, explain
+from mixlens.errors import ResourceError, explain
 from mixlens.models.twin import random_twin
 from mixlens.report.measured import write_measured_report
-from mixlens.sources import open_source
-from mixlens.spec import EvaluationSpec, MeasureSpec, ResourceSpec, held_out_of
+from mixlens.spec import MeasureSpec, ResourceSpec, held_out_of
 from mixlens.sweep.machine import Capacity, address_of, check_reachable
 from mixlens.sweep.measuring import Pool, measure_model
-from mixlens.sweep.plan import check_runs_dir
+from mixlens.sweep.plan import check_evaluation, check_runs_dir
 from mixlens.sweep.quiet import chatter_to
 from mixlens.sweep.records import write_json
 from mixlens.sweep.run import print_answer, resolve
@@ -39,7 +38,7 @@ def run_measure(spec: MeasureSpec, command: Sequence[str]) -> None:
         check_reachable(address)
     check_runs_dir(Path(spec.runs_dir).expanduser().absolute())
     spec = resolve(spec)
-    check_component(spec)
+    check_evaluation(spec)
     folder = spec.folder
     tracker = open_tracker(spec, Path(spec.runs_dir))
 
@@ -96,36 +95,6 @@ def measure_all(pool: Pool, spec: MeasureSpec, folder: Path, view: "MeasureView"
             folder / "controls" / f"{images}-images",
             progress=view.stage(f"{images} images"),
         )
-
-
-def check_component(spec: MeasureSpec) -> None:
-    """Refuse what cannot be made or measured, before anything starts.
-
-    Raises:
-        SpecError: scenes that cannot be made, or a probe of an attribute that images do not have.
-    """
-    name, evaluation = spec.evaluation.component, spec.evaluation
-    try:
-        known = open_source(name, spec.components[name])[0].attributes
-    except SpecError as error:
-        raise SpecError(f"components.{name}: {error}") from None
-    check_attributes(evaluation, known)
-
-
-def check_attributes(evaluation: EvaluationSpec, known: dict[str, float | int | str]) -> None:
-    """Refuse a probe of an attribute that no image has.
-
-    Raises:
-        SpecError: names it, and those there are.
-    """
-    for attribute in evaluation.probes.attributes if evaluation.probes else ():
-        if attribute not in known:
-            raise SpecError(
-                explain(
-                    "evaluation.probes.attributes", attribute, "images have no such attribute",
-                    f"They have {', '.join(sorted(known))}.",
-                )
-            )  # fmt: skip
 
 
 def check_actors(need: ResourceSpec, have: Capacity) -> None:

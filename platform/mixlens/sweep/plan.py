@@ -16,7 +16,7 @@ from mixlens.errors import CheckpointError, ResourceError, SpecError, explain
 from mixlens.mixture.order import order_of
 from mixlens.models import load_vllm, model_config, model_folder, resolve_model
 from mixlens.sources import open_source
-from mixlens.spec import Layout, RunSpec, SweepSpec
+from mixlens.spec import Layout, MeasureSpec, RunSpec, SweepSpec
 
 WEIGHT_BYTES = 4  # of the final model, a trained parameter
 LORA_SHARE = 0.02  # of the parameters are trained by LoRA, at most, and only these are written
@@ -91,6 +91,34 @@ def plan_sweep(spec: SweepSpec, time_a_step: bool) -> Plan:
         seconds_a_step=_seconds_a_step(runs[-1]) if time_a_step and can_be_timed else None,
         disk_bytes=_disk_bytes(spec, parameters, len(runs) - len(finished)),
     )
+
+
+def check_evaluation(spec: SweepSpec | MeasureSpec) -> None:
+    """Refuse to measure what the held-out images or the model do not have.
+
+    Raises:
+        SpecError: scenes that cannot be made, a probe of an attribute that no image has, or a
+            place of deletion that the decoder does not have.
+    """
+    name, evaluation = spec.evaluation.component, spec.evaluation
+    try:
+        known = sorted(open_source(name, spec.components[name])[0].attributes)
+    except SpecError as error:
+        raise SpecError(f"components.{name}: {error}") from None
+    for attribute in evaluation.probes.attributes if evaluation.probes else ():
+        if attribute not in known:
+            raise SpecError(
+                explain("evaluation.probes.attributes", attribute,
+                        "images have no such attribute", f"They have {', '.join(known)}.")
+            )  # fmt: skip
+    if evaluation.deletion:
+        blocks = model_config(spec.model).get_text_config().num_hidden_layers
+        layer = max(evaluation.deletion.layers)
+        if layer >= blocks:
+            raise SpecError(
+                explain("evaluation.deletion.layers", layer, f"the decoder has {blocks} blocks",
+                        f"Use -1 (behind the encoder) to {blocks - 1}.")
+            )  # fmt: skip
 
 
 def check_runs_dir(root: Path) -> None:

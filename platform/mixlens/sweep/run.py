@@ -16,7 +16,7 @@ from mixlens.models import fingerprint, model_config, resolve_model
 from mixlens.report import write_report
 from mixlens.spec import Layout, MeasureSpec, RunSpec, SweepSpec
 from mixlens.sweep.machine import address_of, check_reachable, trials_at_once
-from mixlens.sweep.plan import Plan, check_disk, check_runs_dir, plan_sweep
+from mixlens.sweep.plan import Plan, check_disk, check_evaluation, check_runs_dir, plan_sweep
 from mixlens.sweep.quiet import chatter_to
 from mixlens.sweep.records import write_json
 from mixlens.sweep.view import SweepView
@@ -123,6 +123,7 @@ def _checked(spec: SweepSpec, time_a_step: bool) -> tuple[SweepSpec, Plan, int |
             from mixlens.sweep.driver import this_machine
 
             at_once = trials_at_once(spec.resources, this_machine(), len(spec.runs()))
+        check_evaluation(spec)
         plan = plan_sweep(spec, time_a_step)
     check_disk(plan, root)
     return spec, plan, at_once

@@ -1,0 +1,116 @@
+"""`jobs/measure.py` from the shell: everything, once, and one clear message for what is wrong."""
+
+import json
+import os
+import subprocess
+import sys
+from pathlib import Path
+
+import pandas as pd
+import pytest
+import yaml
+
+from mixlens.models.tiny import build_tiny_vllm
+from mixlens.tasks import vocabulary
+
+pytestmark = pytest.mark.ray
+
+ROOT = Path(__file__).resolve().parents[2]
+FILE = {
+    "name": "small",
+    "components": {
+        "scenes": {
+            "scene": {"image_size": 64, "objects": [1, 4]},
+            "tasks": {"coarse": 2, "count": 1},
+        }
+    },
+    "evaluation": {
+        "component": "scenes",
+        "examples": 24,
+        "batch_size": 12,
+        "max_new_tokens": 8,
+        "probes": {"attributes": ["object_count"], "kinds": ["linear"]},
+        "deletion": {"shares": [0.5], "policies": ["random", "norm"], "seeds": [0]},
+    },
+    "resources": {"actors": 2, "cpus_per_actor": 0.5},
+}
+
+
+def measure(file, *overrides, timeout=240):
+    return subprocess.run(
+        [sys.executable, str(ROOT / "jobs" / "measure.py"), str(file), *overrides],
+        capture_output=True,
+        text=True,
+        timeout=timeout,
+        env={**os.environ, "OMP_NUM_THREADS": "1"},
+        check=False,
+    )
+
+
+@pytest.fixture(scope="module")
+def file(tmp_path_factory):
+    folder = tmp_path_factory.mktemp("measure_job")
+    build_tiny_vllm(folder / "model", vocabulary(), seed=4, size="test")
+    content = {**FILE, "model": str(folder / "model"), "runs_dir": str(folder / "runs")}
+    path = folder / "small.yaml"
+    path.write_text(yaml.safe_dump(content))
+    return path
+
+
+def test_one_command_measures_a_model_and_its_controls_once(file):
+    first = measure(file)
+    assert first.returncode == 0, first.stderr
+    (folder,) = (file.parent / "runs" / "small").iterdir()
+    page = (folder / "report.html").read_text()
+    diagnosis = (first.stdout.split("\n\n")[1]).split("\n")
+    assert len(diagnosis) >= 5
+    for name in ("energy", "count", "controls", "correlations", "probe_curves", "deletion"):
+        assert f'id="{name}"' in page
+    layers = pd.read_parquet(folder / "tables" / "layers.parquet")
+    assert set(layers["model"]) == {
+        "model", "random language model", "random model", "blank images", "noise images",
+    }  # fmt: skip
+    # Weights of the language model alone leave what the encoder says untouched.
+    encoder = layers[(layers["stream"] == "vision") & (layers["metric"] == "gini")]
+    value = encoder.set_index("model")["value"]
+    assert value["random language model"] == pytest.approx(value["model"])
+    assert value["random model"] != pytest.approx(value["model"])
+
+    from mlflow import MlflowClient
+
+    client = MlflowClient(f"sqlite:///{file.parent / 'runs' / 'mlflow.db'}")
+    (experiment,) = client.search_experiments(filter_string="name = 'mixlens'")
+    (run,) = client.search_runs([experiment.experiment_id])
+    assert run.info.status == "FINISHED"
+    own = layers.query("model == 'model' and stream == 'visual' and metric == 'gini'")
+    logged = client.get_metric_history(run.info.run_id, "layers/gini/visual")
+    assert {m.step: m.value for m in logged} == own.set_index("layer")["value"].to_dict()
+
+    measured = {
+        path: path.stat().st_mtime_ns
+        for path in folder.rglob("*.parquet")
+        if "tables" not in path.parts
+    }
+    assert measure(file).returncode == 0
+    assert measured == {path: path.stat().st_mtime_ns for path in measured}
+    assert len(client.search_runs([experiment.experiment_id])) == 1
+    assert json.loads((folder / "measure.json").read_text())["model_fingerprint"]
+
+
+@pytest.mark.parametrize(
+    ("override", "said"),
+    [
+        ("evaluation.probes.attributes=[object_cuont]", "object_cuont"),
+        ("evaluation.deletion.layers=[99]", "99"),
+        ("evaluation.deletion.policies=[norm]", "random"),
+        ("resources.actors=64", "resources.actors"),
+        ("evaluation.component=nothing", "nothing"),
+        ("model=/no/such/model", "/no/such/model"),
+    ],
+)
+def test_a_mistake_is_one_message(file, override, said):
+    result = measure(file, override)
+    assert result.returncode == 2
+    assert said in result.stderr
+    assert "Traceback" not in result.stderr + result.stdout
+    assert str(file) in result.stderr
