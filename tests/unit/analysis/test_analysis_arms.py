@@ -257,6 +257,14 @@ def test_means_that_turn_are_not_called_a_row(tmp_path: Path) -> None:
     assert "The means do not run in one direction along the arms." in sentences[1]
 
 
+def test_the_verdict_is_the_trends_and_not_that_of_the_two_ends(tmp_path: Path) -> None:
+    # The ends are alike, and still the later arms lie below the earlier ones.
+    arms = tuple(zip(NAMES, (0.4, 0.0, 1.0, 0.5), strict=True))
+    headline = answer_sentences(_tables_of(replace(SMALL, arms=arms), tmp_path))[0]
+    assert "leaves visual tokens less redundant" in headline
+    assert "], by itself within the noise (8 runs" in headline
+
+
 def test_an_arm_of_several_task_groups_has_their_mean(tmp_path: Path) -> None:
     fake = replace(SMALL, arms=(("coarse", 0.0), ("coarse-count", 1.0)), seeds=(0,))
     sweep = load_sweep(fake.write(tmp_path))
