@@ -8,6 +8,7 @@ from scipy.spatial.distance import pdist
 from threadpoolctl import threadpool_limits
 
 from mixlens.analysis.measured import ModelResults
+from mixlens.report import embedding
 from mixlens.report.embedding import FEWEST, embed, embedding_of, standardised, turned
 from mixlens.report.style import STYLE, svg
 from mixlens.scenes.render import RGB
@@ -32,6 +33,7 @@ def results(seed=0, layers=(0, 1, 2, 3), separate=20.0, images=IMAGES, **columns
     for stream in ("visual", "text"):
         for layer in layers:
             space = centres[kind] * separate * layer + random.normal(size=(images, 8))
+            space[:, 7] = 1e4 * random.normal(size=images)  # a rogue dimension, without meaning
             rows += [
                 {"stream": stream, "layer": layer, "example_id": name, "vector": vector}
                 for name, vector in zip(attributes["example_id"], space, strict=True)
@@ -131,6 +133,14 @@ def test_an_image_without_a_mean_token_is_left_out():
     for axis in figure.axes[:3]:
         assert sum(len(group.get_offsets()) for group in axis.collections) == IMAGES - 1
     assert agreements(figure)[0, 1] == 1
+
+
+def test_more_images_than_a_picture_takes(monkeypatch):
+    monkeypatch.setattr(embedding, "POINTS", 39)
+    figure = embedding_of({"m": results(layers=(0, 3))})
+    shown = figure.axes[0].collections
+    assert sum(len(group.get_offsets()) for group in shown) == 39
+    assert agreements(figure)[0, 1] > 0.95
 
 
 def test_nothing_to_show_is_no_figure():
