@@ -1,6 +1,7 @@
 """Answers of a model that some of its visual tokens are taken from."""
 
 from collections.abc import Iterator, Mapping, Sequence
+from contextlib import AbstractContextManager
 from dataclasses import dataclass
 from itertools import groupby
 
@@ -246,7 +247,7 @@ def _answered(
     """Ask every question of the batch about the images as they were read, and score the answers."""
     late = vllm.adapter.blocks(vllm.model)["language"][max(setting.layer, 0) :]
 
-    def late_pass(keys: Int[Tensor, "rows keys"], queries: int):  # type: ignore[no-untyped-def]
+    def late_pass(keys: Int[Tensor, "rows keys"], queries: int) -> AbstractContextManager[None]:
         return late_keys(late if prefix.late is not None else (), keys, queries)
 
     said = respond(vllm, prefix, batch.asked, batch.owner, batch.limits, late_pass)

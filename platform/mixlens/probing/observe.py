@@ -71,8 +71,11 @@ def observe(
         for layer in layers
     ]
     for layer in layers if attention else ():
-        stack, place = ("vision", block) if layer == ENCODER else ("language", max(layer - 1, 0))
-        module = adapter.attention(vllm.model, "vision" if stack == "vision" else "language", place)
+        module = (
+            adapter.attention(vllm.model, "vision", block)
+            if layer == ENCODER
+            else adapter.attention(vllm.model, "language", max(layer - 1, 0))
+        )
         handles.append(module.register_forward_hook(received_in(layer)))
     try:
         with torch.inference_mode(), _weights_given(vllm.model, attention):
