@@ -5,6 +5,7 @@ probe that finds nothing scores to the best score of the attribute.
 """
 
 from math import isqrt
+from textwrap import fill
 
 import matplotlib as mpl
 import numpy as np
@@ -58,11 +59,18 @@ def probe_curves(table: pd.DataFrame) -> Figure | None:
         if kind in set(pooled["kind"])
     ]
     handles.append(Line2D([], [], color=INK, ls=":", label="chance"))
-    figure.legend(handles=[*handles, Patch(color=BASE_BAND, label="control tasks")],
-                  loc="outside lower center", ncols=6)  # fmt: skip
+    n = pooled.loc[pooled["value"].notna(), "n"]
+    few, many = int(n.min()), int(n.max())
+    text = f"{many} held-out images." if few == many else f"{few} to {many} held-out images."
     if blank:
-        text = f"Not estimable: {', '.join(map(_words, blank))} (see the table)."
-        figure.supxlabel(text, fontsize=8, color=GREY)
+        text += f" Not estimable: {', '.join(map(_words, blank))} (the table says why)."
+    figure.legend(
+        handles=[*handles, Patch(color=BASE_BAND, label="control tasks")],
+        loc="outside lower center",
+        ncols=6,
+        title=fill(text, 110),
+        title_fontproperties={"size": 8},
+    )
     return figure
 
 
@@ -82,7 +90,7 @@ def probe_maps(table: pd.DataFrame) -> Figure | None:
     scores = some.drop_duplicates("attribute").set_index("attribute")["score"]
     names.sort(key=lambda name: (name != "object_count", scores[name] != "accuracy"))
     names = names[:MAPS]
-    layers = sorted(some["layer"].unique())
+    layers = sorted(some.loc[some["stream"] == "visual", "layer"].unique())
     every = np.linspace(0, len(layers) - 1, min(MAP_LAYERS, len(layers))).round().astype(int)
     if not names:
         return None
@@ -91,14 +99,15 @@ def probe_maps(table: pd.DataFrame) -> Figure | None:
     for line, name in enumerate(names):
         rows = some[some["attribute"] == name]
         bottom, top = rows["chance"].min(), rows["value"].max()
-        image = None
+        images = []
         for column, layer in enumerate(layers[place] for place in every):
             axis = axes[line, column]
-            image = _map(axis, rows[rows["layer"] == layer], bottom, max(top, bottom + 0.01))
+            at = rows[rows["layer"] == layer]
+            images.append(_map(axis, at, bottom, max(top, bottom + 0.01)))
             if line == 0:
                 axis.set_title(f"Layer {layer}", loc="center", weight="normal")
         axes[line, 0].set_ylabel(_words(name).capitalize(), fontsize=8.5)
-        bar = figure.colorbar(image, ax=list(axes[line]), pad=0.01, fraction=0.03, extend="min")
+        bar = figure.colorbar(images[0], ax=list(axes[line]), pad=0.01, fraction=0.03, extend="min")
         bar.set_label(SCORES[scores[name]])
         bar.outline.set_visible(False)
         bar.locator = mpl.ticker.MaxNLocator(4)
@@ -126,30 +135,31 @@ def _curves(axis: Axes, rows: pd.DataFrame) -> None:
     bottom = FLOOR if score == "r2" else 0.0
     axis.set_ylim(max(bottom, min(0.0, axis.get_ylim()[0])), 1.03)
     axis.xaxis.set_major_locator(mpl.ticker.MaxNLocator(7, integer=True))
-    axis.text(0.98, 0.03, f"n = {int(rows['n'].min())}", transform=axis.transAxes, fontsize=7.5,
-              color=GREY, ha="right")  # fmt: skip
+    axis.yaxis.set_major_locator(mpl.ticker.MultipleLocator(0.25))
 
 
 def _map(axis: Axes, rows: pd.DataFrame, bottom: float, top: float) -> AxesImage:
     """The visual positions on their grid and, a line below, the text positions."""
     colours = mpl.colormaps["cividis"].with_extremes(bad="#d9d9d9")
     streams = {stream: rows[rows["stream"] == stream] for stream in STREAMS}
-    count = int(streams["visual"]["position"].max()) + 1
+    first = next(some for some in streams.values() if len(some))
+    count = int(first["position"].max()) + 1
     width = isqrt(count) if isqrt(count) ** 2 == count else count
-    height, image = 0.0, None
+    height = 0.0
     for stream in STREAMS:
         some = streams[stream].set_index("position")["value"]
         if some.empty:
             continue
-        lines = -(-(int(some.index.max()) + 1) // width)
-        # White, not grey, behind the last position.
-        grid = np.ma.masked_all((lines, width))
+        length = int(some.index.max()) + 1
+        lines, across = -(-length // width), min(width, length)
+        grid = np.full((lines, width), np.nan)
         grid.flat[some.index.to_numpy()] = some.to_numpy(dtype=float)
-        across = min(width, int(some.index.max()) + 1)
+        # Grey is a position without a score; behind the last position there is nothing.
+        there = (np.arange(grid.size) < length).astype(float).reshape(grid.shape)
         start = height + (0.6 if height else 0.0)
         height = start + lines
-        image = axis.imshow(np.ma.masked_invalid(grid[:, :across]), cmap=colours, vmin=bottom,
-                            vmax=top, extent=(0, across, height, start))  # fmt: skip
+        image = axis.imshow(grid[:, :across], cmap=colours, vmin=bottom, vmax=top,
+                            alpha=there[:, :across], extent=(0, across, height, start))  # fmt: skip
         if stream == "text":
             axis.text(across + 0.3, height - lines / 2, "text", fontsize=6.5, color=GREY,
                       va="center")  # fmt: skip
@@ -161,13 +171,12 @@ def _map(axis: Axes, rows: pd.DataFrame, bottom: float, top: float) -> AxesImage
     axis.grid(visible=False)
     for side in axis.spines.values():
         side.set_visible(False)
-    assert image is not None
     return image
 
 
 def _attributes(table: pd.DataFrame) -> tuple[list[str], list[str]]:
     """Those with a score anywhere, and those without."""
-    there = table.groupby("attribute", sort=False)["value"].apply(lambda v: v.notna().any())
+    there = table["value"].notna().groupby(table["attribute"], sort=False).any().astype(bool)
     return [str(n) for n in there.index[there]], [str(n) for n in there.index[~there]]
 
 
