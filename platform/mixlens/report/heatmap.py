@@ -48,8 +48,10 @@ def correlation_heatmap(table: pd.DataFrame) -> Figure | None:
     most = np.nanmax(own[["rho", "partial_rho"]].abs().to_numpy(dtype=float))
     norm = CenteredNorm(0.0, max(0.1, np.ceil(10 * most) / 10))
     kinds = [kind for kind in _KINDS if own[kind + "rho"].notna().any()]
-    figure = new_figure(0.35 + len(kinds) * (0.62 + _CELL_HEIGHT * len(attributes)))
-    rows = figure.subfigures(len(kinds), 1, squeeze=False)[:, 0]
+    heights = [0.65 + _CELL_HEIGHT * len(attributes)] * len(kinds)
+    heights[-1] += 0.5  # the name of the layers' axis and the legend
+    figure = new_figure(sum(heights))
+    rows = figure.subfigures(len(kinds), 1, squeeze=False, height_ratios=heights)[:, 0]
     for place, (row, kind) in enumerate(zip(rows, kinds, strict=True)):
         row.suptitle(f"{'ab'[place]}  {_KINDS[kind]}", x=0.01, ha="left", size=9.5, weight="bold")
         axes = row.subplots(1, len(metrics), sharey=True, squeeze=False)[0]
