@@ -134,20 +134,23 @@ def _chunks(
     tokens: Tensor, exists: Tensor, every_position: bool
 ) -> Iterator[tuple[list[int], Tensor, Tensor]]:
     """Positions, their states [positions, images, width] and which images have them."""
-    finite = exists & tokens.isfinite().all(-1)
-    sound = torch.where(exists[..., None], tokens, 0.0).double()
-    # An image with a broken token has no mean.
-    whole = (finite | ~exists).all(-1) & exists.any(-1)
-    pooled = sound.sum(1) / exists.sum(-1, keepdim=True).clamp(min=1)
+    images, count, width = tokens.shape
+    most = max(1, ROOM // (8 * FOLDS * images * max(images, width)))
+    chunks = [slice(start, min(start + most, count)) for start in range(0, count, most)]
+    total = tokens.new_zeros(images, width, dtype=torch.float64)
+    for places in chunks:
+        # A broken token makes the mean of its image NaN, and takes it out.
+        there = exists[:, places, None]
+        total += torch.where(there, tokens[:, places], 0.0).sum(1, dtype=torch.float64)
+    whole = total.isfinite().all(-1) & exists.any(-1)
+    pooled = total / exists.sum(-1, keepdim=True).clamp(min=1)
     yield [POOLED], torch.where(whole[:, None], pooled, 0.0)[None], whole[None]
     if not every_position:
         return
-    images, count, width = tokens.shape
-    most = max(1, ROOM // (8 * FOLDS * images * max(images, width)))
-    for start in range(0, count, most):
-        places = slice(start, min(start + most, count))
-        states = torch.where(finite[..., None], tokens, 0.0)[:, places].transpose(0, 1)
-        yield list(range(count)[places]), states, finite[:, places].T
+    for places in chunks:
+        states = tokens[:, places].transpose(0, 1)
+        present = exists[:, places].T & states.isfinite().all(-1)
+        yield list(range(count)[places]), states, present
 
 
 def _judge(
