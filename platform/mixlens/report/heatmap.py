@@ -69,7 +69,7 @@ def correlation_heatmap(table: pd.DataFrame) -> Figure | None:
             axis.set_title(SHOWN[metric], loc="center", weight="normal", size=8.5)
         axes[0].set_yticks(np.arange(len(attributes)) + 0.5, [_words(name) for name in attributes])
         axes[len(axes) // 2].set_xlabel("Decoder layer" if place == len(kinds) - 1 else "")
-        bar = row.colorbar(mesh, ax=list(axes), pad=0.01, fraction=0.03, aspect=30)
+        bar = row.colorbar(mesh, ax=list(axes), pad=0.01, fraction=0.03, aspect=3 * len(attributes))
         bar.outline.set_visible(False)
         bar.locator = mpl.ticker.MaxNLocator(5)
     rows[-1].legend(
