@@ -34,9 +34,9 @@ def diagnose(tables: ModelTables) -> list[str]:
     interval allows either.
     """
     return [
-        *_energy(tables.layers),
         *_redundancy(tables.layers),
         *_complexity(tables.correlations),
+        *_energy(tables.layers),
         *_probes(tables.probes),
         *_deletion(tables.deletion),
         *_policies(tables.deletion),

@@ -30,6 +30,12 @@ FEWEST = 20  # images; fewer make no picture
 COLUMNS = 4
 _LEGEND = 1.1  # inches
 
+AGREEMENT = (
+    "agreement: 1 where the 10 nearest images are alike in the attribute, 0 where no more than any "
+    "two images are; measured on the mean tokens themselves, with jackknife intervals over images"
+)
+"""What the number below each panel is, for captions."""
+
 _NAMED = ("dominant_colour", "dominant_category", "dominant_shape")
 _COUNTED = ("object_count",)
 _SHAPES = ("o", "s", "^", "D", "v", "P", "X", "*", "<", ">")

@@ -10,7 +10,7 @@ from matplotlib.figure import Figure
 from mixlens.analysis import SweepResults
 from mixlens.analysis.correlations import correlate
 from mixlens.analysis.measured import ModelResults, by_count, load_model, with_excess
-from mixlens.report.embedding import embedding_of
+from mixlens.report.embedding import AGREEMENT, embedding_of
 from mixlens.report.examples import compared_models
 from mixlens.report.heatmap import correlation_heatmap
 from mixlens.report.model_comparison import deletion_compared, probes_compared
@@ -91,7 +91,7 @@ def inside_captions(sweep: SweepResults) -> dict[str, dict[str, str]]:
         "embedding": {
             "title": "Mean visual tokens of the images, before and after, by t-SNE.",
             "text": "One point an image, coloured by an attribute. t-SNE shows neighbours, not "
-            "distances; the number above each panel is measured in the original space.",
+            f"distances; below each panel {AGREEMENT}.",
         },
     }
 

@@ -17,7 +17,7 @@ from mixlens.analysis.provenance import Provenance, collect_provenance, read_pro
 from mixlens.analysis.tables import EXCESS, REDUNDANCY
 from mixlens.analysis.words import GROUP_NAMES, number
 from mixlens.report.deletion_figures import deletion_curves
-from mixlens.report.embedding import embedding_of
+from mixlens.report.embedding import AGREEMENT, embedding_of
 from mixlens.report.grids import Grid
 from mixlens.report.heatmap import correlation_heatmap
 from mixlens.report.html import data_uri
@@ -75,9 +75,10 @@ def draw_model(measured: Measured, tables: ModelTables) -> dict[str, bytes]:
     return drawn
 
 
-def model_captions(n: int) -> dict[str, tuple[str, str]]:
+def model_captions(tables: ModelTables, n: int) -> dict[str, tuple[str, str]]:
     """Title and text of each figure of a model measured on `n` images."""
     bands = f"Bands: 95 % intervals over n = {n} images."
+    deleted = int(tables.deletion["n"].max()) if len(tables.deletion) else 0
     return {
         "energy": (
             "How tokens spread their energy and their directions, by decoder layer.",
@@ -118,12 +119,12 @@ def model_captions(n: int) -> dict[str, tuple[str, str]]:
             "What the model does without visual tokens.",
             "Tokens are removed, not masked: the sequence is shorter. Accuracy by task group and "
             "by number of objects, policies at equal budgets, and the time of a forward pass. "
-            f"{bands}",
+            f"Bands and bars: 95 % intervals over n = {deleted} images.",
         ),
         "embedding": (
             "Mean visual tokens of the images, by t-SNE.",
             "One point an image, coloured by an attribute. t-SNE shows neighbours, not distances; "
-            "the number beside each panel is measured in the original space.",
+            f"below each panel {AGREEMENT}.",
         ),
     }
 
@@ -165,7 +166,7 @@ def _render(
 
 
 def _sections(measured: Measured, tables: ModelTables, figures: dict[str, bytes]) -> list[Section]:
-    captions = model_captions(len(measured.model.attributes))
+    captions = model_captions(tables, len(measured.model.attributes))
     order = [name for names in _SECTIONS.values() for name in names if name in figures]
     sections = []
     for title, names in _SECTIONS.items():
@@ -215,17 +216,20 @@ def _facts(measured: Measured) -> list[tuple[str, str]]:
 
 
 def _redundancy_grid(tables: ModelTables) -> Grid:
-    """A row a model, a column a layer; for the model itself the excess over pixels as well."""
+    """A row a layer, a column a model; of the model itself the excess over pixels as well."""
     visual = tables.layers[tables.layers["stream"] == "visual"]
-    layers = sorted(visual["layer"].unique())
+    columns = [(MODEL, REDUNDANCY), (MODEL, EXCESS)]
+    columns += [(name, REDUNDANCY) for name in visual["model"].unique() if name != MODEL]
+    head = ["this model", "above its pixels", *(str(name) for name, _ in columns[2:])]
     rows = []
-    for name in visual["model"].unique():
-        for metric in (REDUNDANCY, EXCESS) if name == MODEL else (REDUNDANCY,):
-            some = visual[(visual["model"] == name) & (visual["metric"] == metric)]
-            cells = [_cell(some[some["layer"] == layer]) for layer in layers]
-            label = "this model" if name == MODEL else str(name)
-            rows.append((f"{label}, above its pixels" if metric == EXCESS else label, *cells))
-    return Grid(("", *(f"layer {layer}" for layer in layers)), tuple(rows))
+    for layer in sorted(visual["layer"].unique()):
+        here = visual[visual["layer"] == layer]
+        cells = [
+            _cell(here[(here["model"] == name) & (here["metric"] == metric)])
+            for name, metric in columns
+        ]
+        rows.append((f"layer {layer}", *cells))
+    return Grid(("", *head), tuple(rows))
 
 
 def _accuracy_grid(tables: ModelTables) -> Grid:

@@ -136,7 +136,8 @@ def measure_model(
     )
     if evaluation.probes:
         states = directory / STATES
-        run("states", _store, units, held_out, states)
+        needed = run("room for states", _room, units[:1], held_out, states)[0]
+        run(f"states, {needed / 1e9:.2g} GB", _store, units, held_out, states)
         probed = run("probes", _probe, layers_of(states), states, attributes, evaluation.probes)
         _write(
             directory,
@@ -222,13 +223,19 @@ def _null(
     return null_values(load(model), [example.image for example in examples], sums)
 
 
+def _room(load: Load, unit: Batch, model: str, held_out: HeldOut, states: Path) -> int:
+    """Bytes that the hidden states of all held-out examples will need, if there is room."""
+    evaluation = held_out.evaluation
+    sample = held_out_examples(held_out, [unit[0]])[0].image
+    needed = store_bytes(load(model), evaluation.examples, sample, batch_size=evaluation.batch_size)
+    check_room(states, needed)
+    return needed
+
+
 def _store(load: Load, unit: Batch, model: str, held_out: HeldOut, states: Path) -> int:
     """Store the hidden states of some held-out examples."""
-    vllm = load(model)
     examples = held_out_examples(held_out, range(*unit))
-    if unit[0] == 0:
-        check_room(states, store_bytes(vllm, held_out.evaluation.examples, examples[0].image))
-    return write_states(vllm, examples, states, fingerprint(model))
+    return write_states(load(model), examples, states, fingerprint(model))
 
 
 def _probe(
