@@ -52,7 +52,7 @@ def spread_tokens(images, tokens, width, seed=0):
     """Tokens with a decaying spectrum, a mean direction, and norms that vary: some are sinks."""
     random = torch.Generator().manual_seed(seed)
     draw = torch.randn(images, tokens, width, generator=random)
-    draw = draw / torch.arange(1, width + 1) + 0.3
+    draw = draw / torch.arange(1, width + 1) ** 0.5 + 0.1
     scale = torch.rand(images, tokens, 1, generator=random) + 0.1
     scale[:, ::9] *= 20
     return draw * scale
@@ -78,7 +78,8 @@ def test_the_set_against_numpy():
         s = np.linalg.svd(image, compute_uv=False)
         p, q, e = s**2 / (s**2).sum(), s / s.sum(), np.linalg.norm(image, axis=1)
         units = image / e[:, None]
-        k99 = int(np.argmax(np.cumsum(p) >= 0.99)) + 1
+        k = {share: int(np.argmax(np.cumsum(p) >= share)) + 1 for share in (0.9, 0.95, 0.99)}
+        assert k[0.9] < k[0.95] < k[0.99]
         slope, _ = np.polyfit(np.log(np.arange(6, 31)), np.log(s[5:30] ** 2), 1)
         r = np.corrcoef(np.log(np.arange(6, 31)), np.log(s[5:30]))[0, 1]
         expected = {
@@ -92,8 +93,10 @@ def test_the_set_against_numpy():
             "effective_rank": np.exp(-(q * np.log(q)).sum()),
             "von_neumann_entropy": -(p * np.log(p)).sum(),
             "numerical_rank": (s > 0.01 * s[0]).sum(),
-            "spectral_k99": k99,
-            "condition_number_k99": s[0] / s[k99 - 1],
+            "spectral_k90": k[0.9],
+            "spectral_k95": k[0.95],
+            "spectral_k99": k[0.99],
+            "condition_number_k99": s[0] / s[k[0.99] - 1],
             "subspace_gap": 1 - s[5] / s[4],
             "alpha_req": -slope,
             "alpha_req_r2": r**2,
