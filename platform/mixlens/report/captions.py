@@ -143,6 +143,8 @@ def _about_arms(sweep: SweepResults) -> list[str]:
         "length, so the arms differ also in how many answer tokens the loss is averaged over, and "
         "the base may know some groups better than others. An effect of the task group is one of "
         "all that together.",
+        f"Each model was fine-tuned for {sweep.spec.training.steps} steps. A difference that takes "
+        "longer to arise, or is smaller than its interval is wide, is not excluded.",
     ]
     if tuple(map(sweep.groups_of, sweep.arms)) == tuple((group,) for group in STUDY):
         reported = ", ".join(f"{GROUP_NAMES[group]} {value}" for group, value in STUDY.items())

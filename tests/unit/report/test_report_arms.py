@@ -135,6 +135,7 @@ def test_caveats_say_what_differs_between_the_arms(
     assert "differ also in how many answer tokens" in notes
     assert "same images in the same order" in notes
     assert "hold for all pairs at once" in notes
+    assert "fine-tuned for 20 steps" in notes
     # The study's numbers are cited for its four groups in its order, and for nothing else.
     assert "coarse 0.78, attribute 0.62, relational 0.48, scene-graph 0.35" in notes
     turned = load_sweep(replace(SMALL, arms=ARMS[::-1]).write(tmp_path))
