@@ -24,7 +24,10 @@ ALL_SEEDS = -1
 """In the table of deletion: the mean over seeds, or a policy without chance."""
 
 READABLE = 0.1
-"""A probe must beat its control by this much before an attribute counts as readable at all."""
+"""A probe must beat its control by this much, and chance beyond its interval, to count at all."""
+
+LEVEL = 0.05
+"""Of p over the whole table of correlations."""
 
 
 def diagnose(tables: ModelTables) -> list[str]:
@@ -56,7 +59,7 @@ def _energy(layers: pd.DataFrame) -> Iterator[str]:
     yield (
         f"The norms of visual tokens are most uneven at decoder layer {most['layer']} (Gini "
         f"{with_interval(most)}) and most even at layer {least['layer']} "
-        f"({with_interval(least)}), n = {int(most['n'])} images."
+        f"({with_interval(least)}){_untold(most, least)}, n = {int(most['n'])} images."
     )
 
 
@@ -68,13 +71,17 @@ def _redundancy(layers: pd.DataFrame) -> Iterator[str]:
         yield "The redundancy of visual tokens is not estimable: see the tables for why."
         return
     most, least = scores.loc[scores["value"].idxmax()], scores.loc[scores["value"].idxmin()]
-    told = most["low"] > least["high"]
-    verdict = "" if told else ", which its intervals do not tell apart"
-    yield (
-        f"Visual tokens of an image are most alike at decoder layer {most['layer']} (redundancy "
-        f"score {with_interval(most)}) and least at layer {least['layer']} "
-        f"({with_interval(least)}){verdict}, n = {int(most['n'])} images."
-    )
+    if len(scores) == 1:
+        yield (
+            f"Visual tokens of an image have a redundancy score of {with_interval(most)} at "
+            f"decoder layer {most['layer']}, n = {int(most['n'])} images."
+        )
+    else:
+        yield (
+            f"Visual tokens of an image are most alike at decoder layer {most['layer']} "
+            f"(redundancy score {with_interval(most)}) and least at layer {least['layer']} "
+            f"({with_interval(least)}){_untold(most, least)}, n = {int(most['n'])} images."
+        )
     excess = own[own["metric"] == EXCESS]
     last = excess.loc[excess["layer"].idxmax()] if len(excess) else None
     if last is not None and pd.notna(last["value"]):
@@ -94,11 +101,15 @@ def _redundancy(layers: pd.DataFrame) -> Iterator[str]:
         ].set_index("layer")  # fmt: skip
         if most["layer"] in control.index and pd.notna(control.loc[most["layer"], "value"]):
             there = control.loc[most["layer"]]
-            apart = most["low"] > there["high"] or most["high"] < there["low"]
-            how = "so training made it" if apart else "so training need not have made it"
+            if most["low"] > there["high"]:
+                how = "so training made them more alike"
+            elif most["high"] < there["low"]:
+                how = "so training made them less alike"
+            else:
+                how = "so training need not have changed it"
             yield (
                 f"With {name.replace('random', 'random weights in the')} the score at layer "
-                f"{most['layer']} is {with_interval(there)}, {how}."
+                f"{most['layer']} is {with_interval(there)}, n = {int(there['n'])} images, {how}."
             )
 
 
@@ -113,13 +124,14 @@ def _complexity(correlations: pd.DataFrame) -> Iterator[str]:
     if rows.empty:
         return
     row = rows.loc[rows["rho"].abs().idxmax()]
-    significant = (some["p"] < 0.05).sum()
+    beyond = int((some["p"] <= LEVEL).sum())
+    held = f"at equal {_given(row)} {_rho(row, 'partial_')}" if row["given"] else ""
     yield (
         f"The redundancy of visual tokens goes with the number of objects most at layer "
         f"{row['layer']}: Spearman {_rho(row, '')}, p = {row['p']:.2g} by max-T over all "
-        f"{len(correlations)} correlations, n = {int(row['n'])}; at equal {_given(row)} "
-        f"{_rho(row, 'partial_')}. Of {len(some)} correlations of the score with an attribute "
-        f"{significant} are beyond chance."
+        f"{correlations['rho'].notna().sum()} correlations, n = {int(row['n'])} images"
+        f"{'; ' * bool(held)}{held}. Of {len(some)} correlations of the score with an attribute "
+        f"{beyond} {_are(beyond)} beyond chance."
     )
 
 
@@ -131,7 +143,7 @@ def _probes(probes: pd.DataFrame) -> Iterator[str]:
     kept, lost, never = [], [], []
     for attribute, some in visual.groupby("attribute"):
         best, last = some.loc[some["value"].idxmax()], some.loc[some["layer"].idxmax()]
-        if not (some["selectivity"] > READABLE).any():
+        if _readable(some).empty:
             never.append(f"{_plain(attribute)} (at most {with_interval(best, 2)})")
         elif last["high"] < best["low"]:
             lost.append(
@@ -139,30 +151,38 @@ def _probes(probes: pd.DataFrame) -> Iterator[str]:
                 f"{with_interval(last, 2)} at the last)"
             )
         else:
-            kept.append(_plain(attribute))
-    n = int(visual["n"].max())
+            kept.append(f"{_plain(attribute)} ({with_interval(last, 2)})")
     if lost:
         yield (
             "What a linear probe reads from the mean visual token falls, beyond its intervals, "
-            f"until the last layer for {listing(lost)}; n = {n} held-out images."
+            f"until the last layer for {listing(lost)}; n = {_range(visual['n'])} held-out images."
         )
-    else:
+    elif kept:
         yield (
             "For no attribute does what a linear probe reads from the mean visual token fall "
-            f"beyond its intervals until the last layer; n = {n} held-out images."
+            "beyond its intervals until the last layer; "
+            f"n = {_range(visual['n'])} held-out images."
         )
     if kept:
-        yield f"It is kept to the end for {listing(kept)}."
+        yield f"At the last layer it has not fallen so for {listing(kept)}."
     if never:
-        yield f"It is hardly there at any layer for {listing(never)}."
+        yield (
+            f"Hardly anything is read at any layer of {listing(never)}; "
+            f"n = {_range(visual['n'])} held-out images."
+        )
     first: dict[int, list[str]] = {}
     for attribute, some in text.groupby("attribute"):
-        readable = some[(some["selectivity"] > READABLE) & (some["low"] > some["chance"])]
-        if len(readable):
-            first.setdefault(int(readable["layer"].min()), []).append(_plain(attribute))
+        found = _readable(some).sort_values("layer")
+        if len(found):
+            row = found.iloc[0]
+            words = f"{_plain(attribute)} ({with_interval(row, 2)})"
+            first.setdefault(int(row["layer"]), []).append(words)
     if first:
-        parts = [f"from layer {layer} on {listing(names)}" for layer, names in first.items()]
-        yield f"The text tokens behind the image tell {'; '.join(parts)}."
+        parts = [f"at layer {layer} {listing(first[layer])}" for layer in sorted(first)]
+        yield (
+            "From the mean text token behind the image a linear probe reads first "
+            f"{'; '.join(parts)}; n = {_range(text['n'])} held-out images."
+        )
 
 
 def _deletion(deletion: pd.DataFrame) -> Iterator[str]:
@@ -192,8 +212,7 @@ def _deletion(deletion: pd.DataFrame) -> Iterator[str]:
     if parts:
         yield (
             "With visual tokens deleted at random behind the encoder, accuracy first falls beyond "
-            f"its intervals for {listing(parts)}; n = {int(some['n'].min())} or more images a "
-            "group."
+            f"its intervals for {listing(parts)}; n = {_range(some['n'])} images a group."
         )
 
 
@@ -210,20 +229,22 @@ def _policies(deletion: pd.DataFrame) -> Iterator[str]:
     if some.empty:
         return
     better, worse = some[some["against_low"] > 0], some[some["against_high"] < 0]
-    tried = f"{len(some)} comparisons at equal budget"
+    tried = f"{len(some)} comparison{'s' * (len(some) > 1)} at equal budget"
     if len(better):
         row = better.loc[better["against_random"].idxmax()]
         yield (
-            f"Of {tried}, {len(better)} are better than random deletion and {len(worse)} worse, "
+            f"Of {tried}, {len(better)} {_are(len(better))} better than random deletion and "
+            f"{len(worse)} worse, "
             f"each beyond its own interval; the largest gain is that of {_policy(row)}, "
-            f"{number(row['against_random'], 3, True)} [{number(row['against_low'], 3, True)}, "
-            f"{number(row['against_high'], 3, True)}] in accuracy, n = {int(row['n'])}. About "
+            f"{_against(row)} in accuracy, n = {int(row['n'])} images. About "
             f"{0.025 * len(some):.1f} would look better by luck alone."
         )
     else:
+        row = some.loc[some["against_random"].idxmax()]
         yield (
             f"Of {tried}, none is better than random deletion beyond its interval and {len(worse)} "
-            "are worse."
+            f"{_are(len(worse))} worse; the best, {_policy(row)}, differs by "
+            f"{_against(row)} in accuracy, n = {int(row['n'])} images."
         )
 
 
@@ -231,31 +252,42 @@ def _prediction(tables: ModelTables) -> Iterator[str]:
     """Whether questions about what is lost most towards the end are those answered worst."""
     if tables.probes.empty or tables.accuracy.empty:
         return
-    own = tables.accuracy[tables.accuracy["model"] == MODEL].set_index("group")
-    falls = {}
+    own = tables.accuracy[(tables.accuracy["model"] == MODEL) & tables.accuracy["value"].notna()]
+    own = own.set_index("group")
+    asked, falls = False, {}
     for attribute, some in _mean_token(tables.probes, "visual").groupby("attribute"):
         groups = [group for group in ASKED_BY.get(str(attribute), ()) if group in own.index]
+        if not groups or len(groups) == len(own):
+            continue
+        asked = True
         best, last = some.loc[some["value"].idxmax()], some.loc[some["layer"].idxmax()]
-        if groups and last["high"] < best["low"]:
-            falls[attribute] = (best["value"] - last["value"], groups)
+        if len(_readable(some)) and last["high"] < best["low"]:
+            falls[attribute] = (best["value"] - last["value"], best, last, groups)
+    if not asked:
+        return
     if not falls:
         yield (
             "Of what questions ask for, probes lose nothing beyond their intervals on the way, "
             "which predicts no group of questions to suffer from lost detail."
         )
         return
-    worst, (fall, groups) = max(falls.items(), key=lambda item: item[1][0])
+    worst, (_, best, last, groups) = max(falls.items(), key=lambda item: item[1][0])
     # Groups differ in what chance gives, so what counts is the way from there to perfect.
     chance = own["chance"].fillna(0)
-    above = (own["value"] - chance) / (1 - chance)
-    others = above.drop(groups)
-    verdict = "they are" if len(others) and above[groups].max() < others.min() else "they are not"
+    above = own[["value", "low", "high"]].sub(chance, axis=0).div(1 - chance, axis=0)
+    asking, others = above.loc[groups], above.drop(groups)
+    if asking["high"].max(skipna=False) < others["low"].min(skipna=False):
+        verdict = "they are"
+    elif others["high"].min() < asking["low"].max():
+        verdict = "they are not"
+    else:
+        verdict = "the intervals do not tell"
     scores = [f"{_group(group)} {with_interval(own.loc[group], 2)}" for group in own.index]
     yield (
         f"Of what questions ask for, {_plain(worst)} is lost most on the way to the last layer "
-        f"({number(fall, 2)} of its best score), which predicts that "
-        f"{listing([_group(group) for group in groups])} questions are answered worst: {verdict} "
-        f"({', '.join(scores)})."
+        f"(from {with_interval(best, 2)} to {with_interval(last, 2)}), which predicts that "
+        f"{listing([_group(group) for group in groups])} questions are answered worst, measured "
+        f"from chance: {verdict} ({', '.join(scores)}; n = {_range(own['n'])} images)."
     )
 
 
@@ -268,13 +300,34 @@ def _rho(row: pd.Series, prefix: str) -> str:
 
 
 def _given(row: pd.Series) -> str:
-    return str(row["given"]).replace("_", " ").replace(",", " and ") or "everything else"
+    return str(row["given"]).replace("_", " ").replace(",", " and ")
 
 
 def _side(row: pd.Series, above: str, below: str, neither: str) -> str:
     if row["low"] > 0:
         return above
     return below if row["high"] < 0 else neither
+
+
+def _untold(most: pd.Series, least: pd.Series) -> str:
+    """What to add where two intervals overlap, or are unknown."""
+    return "" if most["low"] > least["high"] else ", which its intervals do not tell apart"
+
+
+def _are(count: int) -> str:
+    return "is" if count == 1 else "are"
+
+
+def _range(counts: pd.Series) -> str:
+    """`few to many`, or the one count that there is."""
+    few, many = int(counts.min()), int(counts.max())
+    return str(few) if few == many else f"{few} to {many}"
+
+
+def _against(row: pd.Series) -> str:
+    names = ("against_random", "against_low", "against_high")
+    value, low, high = (number(row[name], 3, True) for name in names)
+    return f"{value} [{low}, {high}]"
 
 
 def _policy(row: pd.Series) -> str:
@@ -290,6 +343,11 @@ def _mean_token(probes: pd.DataFrame, stream: str) -> pd.DataFrame:
         & (probes["stream"] == stream)
         & probes["value"].notna()
     ]
+
+
+def _readable(probes: pd.DataFrame) -> pd.DataFrame:
+    """The rows whose probe finds something."""
+    return probes[(probes["selectivity"] > READABLE) & (probes["low"] > probes["chance"])]
 
 
 def _group(group: object) -> str:

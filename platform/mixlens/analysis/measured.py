@@ -145,9 +145,14 @@ def model_tables(model: ModelResults, controls: Mapping[str, ModelResults]) -> M
 
 
 def with_excess(image_metrics: pd.DataFrame) -> pd.DataFrame:
-    """Image metrics, and the redundancy of each layer above that of the image's own pixels."""
+    """Image metrics, and the redundancy of each layer above that of the image's own pixels.
+
+    The same table where there are no pixels.
+    """
     scores = image_metrics[image_metrics["metric"] == REDUNDANCY]
     floor = scores[scores["stream"] == "pixels"].set_index("example_id")["value"]
+    if floor.empty:
+        return image_metrics
     above = scores[scores["stream"] != "pixels"].copy()
     above["value"] = above["value"].to_numpy() - floor.reindex(above["example_id"]).to_numpy()
     return pd.concat([image_metrics, above.assign(metric=EXCESS)], ignore_index=True)

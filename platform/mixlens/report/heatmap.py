@@ -26,6 +26,12 @@ LEVEL = 0.05  # family-wise
 _KINDS = {"": "Spearman correlation", "partial_": "Count and ink held fixed"}
 _CELL_HEIGHT = 0.165  # inches
 
+HELD_FIXED = (
+    "with object count and ink held fixed (object count itself is held against ink only, and ink "
+    "against object count only)"
+)
+"""What the partial correlations are, for captions."""
+
 
 def correlation_heatmap(table: pd.DataFrame) -> Figure | None:
     """Fig. 3 of the study: attributes by layers, a panel a metric of the visual tokens.

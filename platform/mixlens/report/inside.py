@@ -12,7 +12,7 @@ from mixlens.analysis.correlations import correlate
 from mixlens.analysis.measured import ModelResults, by_count, load_model, with_excess
 from mixlens.report.embedding import AGREEMENT, embedding_of
 from mixlens.report.examples import compared_models
-from mixlens.report.heatmap import correlation_heatmap
+from mixlens.report.heatmap import HELD_FIXED, correlation_heatmap
 from mixlens.report.model_comparison import deletion_compared, probes_compared
 from mixlens.report.model_figures import count_curves
 from mixlens.report.style import STYLE, svg
@@ -63,6 +63,8 @@ def inside_figures(sweep: SweepResults, tables: dict[str, pd.DataFrame]) -> dict
 def inside_captions(sweep: SweepResults) -> dict[str, dict[str, str]]:
     """Title and text of each of these figures."""
     n = len(sweep.example_ids)
+    deletion = sweep.spec.evaluation.deletion
+    deleted = min(n, deletion.examples or n) if deletion else 0
     names = " and ".join(list(_names(sweep))[1:])
     bands = f"Bands: 95 % intervals over n = {n} images."
     return {
@@ -74,8 +76,8 @@ def inside_captions(sweep: SweepResults) -> dict[str, dict[str, str]]:
         "correlations": {
             "title": "What the measures of the base model's tokens go with.",
             "text": "Spearman correlation over images of each measure, by layer, with each "
-            "attribute of the scene, and the same with count and ink held fixed. Marked cells are "
-            f"beyond chance by a max-T permutation test over the whole table; n = {n}.",
+            f"attribute of the scene, and the same {HELD_FIXED}. Marked cells are beyond chance "
+            f"by a max-T permutation test over the whole table; n = {n} images.",
         },
         "probes": {
             "title": "What a linear probe reads from the mean token, before and after.",
@@ -86,7 +88,7 @@ def inside_captions(sweep: SweepResults) -> dict[str, dict[str, str]]:
             "title": "Accuracy with visual tokens deleted, before and after.",
             "text": f"The base model, and {names} (first seed). Tokens are removed at random "
             "behind the encoder, and the sequence is shorter for it. Questions with long answers "
-            f"are not asked. {bands}",
+            f"are not asked. Bands: 95 % intervals over n = {deleted} images.",
         },
         "embedding": {
             "title": "Mean visual tokens of the images, before and after, by t-SNE.",

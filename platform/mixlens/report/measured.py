@@ -19,7 +19,7 @@ from mixlens.analysis.words import GROUP_NAMES, number
 from mixlens.report.deletion_figures import deletion_curves
 from mixlens.report.embedding import AGREEMENT, embedding_of
 from mixlens.report.grids import Grid
-from mixlens.report.heatmap import correlation_heatmap
+from mixlens.report.heatmap import HELD_FIXED, correlation_heatmap
 from mixlens.report.html import data_uri
 from mixlens.report.model_figures import control_profiles, count_curves, energy_profile
 from mixlens.report.probe_figures import probe_curves, probe_maps
@@ -90,20 +90,20 @@ def model_captions(tables: ModelTables, n: int) -> dict[str, tuple[str, str]]:
         "count": (
             "Compression against the number of objects.",
             "The visual tokens of images with few and with many objects, at the first, a middle "
-            f"and the last layer. More objects also mean more ink: the next figure holds it fixed. "
-            f"{bands}",
+            f"and the last layer. More objects also mean more ink, which the correlations hold "
+            f"fixed. {bands}",
         ),
         "controls": (
             "The same measures without training and without content.",
             "Random weights: the same architecture, never trained. Blank and noise images: this "
             "model on pictures with nothing in them. Dotted: tokens drawn from a normal "
-            "distribution, and images put together from tokens of different images.",
+            f"distribution, and images put together from tokens of different images. {bands}",
         ),
         "correlations": (
             "What the tokens' measures go with.",
             "Spearman correlation over images of each measure, by layer, with each attribute of "
-            "the scene; below, with object count and ink held fixed. Marked cells are beyond "
-            f"chance by a max-T permutation test over the whole table. n = {n} images.",
+            f"the scene; below, {HELD_FIXED}. Marked cells are beyond chance by a max-T "
+            f"permutation test over the whole table. n = {n} images.",
         ),
         "probe_curves": (
             "What can be read from the tokens, by layer.",
@@ -129,8 +129,9 @@ def model_captions(tables: ModelTables, n: int) -> dict[str, tuple[str, str]]:
     }
 
 
+_LAYERS = "Inside the layers"
 _SECTIONS = {
-    "Inside the layers": ("energy", "count", "controls"),
+    _LAYERS: ("energy", "count", "controls"),
     "What goes with what": ("correlations",),
     "What can be read": ("probe_curves", "probe_maps", "embedding"),
     "What it does without": ("deletion",),
@@ -181,12 +182,14 @@ def _sections(measured: Measured, tables: ModelTables, figures: dict[str, bytes]
             for name in names
             if name in figures
         ]
-        if shown:
-            sections.append(Section(title, shown))
-    sections[0].grids.append(
-        {"grid": _redundancy_grid(tables),
-         "caption": "Redundancy score of visual tokens by layer, with 95 % intervals."}
-    )  # fmt: skip
+        section = Section(title, shown)
+        if title == _LAYERS:
+            section.grids.append(
+                {"grid": _redundancy_grid(tables),
+                 "caption": "Redundancy score of visual tokens by layer, with 95 % intervals."}
+            )  # fmt: skip
+        if section.figures or section.grids:
+            sections.append(section)
     sections.append(
         Section(
             "Answers",

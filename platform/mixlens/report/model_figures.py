@@ -45,8 +45,7 @@ def energy_profile(layers: pd.DataFrame) -> Figure | None:
             _band(axis, some, "layer", colour, marker, "-")
         axis.set_title(ENERGY[metric])
         axis.xaxis.set_major_locator(mpl.ticker.MaxNLocator(7, integer=True))
-    for axis in figure.axes[-3:]:
-        axis.set_xlabel("Decoder layer")
+    _below(figure.axes[-3:], "Decoder layer")
     figure.legend(
         handles=[
             Line2D([], [], color=BLUE, marker="o", label="visual tokens"),
@@ -73,8 +72,7 @@ def count_curves(by_count: pd.DataFrame) -> Figure | None:
             colour = (BLUE, ORANGE, GREEN)[place]
             _band(axis, some, "objects", colour, MARKERS[place], DASHES[place])
         axis.set_title(COUNTED[metric])
-    for axis in figure.axes[-2:]:
-        axis.set_xlabel("Objects in the image")
+    _below(figure.axes[-2:], "Objects in the image")
     figure.legend(
         handles=[
             Line2D([], [], color=(BLUE, ORANGE, GREEN)[place], marker=MARKERS[place],
@@ -117,7 +115,7 @@ def control_profiles(layers: pd.DataFrame, nulls: pd.DataFrame) -> Figure | None
         axis.set_xlabel("Decoder layer")
         axis.xaxis.set_major_locator(mpl.ticker.MaxNLocator(7, integer=True))
     handles = [
-        Line2D([], [], color=colour, marker=marker, ls=dash, label=name)
+        Line2D([], [], color=colour, marker=marker, ls=dash, label=_label(name))
         for name, (colour, marker, dash) in looks.items()
     ]
     if len(nulls):
@@ -133,6 +131,17 @@ def _filled(axes: np.ndarray, metrics: list[str]) -> list[tuple[Axes, str]]:
     for axis in axes.flat[len(metrics) :]:
         axis.remove()
     return list(zip(axes.flat, metrics, strict=False))
+
+
+def _label(model: str) -> str:
+    return "this model" if model == MODEL else model
+
+
+def _below(axes: list[Axes], label: str) -> None:
+    """Name and ticks of the x axis, also where the panel that would hold them was removed."""
+    for axis in axes:
+        axis.set_xlabel(label)
+        axis.tick_params(labelbottom=True)
 
 
 def _band(axis: Axes, rows: pd.DataFrame, x: str, colour: str, marker: str, dash: str) -> None:
