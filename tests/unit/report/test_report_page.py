@@ -21,6 +21,7 @@ ROOT = Path(__file__).parents[3]
 SMALL = FakeSweep(ratios=(0.0, 0.5, 1.0), images=24, layers=6, steps=20)
 FIGURES = {
     "redundancy", "accuracy", "sufficiency", "layers", "tradeoff", "token_metrics", "training",
+    "count", "correlations",
 }  # fmt: skip
 
 
