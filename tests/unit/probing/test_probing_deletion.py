@@ -1,5 +1,6 @@
 """Physical deletion against generation without it and against masked attention written out."""
 
+import zlib
 from dataclasses import replace
 
 import numpy as np
@@ -69,7 +70,7 @@ def ragged(examples):
     return stays
 
 
-def answers_with(vllm, seen, stays, layer, asks, limit):
+def answers_with(vllm, seen, stays, layer, asks, limits):
     late = vllm.adapter.blocks(vllm.model)["language"][layer:] if layer > 0 else ()
     first = []
     handle = vllm.model.lm_head.register_forward_hook(lambda *call: first.append(call[2][:, -1]))
@@ -82,7 +83,7 @@ def answers_with(vllm, seen, stays, layer, asks, limit):
                 prefix,
                 asked_tokens(vllm, [question for _, question in asks]),
                 [place for place, _ in asks],
-                [limit] * len(asks),
+                limits,
                 lambda keys, queries: late_keys(late, keys, queries),
             )
     finally:
@@ -128,19 +129,20 @@ def test_nothing_deleted_is_generation(vllm, examples, asks, seen):
     expected = generate(vllm, images, [q for _, q in asks], [place for place, _ in asks], limits)
     everything = torch.ones(len(examples), 64, dtype=torch.bool)
     for layer in (-1, 0, 1, BLOCKS - 1):
-        assert answers_with(vllm, seen, everything, layer, asks, STEPS)[0] == expected
+        assert answers_with(vllm, seen, everything, layer, asks, limits)[0] == expected
     assert len({said for said, _ in expected}) > len(expected) / 3
 
 
 @pytest.mark.parametrize("layer", [-1, 0, 1, 3])
 def test_deleting_is_masking_the_deleted_keys(vllm, asks, seen, ragged, layer, monkeypatch):
     monkeypatch.setattr(vllm.model.generation_config, "eos_token_id", -1)
-    said, logits = answers_with(vllm, seen, ragged, layer, asks, STEPS)
-    whole, _ = answers_with(vllm, seen, torch.ones_like(ragged), layer, asks, STEPS)
+    limits = [1 + row * 7 % STEPS for row in range(len(asks))]  # rows leave at different times
+    said, logits = answers_with(vllm, seen, ragged, layer, asks, limits)
+    whole, _ = answers_with(vllm, seen, torch.ones_like(ragged), layer, asks, limits)
     changed = 0
     for row, (place, question) in enumerate(asks):
         with torch.inference_mode():
-            tokens, first = masked(vllm, seen, ragged, layer, place, question, STEPS)
+            tokens, first = masked(vllm, seen, ragged, layer, place, question, limits[row])
         torch.testing.assert_close(logits[row], first, rtol=2e-4, atol=2e-4)
         decoded = vllm.processor.tokenizer.decode(tokens, skip_special_tokens=True).strip()
         assert said[row][0] == decoded
@@ -181,6 +183,21 @@ def small_spec(**changes) -> DeletionSpec:
     return DeletionSpec(**usual | changes)
 
 
+def fingerprint(response: str) -> float:
+    return zlib.crc32(response.encode()) / 2**32
+
+
+@pytest.fixture(scope="module", autouse=True)
+def every_word_counts():
+    """Scores that tell all responses apart; those of random weights are nearly all 0."""
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(
+            "mixlens.probing.deletion.score",
+            lambda turn, said: {"exact": fingerprint(said), "relaxed": fingerprint(turn.question)},
+        )
+        yield
+
+
 @pytest.fixture(scope="module")
 def results(vllm, examples):
     return delete(vllm, examples, small_spec()).to_pandas()
@@ -204,12 +221,21 @@ def test_every_setting_asks_every_short_question(results, examples):
     ]
 
 
-def test_nothing_deleted_scores_as_the_evaluation_does(vllm, results, examples):
-    scored = answer(vllm, examples, max_new_tokens=4).to_pandas()
-    scored = scored[scored["group"] != "scene_graph"].reset_index()
+def test_nothing_deleted_is_answered_as_in_the_evaluation(vllm, results, examples):
+    said = answer(vllm, examples).to_pandas()
+    said = said[said["group"] != "scene_graph"].reset_index()
     nothing = results[results["share"] == 0].reset_index()
-    for column in ("example_id", "exact", "relaxed", "kind"):
-        assert list(nothing[column]) == list(scored[column])
+    assert list(nothing["exact"]) == [fingerprint(response) for response in said["response"]]
+    assert list(nothing["relaxed"]) == [fingerprint(question) for question in said["question"]]
+    for column in ("example_id", "group", "kind"):
+        assert list(nothing[column]) == list(said[column])
+
+
+def test_every_setting_answers_in_its_own_way(results):
+    settings_of = ["layer", "policy", "share", "seed"]
+    kept = results[~results["policy"].isin(["saliency"]) & (results["share"] < 0.9)]
+    answers = [tuple(rows["exact"]) for _, rows in kept.groupby(settings_of)]
+    assert len(set(answers)) == len(answers)
 
 
 def test_kept_tokens_are_counted(results):
@@ -250,8 +276,9 @@ def test_budgets_hold_for_images_that_are_measured_elsewhere(vllm, examples):
 
 
 def test_before_block_0_is_after_the_encoder(vllm, seen, asks, ragged):
-    there = answers_with(vllm, seen, ragged, -1, asks, STEPS)
-    here = answers_with(vllm, seen, ragged, 0, asks, STEPS)
+    there, here = (
+        answers_with(vllm, seen, ragged, layer, asks, [STEPS] * len(asks)) for layer in (-1, 0)
+    )
     assert there[0] == here[0]
     assert torch.equal(there[1], here[1])
 
