@@ -19,6 +19,11 @@ from mixlens.models.adapter import Image
 # Not metrics of an image by themselves: what the Redundancy Score is pooled from.
 WITHIN, ACROSS = "similarity_within", "similarity_across"
 
+# How many numbers of a layer are widened to float64 at once. On the CPU the copies should fit the
+# cache and stay below the size at which the allocator fetches fresh pages for each.
+AT_ONCE = 1 << 28
+AT_ONCE_ON_CPU = 1 << 21
+
 Values = dict[tuple[str, int, str], NDArray[np.float64]]
 Subspaces = dict[Place, Float[Tensor, "images width k"]]
 
@@ -125,7 +130,8 @@ def layer_values(
 
     The metrics of `token_metrics`, of the tokens as they are, and the two similarities behind the
     redundancy score, of tokens less their position's mean, at unit length. Similarity across is
-    that of an image and the next, and the last image is there for it.
+    that of an image and the next, and the last image is there for it. Images are taken a few at a
+    time, so that beside the states there are float64 copies of those few only.
 
     Args:
         tokens: hidden states of one layer.
@@ -133,13 +139,30 @@ def layer_values(
         mean: of all images at each position, at least as many as there are tokens; None for zero.
         positions: the most tokens that any image has in this stream, also in other batches.
     """
+    own = len(tokens) - 1
     mask = None if bool(exists.all()) else exists
-    found, basis = token_metrics(tokens[:-1], None if mask is None else mask[:-1], positions)
     here = None if mean is None else mean[: tokens.shape[1]].to(tokens.device)
-    units, present = directions(tokens, mask, here)
-    found[WITHIN] = similarity_within(units[:-1], present[:-1])
-    found[ACROSS] = similarity_across(units[:-1], present[:-1], units[1:], present[1:])
-    return found, basis
+    step = max(1, (AT_ONCE_ON_CPU if tokens.is_cpu else AT_ONCE) // tokens[0].numel())
+    parts: list[dict[str, Tensor]] = []
+    bases, ahead = [], None
+    for first in range(0, own, step):
+        end = min(first + step, own)
+        found, basis = token_metrics(tokens[first:end], _rows(mask, first, end), positions)
+        new = first if ahead is None else first + 1
+        units, present = directions(tokens[new : end + 1], _rows(mask, new, end + 1), here)
+        if ahead is not None:
+            units, present = torch.cat([ahead[0], units]), torch.cat([ahead[1], present])
+        found[WITHIN] = similarity_within(units[:-1], present[:-1])
+        found[ACROSS] = similarity_across(units[:-1], present[:-1], units[1:], present[1:])
+        ahead = units[-1:], present[-1:]
+        parts.append(found)
+        bases.append(basis)
+    joined = {metric: torch.cat([part[metric] for part in parts]) for metric in parts[0]}
+    return joined, torch.cat(bases)
+
+
+def _rows(mask: Tensor | None, first: int, end: int) -> Tensor | None:
+    return None if mask is None else mask[first:end]
 
 
 def ring_score(within: Float[Tensor, " images"], across: Float[Tensor, " images"]) -> Redundancy:
