@@ -1,12 +1,8 @@
 """One self-contained page from a run directory."""
 
-import base64
-from importlib import resources
 from pathlib import Path
 
 import yaml
-from jinja2 import Environment, PackageLoader, StrictUndefined
-from markupsafe import Markup
 
 from mixlens.analysis import (
     Provenance,
@@ -32,6 +28,7 @@ from mixlens.report.inside import (
     inside_tables,
     write_inside,
 )
+from mixlens.report.page import data_uri, style, template
 from mixlens.spec import Layout, SweepSpec
 from mixlens.tasks import prompts_digest
 
@@ -71,21 +68,13 @@ def write_report(sweep_dir: Path) -> tuple[Path, Tables]:
 
 def render(sweep: SweepResults, tables: Tables, figures: dict[str, bytes]) -> str:
     """The page as HTML text."""
-    environment = Environment(
-        loader=PackageLoader("mixlens.report", "."),
-        autoescape=True,
-        undefined=StrictUndefined,
-        trim_blocks=True,
-        lstrip_blocks=True,
-    )
     headline, *sentences = answer_sentences(tables)
     recorded = read_provenance(sweep.folder)
     provenance = recorded or collect_provenance("")
-    style = resources.files("mixlens.report").joinpath("report.css").read_text()
     texts = captions(sweep, tables) | inside_captions(sweep)
-    return environment.get_template("report.html.jinja").render(
+    return template("report.html.jinja").render(
         title=f"Sweep {sweep.spec.name}",
-        style=Markup(style),
+        style=style(),
         headline=headline,
         sentences=sentences,
         facts=_facts(sweep),
@@ -112,10 +101,6 @@ def render(sweep: SweepResults, tables: Tables, figures: dict[str, bytes]) -> st
         ),
         caveats=caveats(sweep, tables),
     )
-
-
-def data_uri(svg: bytes) -> str:
-    return f"data:image/svg+xml;base64,{base64.b64encode(svg).decode()}"
 
 
 def _model_name(run: RunResults) -> str:

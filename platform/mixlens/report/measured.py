@@ -2,14 +2,11 @@
 
 from collections.abc import Callable
 from dataclasses import dataclass, field
-from importlib import resources
 from pathlib import Path
 
 import matplotlib as mpl
 import pandas as pd
 import yaml
-from jinja2 import Environment, PackageLoader, StrictUndefined
-from markupsafe import Markup
 from matplotlib.figure import Figure
 
 from mixlens.analysis.measured import MODEL, Measured, ModelTables
@@ -20,8 +17,8 @@ from mixlens.report.deletion_figures import deletion_curves
 from mixlens.report.embedding import AGREEMENT, embedding_of
 from mixlens.report.grids import Grid
 from mixlens.report.heatmap import HELD_FIXED, correlation_heatmap
-from mixlens.report.html import data_uri
 from mixlens.report.model_figures import control_profiles, count_curves, energy_profile
+from mixlens.report.page import data_uri, style, template
 from mixlens.report.probe_figures import probe_curves, probe_maps
 from mixlens.report.style import STYLE, svg
 
@@ -141,19 +138,11 @@ _SECTIONS = {
 def _render(
     measured: Measured, tables: ModelTables, sentences: list[str], figures: dict[str, bytes]
 ) -> str:
-    environment = Environment(
-        loader=PackageLoader("mixlens.report", "."),
-        autoescape=True,
-        undefined=StrictUndefined,
-        trim_blocks=True,
-        lstrip_blocks=True,
-    )
     recorded = read_provenance(measured.folder)
     provenance = recorded or collect_provenance("")
-    style = resources.files("mixlens.report").joinpath("report.css").read_text()
-    return environment.get_template("measured.html.jinja").render(
+    return template("measured.html.jinja").render(
         title=f"{measured.spec.model} · {measured.spec.name}",
-        style=Markup(style),
+        style=style(),
         sentences=sentences,
         facts=_facts(measured),
         sections=_sections(measured, tables, figures),

@@ -4,11 +4,11 @@ from collections.abc import Mapping
 
 import matplotlib as mpl
 import pandas as pd
-from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 from matplotlib.lines import Line2D
 
 from mixlens.analysis.words import GROUP_NAMES
+from mixlens.report.model_figures import band
 from mixlens.report.style import BLUE, GREY, INK, ORANGE, new_figure
 from mixlens.spec import ENCODER
 
@@ -35,7 +35,7 @@ def probes_compared(probes: Mapping[str, pd.DataFrame]) -> Figure | None:
             axis = axes[line, column]
             for table, look in zip(tables.values(), _LOOKS, strict=False):
                 some = table[(table["stream"] == stream) & (table["attribute"] == attribute)]
-                _band(axis, some.sort_values("layer"), "layer", *look)
+                band(axis, some.sort_values("layer"), "layer", *look)
             own = first[(first["stream"] == stream) & (first["attribute"] == attribute)]
             axis.axhline(float(own["chance"].iloc[0]), color=GREY, ls=":", lw=1.2)
             if line == 0:
@@ -75,7 +75,7 @@ def deletion_compared(deletion: Mapping[str, pd.DataFrame]) -> Figure | None:
             continue
         for table, look in zip(tables.values(), _LOOKS, strict=False):
             some = table[table["group"] == groups[place]].sort_values("share")
-            _band(axis, some.assign(percent=100 * some["share"]), "percent", *look)
+            band(axis, some.assign(percent=100 * some["share"]), "percent", *look)
         axis.set_title(GROUP_NAMES.get(str(groups[place]), str(groups[place])).capitalize())
         axis.set_ylim(-0.03, 1.03)
         axis.set_xlabel("Visual tokens deleted, %")
@@ -83,13 +83,6 @@ def deletion_compared(deletion: Mapping[str, pd.DataFrame]) -> Figure | None:
             axis.set_ylabel("Accuracy")
     _legend(figure, list(tables), None)
     return figure
-
-
-def _band(axis: Axes, rows: pd.DataFrame, x: str, colour: str, marker: str, dash: str) -> None:
-    at = rows[x].to_numpy(dtype=float)
-    low, high = (rows[end].to_numpy(dtype=float) for end in ("low", "high"))
-    axis.plot(at, rows["value"], color=colour, marker=marker, ls=dash, ms=3.5)
-    axis.fill_between(at, low, high, color=colour, alpha=0.15, lw=0)
 
 
 def _legend(figure: Figure, names: list[str], chance: str | None) -> None:

@@ -42,7 +42,7 @@ def energy_profile(layers: pd.DataFrame) -> Figure | None:
     for axis, metric in _filled(axes, metrics):
         for stream, colour, marker in (("visual", BLUE, "o"), ("text", ORANGE, "s")):
             some = own[(own["stream"] == stream) & (own["metric"] == metric)]
-            _band(axis, some, "layer", colour, marker, "-")
+            band(axis, some, "layer", colour, marker, "-")
         axis.set_title(ENERGY[metric])
         axis.xaxis.set_major_locator(mpl.ticker.MaxNLocator(7, integer=True))
     _below(figure.axes[-3:], "Decoder layer")
@@ -70,7 +70,7 @@ def count_curves(by_count: pd.DataFrame) -> Figure | None:
         for place, layer in enumerate(shown):
             some = own[(own["metric"] == metric) & (own["layer"] == layer)]
             colour = (BLUE, ORANGE, GREEN)[place]
-            _band(axis, some, "objects", colour, MARKERS[place], DASHES[place])
+            band(axis, some, "objects", colour, MARKERS[place], DASHES[place])
         axis.set_title(COUNTED[metric])
     _below(figure.axes[-2:], "Objects in the image")
     figure.legend(
@@ -103,7 +103,7 @@ def control_profiles(layers: pd.DataFrame, nulls: pd.DataFrame) -> Figure | None
     for axis, metric in zip(axes, metrics, strict=True):
         for name, (colour, marker, dash) in looks.items():
             some = visual[(visual["model"] == name) & (visual["metric"] == metric)]
-            _band(axis, some, "layer", colour, marker, dash)
+            band(axis, some, "layer", colour, marker, dash)
         for null, dots in _DOTS.items():
             if len(nulls):
                 some = nulls[
@@ -144,7 +144,7 @@ def _below(axes: list[Axes], label: str) -> None:
         axis.tick_params(labelbottom=True)
 
 
-def _band(axis: Axes, rows: pd.DataFrame, x: str, colour: str, marker: str, dash: str) -> None:
+def band(axis: Axes, rows: pd.DataFrame, x: str, colour: str, marker: str, dash: str) -> None:
     """Values with their interval as a band."""
     rows = rows.sort_values(x)
     at = rows[x].to_numpy(dtype=float)
