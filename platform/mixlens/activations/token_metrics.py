@@ -14,6 +14,7 @@ from mixlens.metrics.decay import (
 from mixlens.metrics.entropy import von_neumann_entropy_of
 from mixlens.metrics.geometry import mean_cosine_of
 from mixlens.metrics.spectrum import (
+    above_rounding,
     decompose,
     effective_rank_of,
     masked,
@@ -40,7 +41,7 @@ def token_metrics(
     `spectral_k90`, `_k95`, `_k99` are `spectral_k` at those shares, `condition_number_k99` is
     `condition_number` at share .99, `numerical_rank` has ε = .01. Beside them `sink_share`, the
     share of tokens that `without_sinks` drops, and `subspace_gap` 1 - σ_6 / σ_5: a small gap makes
-    the top subspace, and every alignment with it, ill posed.
+    the top subspace, and every alignment with it, ill posed; without a fifth direction it is NaN.
 
     `alpha_req` (and `alpha_req_r2`, its fit) is of the window 11 to 100 from 200 singular values
     on, of 6 to 30 from 60 on, and not in the answer below: compare it at equal numbers only. It is
@@ -84,7 +85,7 @@ def token_metrics(
     if values > SUBSPACE:
         # A batch of images with few tokens has fewer values than the stream.
         short = max(0, SUBSPACE + 1 - eigenvalues.shape[-1])
-        singular = torch.nn.functional.pad(eigenvalues, (0, short)).sqrt()
+        singular = torch.nn.functional.pad(above_rounding(eigenvalues), (0, short)).sqrt()
         found["subspace_gap"] = 1 - singular[..., SUBSPACE] / singular[..., SUBSPACE - 1]
     window = next((window for least, window in WINDOWS if values >= least), None)
     if window is not None:
