@@ -114,3 +114,14 @@ def test_a_mistake_is_one_message(file, override, said):
     assert said in result.stderr
     assert "Traceback" not in result.stderr + result.stdout
     assert str(file) in result.stderr
+
+
+def test_a_model_that_cannot_see_is_refused(file, tmp_path):
+    (tmp_path / "config.json").write_text(
+        json.dumps({"model_type": "llama", "architectures": ["LlamaForCausalLM"]})
+    )
+    result = measure(file, f"model={tmp_path}")
+    assert result.returncode == 2
+    assert "llama" in result.stderr
+    assert "llava" in result.stderr  # what would be right
+    assert "Traceback" not in result.stderr
