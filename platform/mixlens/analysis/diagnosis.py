@@ -90,7 +90,7 @@ def _redundancy(layers: pd.DataFrame) -> Iterator[str]:
         )
         yield (
             f"At the last layer they are {side} the pixels under them: excess "
-            f"{with_interval(last, signed=True)}, n = {int(last['n'])}."
+            f"{with_interval(last, signed=True)}, n = {int(last['n'])} images."
         )
     for name in layers["model"].unique():
         if not str(name).startswith("random"):

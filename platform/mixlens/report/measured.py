@@ -58,11 +58,13 @@ def draw_model(measured: Measured, tables: ModelTables) -> dict[str, bytes]:
         "count": lambda: count_curves(tables.by_count),
         "controls": lambda: control_profiles(tables.layers, tables.nulls),
         "correlations": lambda: correlation_heatmap(tables.correlations),
-        "probe_curves": lambda: probe_curves(tables.probes),
-        "probe_maps": lambda: probe_maps(tables.probes),
-        "deletion": lambda: deletion_curves(tables.deletion),
         "embedding": lambda: embedding_of({"this model": measured.model}),
     }
+    if len(tables.probes):
+        makers["probe_curves"] = lambda: probe_curves(tables.probes)
+        makers["probe_maps"] = lambda: probe_maps(tables.probes)
+    if len(tables.deletion):
+        makers["deletion"] = lambda: deletion_curves(tables.deletion)
     drawn = {}
     with mpl.rc_context(dict(STYLE)):
         for name, make in makers.items():
