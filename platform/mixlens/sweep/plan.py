@@ -15,6 +15,7 @@ from mixlens.activations.token_metrics import SUBSPACE
 from mixlens.errors import CheckpointError, ResourceError, SpecError, explain
 from mixlens.mixture.order import order_of
 from mixlens.models import load_vllm, model_config, model_folder, resolve_model
+from mixlens.probing.deletion import settings as deletion_settings
 from mixlens.sources import open_source
 from mixlens.spec import Layout, MeasureSpec, RunSpec, SweepSpec
 
@@ -23,9 +24,11 @@ LORA_SHARE = 0.02  # of the parameters are trained by LoRA, at most, and only th
 OPTIMIZER_BYTES = 12  # fp32 weight and two moments of AdamW, a trained parameter
 KEPT_CHECKPOINTS = 2  # the newest, and the one being written
 SPARE_BYTES = 200_000_000  # tables, figures, logs, MLflow
-# Measured on the built-in model: answers and activations of a held-out image cost about as much as
-# training on four images.
-MEASURED_IMAGE = 4.0
+# Measured on the built-in model, in images trained on: answers and activations of a held-out image;
+# its linear probes; and its answers in one setting of deletion.
+MEASURED_IMAGE = 5.0
+PROBED_IMAGE = 3.0
+DELETED_IMAGE = 1.5
 
 
 @dataclass(frozen=True)
@@ -60,9 +63,13 @@ class Plan:
         training, evaluation = self.runs[0].training, self.runs[0].evaluation
         image = self.seconds_a_step / training.global_batch
         workers = self.runs[0].resources.workers
-        return training.steps * self.seconds_a_step / workers + (
-            MEASURED_IMAGE * evaluation.examples * image
-        )
+        measured = MEASURED_IMAGE * evaluation.examples
+        if evaluation.probes:
+            measured += PROBED_IMAGE * evaluation.examples
+        if deletion := evaluation.deletion:
+            images = min(deletion.examples or evaluation.examples, evaluation.examples)
+            measured += DELETED_IMAGE * images * len(deletion_settings(deletion))
+        return training.steps * self.seconds_a_step / workers + measured * image
 
 
 def plan_sweep(spec: SweepSpec, time_a_step: bool) -> Plan:
