@@ -306,6 +306,7 @@ LOST = joined([probes("object_count", 0.8, 0.3), probes("dominant_colour", 0.9, 
         ({"count": 0.2, "coarse": 0.6, "relational": 0.5}, "they are ("),
         ({"count": 0.7, "coarse": 0.6, "relational": 0.5}, "they are not ("),
         ({"count": 0.45, "coarse": 0.6, "relational": 0.5}, "the intervals do not tell ("),
+        ({"count": 0.5, "coarse": 0.6, "relational": 0.47}, "the intervals do not tell ("),
         ({"count": 0.2, "coarse": 0.6, "relational": np.nan}, "they are ("),
     ],
 )
@@ -327,6 +328,11 @@ def test_groups_are_compared_by_what_is_above_chance():
     )
     # 0.4 of 1 for counting, but only 0.05 of 0.5 where a guesser gets half.
     assert "they are not (" in diagnose(replace(NOTHING, probes=LOST, accuracy=table))[-1]
+    # 0.3 above chance is 0.6 of the way to perfect.
+    near = joined(
+        [accuracy(count=0.42), accuracy(chance=0.5, relational=0.8), accuracy(coarse=0.9)]
+    )
+    assert "they are (" in diagnose(replace(NOTHING, probes=LOST, accuracy=near))[-1]
     table.loc[table["group"] == "relational", "chance"] = np.nan
     assert "they are (" in diagnose(replace(NOTHING, probes=LOST, accuracy=table))[-1]
 

@@ -235,7 +235,10 @@ def test_one_control_or_none(made: tuple[Measured, ModelTables, _Page]):
         assert [text.get_text() for text in legend.get_texts()] == [
             *labels, "iid Gaussian tokens", "tokens of different images",
         ]  # fmt: skip
-        assert all(len(axis.collections) == len(names) for axis in figure.axes)
+        for axis in figure.axes:
+            assert len(axis.collections) == len(names)  # bands
+            assert len(axis.lines) == len(names) + 2
+            assert all(line.get_xdata().tolist() == [0, 1, 2] for line in axis.lines)
     assert control_profiles(some, tables.nulls.iloc[:0]) is None
 
 
