@@ -4,27 +4,14 @@ from collections.abc import Iterator
 
 import pandas as pd
 
+from mixlens.analysis.diagnosis_probes import predicted, read_by_probes
 from mixlens.analysis.measured import MODEL, ModelTables
 from mixlens.analysis.tables import EXCESS, REDUNDANCY
-from mixlens.analysis.words import GROUP_NAMES, listing, number, with_interval
+from mixlens.analysis.words import group_name, listing, number, span, with_interval
 from mixlens.spec import ENCODER
 
-# What is asked of an attribute: the task groups whose answers need it.
-ASKED_BY = {
-    "object_count": ("count",),
-    "dominant_colour": ("coarse", "attribute"),
-    "dominant_shape": ("coarse", "attribute"),
-    "colour_diversity": ("attribute",),
-    "shape_diversity": ("attribute",),
-    "texture_diversity": ("attribute",),
-    "size_mean": ("attribute",),
-    "crowding": ("relational", "locate"),
-}
 ALL_SEEDS = -1
 """In the table of deletion: the mean over seeds, or a policy without chance."""
-
-READABLE = 0.1
-"""A probe must beat its control by this much, and chance beyond its interval, to count at all."""
 
 LEVEL = 0.05
 """Of p over the whole table of correlations."""
@@ -36,14 +23,16 @@ def diagnose(tables: ModelTables) -> list[str]:
     Brackets are 95 % intervals over images. A sentence says that something is not told where its
     interval allows either.
     """
+    accuracy = tables.accuracy
+    accuracy = accuracy if accuracy.empty else accuracy[accuracy["model"] == MODEL]
     return [
         *_redundancy(tables.layers),
         *_complexity(tables.correlations),
         *_energy(tables.layers),
-        *_probes(tables.probes),
+        *read_by_probes(tables.probes),
         *_deletion(tables.deletion),
         *_policies(tables.deletion),
-        *_prediction(tables),
+        *predicted(tables.probes, accuracy),
     ]
 
 
@@ -135,56 +124,6 @@ def _complexity(correlations: pd.DataFrame) -> Iterator[str]:
     )
 
 
-def _probes(probes: pd.DataFrame) -> Iterator[str]:
-    """Which attributes the visual tokens hold best where, and which fall until the last layer."""
-    if probes.empty:
-        return
-    visual, text = _mean_token(probes, "visual"), _mean_token(probes, "text")
-    kept, lost, never = [], [], []
-    for attribute, some in visual.groupby("attribute"):
-        best, last = some.loc[some["value"].idxmax()], some.loc[some["layer"].idxmax()]
-        if _readable(some).empty:
-            never.append(f"{_plain(attribute)} (at most {with_interval(best, 2)})")
-        elif last["high"] < best["low"]:
-            lost.append(
-                f"{_plain(attribute)} (from {with_interval(best, 2)} at layer {best['layer']} to "
-                f"{with_interval(last, 2)} at the last)"
-            )
-        else:
-            kept.append(f"{_plain(attribute)} ({with_interval(last, 2)})")
-    if lost:
-        yield (
-            "What a linear probe reads from the mean visual token falls, beyond its intervals, "
-            f"until the last layer for {listing(lost)}; n = {_range(visual['n'])} held-out images."
-        )
-    elif kept:
-        yield (
-            "For no attribute does what a linear probe reads from the mean visual token fall "
-            "beyond its intervals until the last layer; "
-            f"n = {_range(visual['n'])} held-out images."
-        )
-    if kept:
-        yield f"At the last layer it has not fallen so for {listing(kept)}."
-    if never:
-        yield (
-            f"Hardly anything is read at any layer of {listing(never)}; "
-            f"n = {_range(visual['n'])} held-out images."
-        )
-    first: dict[int, list[str]] = {}
-    for attribute, some in text.groupby("attribute"):
-        found = _readable(some).sort_values("layer")
-        if len(found):
-            row = found.iloc[0]
-            words = f"{_plain(attribute)} ({with_interval(row, 2)})"
-            first.setdefault(int(row["layer"]), []).append(words)
-    if first:
-        parts = [f"at layer {layer} {listing(first[layer])}" for layer in sorted(first)]
-        yield (
-            "From the mean text token behind the image a linear probe reads first "
-            f"{'; '.join(parts)}; n = {_range(text['n'])} held-out images."
-        )
-
-
 def _deletion(deletion: pd.DataFrame) -> Iterator[str]:
     """How much of the visual tokens each task group can do without."""
     if deletion.empty:
@@ -204,15 +143,15 @@ def _deletion(deletion: pd.DataFrame) -> Iterator[str]:
         if len(harmed):
             row = harmed.iloc[0]
             parts.append(
-                f"{_group(group)} at {100 * row['share']:g} % ({with_interval(whole, 2)} to "
+                f"{group_name(group)} at {100 * row['share']:g} % ({with_interval(whole, 2)} to "
                 f"{with_interval(row, 2)})"
             )
         else:
-            parts.append(f"{_group(group)} at no share tried")
+            parts.append(f"{group_name(group)} at no share tried")
     if parts:
         yield (
             "With visual tokens deleted at random behind the encoder, accuracy first falls beyond "
-            f"its intervals for {listing(parts)}; n = {_range(some['n'])} images a group."
+            f"its intervals for {listing(parts)}; n = {span(some['n'])} images a group."
         )
 
 
@@ -248,49 +187,6 @@ def _policies(deletion: pd.DataFrame) -> Iterator[str]:
         )
 
 
-def _prediction(tables: ModelTables) -> Iterator[str]:
-    """Whether questions about what is lost most towards the end are those answered worst."""
-    if tables.probes.empty or tables.accuracy.empty:
-        return
-    own = tables.accuracy[(tables.accuracy["model"] == MODEL) & tables.accuracy["value"].notna()]
-    own = own.set_index("group")
-    asked, falls = False, {}
-    for attribute, some in _mean_token(tables.probes, "visual").groupby("attribute"):
-        groups = [group for group in ASKED_BY.get(str(attribute), ()) if group in own.index]
-        if not groups or len(groups) == len(own):
-            continue
-        asked = True
-        best, last = some.loc[some["value"].idxmax()], some.loc[some["layer"].idxmax()]
-        if len(_readable(some)) and last["high"] < best["low"]:
-            falls[attribute] = (best["value"] - last["value"], best, last, groups)
-    if not asked:
-        return
-    if not falls:
-        yield (
-            "Of what questions ask for, probes lose nothing beyond their intervals on the way, "
-            "which predicts no group of questions to suffer from lost detail."
-        )
-        return
-    worst, (_, best, last, groups) = max(falls.items(), key=lambda item: item[1][0])
-    # Groups differ in what chance gives, so what counts is the way from there to perfect.
-    chance = own["chance"].fillna(0)
-    above = own[["value", "low", "high"]].sub(chance, axis=0).div(1 - chance, axis=0)
-    asking, others = above.loc[groups], above.drop(groups)
-    if asking["high"].max(skipna=False) < others["low"].min(skipna=False):
-        verdict = "they are"
-    elif others["high"].min() < asking["low"].max():
-        verdict = "they are not"
-    else:
-        verdict = "the intervals do not tell"
-    scores = [f"{_group(group)} {with_interval(own.loc[group], 2)}" for group in own.index]
-    yield (
-        f"Of what questions ask for, {_plain(worst)} is lost most on the way to the last layer "
-        f"(from {with_interval(best, 2)} to {with_interval(last, 2)}), which predicts that "
-        f"{listing([_group(group) for group in groups])} questions are answered worst, measured "
-        f"from chance: {verdict} ({', '.join(scores)}; n = {_range(own['n'])} images)."
-    )
-
-
 def _rho(row: pd.Series, prefix: str) -> str:
     name = f"{prefix}rho"
     if pd.isna(row[name]):
@@ -318,12 +214,6 @@ def _are(count: int) -> str:
     return "is" if count == 1 else "are"
 
 
-def _range(counts: pd.Series) -> str:
-    """`few to many`, or the one count that there is."""
-    few, many = int(counts.min()), int(counts.max())
-    return str(few) if few == many else f"{few} to {many}"
-
-
 def _against(row: pd.Series) -> str:
     names = ("against_random", "against_low", "against_high")
     value, low, high = (number(row[name], 3, True) for name in names)
@@ -333,26 +223,3 @@ def _against(row: pd.Series) -> str:
 def _policy(row: pd.Series) -> str:
     where = "behind the encoder" if row["layer"] == ENCODER else f"before block {row['layer']}"
     return f"{row['policy']} at {100 * row['share']:g} % {where}"
-
-
-def _mean_token(probes: pd.DataFrame, stream: str) -> pd.DataFrame:
-    """Linear probes of the mean token of a stream that have a score."""
-    return probes[
-        (probes["position"] == -1)
-        & (probes["kind"] == "linear")
-        & (probes["stream"] == stream)
-        & probes["value"].notna()
-    ]
-
-
-def _readable(probes: pd.DataFrame) -> pd.DataFrame:
-    """The rows whose probe finds something."""
-    return probes[(probes["selectivity"] > READABLE) & (probes["low"] > probes["chance"])]
-
-
-def _group(group: object) -> str:
-    return GROUP_NAMES.get(str(group), str(group))
-
-
-def _plain(attribute: object) -> str:
-    return str(attribute).replace("_", " ")

@@ -87,3 +87,19 @@ def size(row: pd.Series, each: str) -> str:
 def listing(parts: Sequence[str]) -> str:
     """`a, b and c`."""
     return parts[0] if len(parts) == 1 else f"{', '.join(parts[:-1])} and {parts[-1]}"
+
+
+def span(counts: pd.Series) -> str:
+    """`few to many`, or the one count that there is."""
+    few, many = int(counts.min()), int(counts.max())
+    return str(few) if few == many else f"{few} to {many}"
+
+
+def group_name(group: object) -> str:
+    """A task group, or what is none, by its name for people."""
+    return GROUP_NAMES.get(str(group), str(group))
+
+
+def plain(name: object) -> str:
+    """The name of an attribute or column in words."""
+    return str(name).replace("_", " ")
