@@ -74,7 +74,8 @@ def captions(sweep: SweepResults, tables: Tables) -> dict[str, dict[str, str]]:
             "average direction in common; subspace alignment is the overlap of the top five "
             "singular directions with the layer below or with the base model (not defined for "
             "the base itself), and where the gap, the relative fall from the fifth singular value "
-            "to the sixth, is small, those directions and their overlap are ill determined.",
+            "to the sixth, is small, those directions and their overlap are ill determined. "
+            "Metrics that say nearly the same as one of these are only in tables/layers.parquet.",
         },
         "training": {
             "title": "Training loss.",

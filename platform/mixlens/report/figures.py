@@ -45,6 +45,19 @@ from mixlens.report.style import (
     svg,
 )
 
+PROFILED = {
+    "gini": "Gini of norms",
+    "energy_entropy": "Energy entropy",
+    "mean_cosine": "Mean cosine",
+    "participation_ratio": "Participation ratio",
+    "stable_rank": "Stable rank",
+    "effective_rank": "Effective rank",
+    "subspace_alignment_previous": "Alignment, layer below",
+    "subspace_alignment_base": "Alignment, base model",
+    "subspace_gap": "Gap behind the subspace",
+}
+"""Of every two metrics that say nearly the same, one; all are in the tables."""
+
 RATIO_LABEL = "Share of complex data"
 
 
@@ -281,12 +294,10 @@ def redundancy_against_accuracy(tables: Tables) -> Figure | None:
 
 
 def token_metric_profiles(tables: Tables) -> Figure | None:
-    """Every other metric of the visual tokens by layer, for every ratio."""
+    """The metrics of the visual tokens that say different things, by layer, for every ratio."""
     rows = tables.sweep[(tables.sweep["subject"] == "visual") & (tables.sweep["part"] == "layer")]
     counts = rows.groupby("metric")["layer"].nunique()
-    metrics = [
-        metric for metric in counts.index[counts > 1] if not str(metric).startswith("redundancy")
-    ]
+    metrics = [metric for metric in PROFILED if counts.get(metric, 0) > 1]
     if not metrics:
         return None
     lines = -(-len(metrics) // 3)
@@ -297,7 +308,7 @@ def token_metric_profiles(tables: Tables) -> Figure | None:
             axis.remove()
             continue
         profiles(axis, rows[rows["metric"] == metrics[place]], tables, markers=False)
-        axis.set_title(str(metrics[place]).replace("_", " ").capitalize())
+        axis.set_title(PROFILED[metrics[place]])
         axis.xaxis.set_major_locator(mpl.ticker.MaxNLocator(6, integer=True))
         axis.yaxis.set_major_locator(mpl.ticker.MaxNLocator(4))
         if place >= len(metrics) - 3:
