@@ -76,6 +76,9 @@ class EvaluationSpec(Spec):
     batch_size: int = Field(64, ge=1, description="images a forward pass")
     max_new_tokens: int = Field(128, ge=1, description="longest answer that is generated, tokens")
     probes: ProbeSpec | None = Field(None, description="what a probe can read; none: not probed")
+    keep_states: bool = Field(
+        False, description="keep the hidden states of every layer on disk (measure/states)"
+    )
     deletion: DeletionSpec | None = Field(
         None, description="accuracy with visual tokens deleted; none: not measured"
     )

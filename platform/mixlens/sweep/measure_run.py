@@ -75,7 +75,9 @@ def measure_all(pool: Pool, spec: MeasureSpec, folder: Path, view: "MeasureView"
     measure_model(pool, held_out, spec.model, folder / "measure", progress=view.stage("model"))
     if not spec.controls:
         return
-    plain = held_out.evaluation.model_copy(update={"probes": None, "deletion": None})
+    plain = held_out.evaluation.model_copy(
+        update={"probes": None, "deletion": None, "keep_states": False}
+    )
     for part in ("language", "all"):
         twin = random_twin(spec.model, folder / "controls" / f"weights-{part}", part, TWIN_SEED)
         name = "random language model" if part == "language" else "random model"
@@ -155,8 +157,8 @@ class Stages:
     def __call__(self, stage: str, done: int, units: int) -> None:
         name = f"{self._model}: {stage}"
         if not self._view.console.is_terminal:
-            if done == units:
-                self._view.say(f"{name}: {units} of {units}")
+            if done == 0:
+                self._view.say(f"{name}: {units} to do")
             return
         if stage not in self._tasks:
             self._tasks[stage] = self._bars.add_task(name, total=units)

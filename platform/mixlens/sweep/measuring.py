@@ -76,7 +76,8 @@ def measure_model(
     Writes examples, image_metrics, pooled_metrics, nulls, attributes and what `held_out.evaluation`
     asks for beyond them (probes, embeddings, deletion; all `.parquet`) into `directory`, and
     `measured.json` last; returns at once when that is there. Without `base` the top subspaces are
-    written too (`subspaces/`). `directory` must be shared by all nodes.
+    written too (`subspaces/`), and with `keep_states` the hidden states (`states/`, which
+    `mixlens.activations.store.read_layer` reads). `directory` must be shared by all nodes.
 
     Args:
         pool: does the work.
@@ -134,17 +135,19 @@ def measure_model(
         attributes=pa.Table.from_pylist(attributes),
         nulls=nulls,
     )
-    if evaluation.probes:
-        states = directory / STATES
+    states = directory / STATES
+    if evaluation.probes or evaluation.keep_states:
         needed = run("room for states", _room, units[:1], held_out, states)[0]
         run(f"states, {needed / 1e9:.2g} GB", _store, units, held_out, states)
+    if evaluation.probes:
         probed = run("probes", _probe, layers_of(states), states, attributes, evaluation.probes)
         _write(
             directory,
             probes=pd.concat([table for table, _ in probed], ignore_index=True),
             embeddings=pa.concat_tables([table for _, table in probed]),
         )
-        shutil.rmtree(states)
+    if not evaluation.keep_states:
+        shutil.rmtree(states, ignore_errors=True)
     if deletion := evaluation.deletion:
         some = min(deletion.examples or evaluation.examples, evaluation.examples)
         units = list(batches(some, evaluation.batch_size))

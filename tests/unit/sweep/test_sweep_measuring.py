@@ -6,6 +6,7 @@ import numpy as np
 import pandas as pd
 import pytest
 
+from mixlens.activations.store import layers_of, read_layer
 from mixlens.analysis.measured import load_model, model_tables
 from mixlens.errors import DataError
 from mixlens.models import load_vllm
@@ -174,6 +175,19 @@ def test_tables_hold_the_model_beside_its_controls(measured, model, tmp_path):
     few = results.attributes.query("object_count == 1")["example_id"]
     expected = by_image[(by_image["layer"] == 0) & by_image["example_id"].isin(few)]["value"].mean()
     assert counted["value"].iloc[0] == pytest.approx(expected)
+
+
+def test_states_are_kept_where_the_file_asks_for_them(measured, model, tmp_path):
+    asked = {"probes": None, "deletion": None, "keep_states": True}
+    kept = HELD_OUT.model_copy(update={"evaluation": HELD_OUT.evaluation.model_copy(update=asked)})
+    directory = measure_model(Here(), kept, model, tmp_path, answers=False)
+    means = load_model(measured[0]).embeddings
+    for stream, layer in layers_of(directory / "states"):
+        some = means[(means["stream"] == stream) & (means["layer"] == layer)]
+        states = read_layer(directory / "states", stream, layer, list(some["example_id"]))
+        count = states.exists.sum(1, keepdim=True)
+        mean = (states.tokens * states.exists[..., None]).sum(1) / count
+        np.testing.assert_allclose(mean, np.stack(some["vector"]), atol=0.02)
 
 
 def test_an_unfinished_measurement_is_named(tmp_path):
