@@ -96,6 +96,13 @@ def test_one_command_measures_a_model_and_its_controls_once(file):
     assert len(client.search_runs([experiment.experiment_id])) == 1
     assert json.loads((folder / "measure.json").read_text())["model_fingerprint"]
 
+    (folder / "report.html").unlink()
+    job = [sys.executable, str(ROOT / "jobs" / "report.py"), str(folder)]
+    assert subprocess.run(job, capture_output=True, check=True).stdout.decode().strip() == str(
+        folder / "report.html"
+    )
+    assert 'id="energy"' in (folder / "report.html").read_text()
+
 
 @pytest.mark.parametrize(
     ("override", "said"),

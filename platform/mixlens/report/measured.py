@@ -9,7 +9,8 @@ import pandas as pd
 import yaml
 from matplotlib.figure import Figure
 
-from mixlens.analysis.measured import MODEL, Measured, ModelTables
+from mixlens.analysis.diagnosis import diagnose
+from mixlens.analysis.measured import MODEL, Measured, ModelTables, load_measured, model_tables
 from mixlens.analysis.provenance import Provenance, collect_provenance, read_provenance
 from mixlens.analysis.tables import EXCESS, REDUNDANCY
 from mixlens.analysis.words import GROUP_NAMES, number
@@ -30,6 +31,24 @@ class Section:
     title: str
     figures: list[dict[str, object]] = field(default_factory=list)
     grids: list[dict[str, object]] = field(default_factory=list)
+
+
+def report_model(folder: Path) -> tuple[Path, ModelTables, list[str]]:
+    """Tables, figures and page from what was measured.
+
+    Args:
+        folder: what `jobs/measure.py` has made.
+
+    Returns:
+        path of the page, its tables, and the sentences of the diagnosis.
+
+    Raises:
+        DataError: the folder holds no finished measurement.
+    """
+    measured = load_measured(folder)
+    tables = model_tables(measured.model, measured.controls)
+    sentences = diagnose(tables)
+    return write_measured_report(measured, tables, sentences), tables, sentences
 
 
 def write_measured_report(measured: Measured, tables: ModelTables, sentences: list[str]) -> Path:

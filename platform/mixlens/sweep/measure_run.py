@@ -8,11 +8,9 @@ from rich.console import Console
 from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeElapsedColumn
 
 from mixlens.analysis import collect_provenance
-from mixlens.analysis.diagnosis import diagnose
-from mixlens.analysis.measured import load_measured, model_tables
 from mixlens.errors import ResourceError, explain
 from mixlens.models.twin import random_twin
-from mixlens.report.measured import write_measured_report
+from mixlens.report.measured import report_model
 from mixlens.spec import MeasureSpec, ResourceSpec, held_out_of
 from mixlens.sweep.machine import Capacity, address_of, check_reachable
 from mixlens.sweep.measuring import Pool, measure_model
@@ -60,10 +58,7 @@ def run_measure(spec: MeasureSpec, command: Sequence[str]) -> None:
             finally:
                 pool.close()
         view.say(f"{spec.name}: statistics and report")
-        measured = load_measured(folder)
-        tables = model_tables(measured.model, measured.controls)
-        sentences = diagnose(tables)
-        report = write_measured_report(measured, tables, sentences)
+        report, tables, sentences = report_model(folder)
         log_model(tracked, tables, sentences, folder)
         tracked.finish()
     print_answer(sentences, report, tracker.uri, Console())
