@@ -6,7 +6,6 @@ from mixlens.analysis.arm_answer import arm_sentences
 from mixlens.analysis.effect import AGAINST_BASE, DIFFERENCE, find_effect
 from mixlens.analysis.tables import HEADLINE, REDUNDANCY, Tables
 from mixlens.analysis.words import (
-    GROUP_NAMES,
     coverage,
     is_change,
     listing,
@@ -15,15 +14,6 @@ from mixlens.analysis.words import (
     size,
     with_interval,
 )
-
-__all__ = [
-    "GROUP_NAMES",
-    "answer_sentences",
-    "number",
-    "score_name",
-    "sufficiency_sentence",
-    "with_interval",
-]
 
 
 def answer_sentences(tables: Tables) -> list[str]:

@@ -8,10 +8,8 @@ from mixlens.analysis.diagnosis_probes import predicted, read_by_probes
 from mixlens.analysis.measured import MODEL, ModelTables
 from mixlens.analysis.tables import EXCESS, REDUNDANCY
 from mixlens.analysis.words import group_name, listing, number, span, with_interval
+from mixlens.probing.deletion import SEEDLESS
 from mixlens.spec import ENCODER
-
-ALL_SEEDS = -1
-"""In the table of deletion: the mean over seeds, or a policy without chance."""
 
 LEVEL = 0.05
 """Of p over the whole table of correlations."""
@@ -131,7 +129,7 @@ def _deletion(deletion: pd.DataFrame) -> Iterator[str]:
     some = deletion[
         (deletion["policy"] == "random")
         & (deletion["layer"] == ENCODER)
-        & (deletion["seed"] == ALL_SEEDS)
+        & (deletion["seed"] == SEEDLESS)
         & (deletion["objects"] == "all")
         & (deletion["group"] != "all")
     ]

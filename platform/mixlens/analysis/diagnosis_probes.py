@@ -5,6 +5,7 @@ from collections.abc import Iterator
 import pandas as pd
 
 from mixlens.analysis.words import group_name, listing, plain, span, with_interval
+from mixlens.probing.probes import POOLED
 
 # What is asked of an attribute: the task groups whose answers need it.
 ASKED_BY = {
@@ -122,7 +123,7 @@ def predicted(probes: pd.DataFrame, accuracy: pd.DataFrame) -> Iterator[str]:
 def _mean_token(probes: pd.DataFrame, stream: str) -> pd.DataFrame:
     """Linear probes of the mean token of a stream that have a score."""
     return probes[
-        (probes["position"] == -1)
+        (probes["position"] == POOLED)
         & (probes["kind"] == "linear")
         & (probes["stream"] == stream)
         & probes["value"].notna()

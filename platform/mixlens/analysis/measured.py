@@ -9,7 +9,7 @@ import pandas as pd
 
 from mixlens.analysis.correlations import correlate
 from mixlens.analysis.intervals import Sums, image_intervals, image_weights
-from mixlens.analysis.tables import EXCESS, HEADLINE, REDUNDANCY
+from mixlens.analysis.tables import EXCESS, HEADLINE, REDUNDANCY, write_tables
 from mixlens.errors import DataError, explain
 from mixlens.spec import MeasureSpec
 
@@ -69,9 +69,7 @@ class ModelTables:
 
     def write(self, folder: Path) -> None:
         """Write each table as `<folder>/<name>.parquet`."""
-        folder.mkdir(parents=True, exist_ok=True)
-        for name in self.__dataclass_fields__:
-            getattr(self, name).to_parquet(folder / f"{name}.parquet", index=False)
+        write_tables(folder, vars(self))
 
 
 def load_model(folder: Path) -> ModelResults:

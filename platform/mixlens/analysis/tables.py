@@ -5,7 +5,7 @@ one ratio or arm a row (seeds combined), `training` one logged step a row. In a 
 `ratio` is NaN, in one of ratios every `arm` is empty.
 """
 
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -98,9 +98,14 @@ class Tables:
 
     def write(self, folder: Path) -> None:
         """Write each table as `<folder>/<name>.parquet`."""
-        folder.mkdir(parents=True, exist_ok=True)
-        for name in self.__dataclass_fields__:
-            getattr(self, name).to_parquet(folder / f"{name}.parquet", index=False)
+        write_tables(folder, vars(self))
+
+
+def write_tables(folder: Path, tables: Mapping[str, pd.DataFrame]) -> None:
+    """Write each table as `<folder>/<name>.parquet`."""
+    folder.mkdir(parents=True, exist_ok=True)
+    for name, table in tables.items():
+        table.to_parquet(folder / f"{name}.parquet", index=False)
 
 
 def accuracy_panel(sweep: SweepResults) -> Panel:

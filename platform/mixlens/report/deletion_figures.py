@@ -11,9 +11,9 @@ import pandas as pd
 from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 
-from mixlens.analysis.answer import GROUP_NAMES
 from mixlens.analysis.deletion import bin_start
 from mixlens.analysis.tables import ALL
+from mixlens.analysis.words import GROUP_NAMES
 from mixlens.probing.deletion import DOWNSAMPLING, RANDOM, SALIENCY, SEEDLESS
 from mixlens.report.style import BLUE, DASHES, GREEN, INK, MARKERS, ORANGE, new_figure
 from mixlens.spec.measure import ENCODER

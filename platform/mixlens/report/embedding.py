@@ -106,7 +106,7 @@ def embed(
     """
     from sklearn.decomposition import PCA
     from sklearn.manifold import TSNE
-    from threadpoolctl import threadpool_limits  # type: ignore[import-untyped]
+    from threadpoolctl import threadpool_limits
 
     # With several threads, sums depend on who is first.
     with threadpool_limits(1):

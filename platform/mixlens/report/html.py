@@ -15,6 +15,7 @@ from mixlens.analysis import (
     load_sweep,
     read_provenance,
 )
+from mixlens.analysis.tables import write_tables
 from mixlens.analysis.words import GROUP_NAMES
 from mixlens.report.arm_grids import arms_grid, matrix_grid, pairs_grid
 from mixlens.report.captions import captions, caveats
@@ -26,7 +27,6 @@ from mixlens.report.inside import (
     inside_captions,
     inside_figures,
     inside_tables,
-    write_inside,
 )
 from mixlens.report.page import data_uri, style, template
 from mixlens.spec import Layout, SweepSpec
@@ -51,7 +51,7 @@ def write_report(sweep_dir: Path) -> tuple[Path, Tables]:
     tables = build_tables(sweep)
     tables.write(layout.tables)
     inside = inside_tables(sweep)
-    write_inside(layout.tables, inside)
+    write_tables(layout.tables, inside)
     figures = draw(tables)
     # In the order of the page, which numbers them.
     last = {name: figures.pop(name) for name in ("training",) if name in figures}

@@ -98,12 +98,6 @@ def inside_captions(sweep: SweepResults) -> dict[str, dict[str, str]]:
     }
 
 
-def write_inside(folder: Path, tables: dict[str, pd.DataFrame]) -> None:
-    """Write each table as `<folder>/<name>.parquet`."""
-    for name, table in tables.items():
-        table.to_parquet(folder / f"{name}.parquet", index=False)
-
-
 def _names(sweep: SweepResults) -> dict[str, Path]:
     """The compared models, by what a reader calls them, and where they were measured."""
     return {

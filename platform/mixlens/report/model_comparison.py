@@ -8,18 +8,19 @@ from matplotlib.figure import Figure
 from matplotlib.lines import Line2D
 
 from mixlens.analysis.words import GROUP_NAMES
+from mixlens.probing.deletion import SEEDLESS
+from mixlens.probing.probes import POOLED
 from mixlens.report.model_figures import band
 from mixlens.report.style import BLUE, GREY, INK, ORANGE, new_figure
 from mixlens.spec import ENCODER
 
 _LOOKS = ((INK, "o", "--"), (BLUE, "s", "-"), (ORANGE, "^", "-"))
-_ALL_SEEDS = -1
 
 
 def probes_compared(probes: Mapping[str, pd.DataFrame]) -> Figure | None:
     """Linear probes of the mean token by layer: a row a stream, a column an attribute."""
     tables = {
-        name: table[(table["position"] == -1) & (table["kind"] == "linear")]
+        name: table[(table["position"] == POOLED) & (table["kind"] == "linear")]
         for name, table in probes.items()
     }
     first = next(iter(tables.values()))
@@ -57,7 +58,7 @@ def deletion_compared(deletion: Mapping[str, pd.DataFrame]) -> Figure | None:
         name: table[
             (table["policy"] == "random")
             & (table["layer"] == ENCODER)
-            & (table["seed"] == _ALL_SEEDS)
+            & (table["seed"] == SEEDLESS)
             & (table["objects"] == "all")
         ]
         for name, table in deletion.items()

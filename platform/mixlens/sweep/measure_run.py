@@ -5,7 +5,14 @@ from pathlib import Path
 from typing import TextIO
 
 from rich.console import Console
-from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeElapsedColumn
+from rich.progress import (
+    BarColumn,
+    MofNCompleteColumn,
+    Progress,
+    TaskID,
+    TextColumn,
+    TimeElapsedColumn,
+)
 
 from mixlens.analysis import collect_provenance
 from mixlens.errors import ResourceError, explain
@@ -147,7 +154,7 @@ class Stages:
 
     def __init__(self, view: MeasureView, bars: Progress, model: str) -> None:
         self._view, self._bars, self._model = view, bars, model
-        self._tasks: dict[str, object] = {}
+        self._tasks: dict[str, TaskID] = {}
 
     def __call__(self, stage: str, done: int, units: int) -> None:
         name = f"{self._model}: {stage}"
@@ -157,4 +164,4 @@ class Stages:
             return
         if stage not in self._tasks:
             self._tasks[stage] = self._bars.add_task(name, total=units)
-        self._bars.update(self._tasks[stage], completed=done)  # type: ignore[arg-type]
+        self._bars.update(self._tasks[stage], completed=done)

@@ -47,7 +47,7 @@ Progress = Callable[[str, int, int], None]
 
 
 class Pool(Protocol):
-    """What does the work: `MeasurementPool`, or `InThisProcess`."""
+    """What does the work: `MeasurementPool`, or anything that maps a function over units."""
 
     def map(
         self,

@@ -14,8 +14,9 @@ from pathlib import Path
 
 import pandas as pd
 
-from mixlens.analysis.diagnosis import ALL_SEEDS
 from mixlens.analysis.measured import MODEL, ModelTables
+from mixlens.probing.deletion import SEEDLESS
+from mixlens.probing.probes import POOLED
 from mixlens.spec import ENCODER
 from mixlens.tracking.results import log_files, log_provenance
 from mixlens.tracking.tracker import TrackedRun
@@ -44,13 +45,13 @@ def model_points(tables: ModelTables) -> Iterator[Point]:
     names = "controls/" + other["model"].str.replace(" ", "_") + "/" + other["metric"]
     yield from _points(other, names, other["layer"])
     if len(tables.probes):
-        mean = tables.probes[tables.probes["position"] == -1]
+        mean = tables.probes[tables.probes["position"] == POOLED]
         names = "probes/" + mean["attribute"] + "/" + mean["stream"] + "_" + mean["kind"]
         yield from _points(mean, names, mean["layer"])
     if len(tables.deletion):
         some = tables.deletion[
             (tables.deletion["layer"] == ENCODER)
-            & (tables.deletion["seed"] == ALL_SEEDS)
+            & (tables.deletion["seed"] == SEEDLESS)
             & (tables.deletion["objects"] == "all")
         ]
         names = "deletion/" + some["policy"] + "/" + some["group"]

@@ -9,7 +9,8 @@ from fake_measured import FakeMeasured
 from fake_sweep import FakeSweep
 
 from mixlens.analysis import SweepResults, load_sweep
-from mixlens.report.inside import inside_captions, inside_figures, inside_tables, write_inside
+from mixlens.analysis.tables import write_tables
+from mixlens.report.inside import inside_captions, inside_figures, inside_tables
 
 SWEEP = FakeSweep(ratios=(0.0, 1.0), seeds=(0, 1), images=24, layers=3, steps=5)
 PLANTED = FakeMeasured(images=24, layers=3)
@@ -51,7 +52,7 @@ def test_what_was_measured_is_shown_in_the_order_of_the_page(probed: SweepResult
     assert figures.keys() == inside_captions(probed).keys()
     assert b"ratio 0" in figures["probes"]
     assert b"ratio 0" not in figures["deletion"]
-    write_inside(tmp_path, tables)
+    write_tables(tmp_path, tables)
     pd.testing.assert_frame_equal(pd.read_parquet(tmp_path / "probes.parquet"), tables["probes"])
 
 
