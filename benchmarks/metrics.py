@@ -30,7 +30,7 @@ from mixlens.activations.reduce import image_values, layer_values, position_sums
 from mixlens.activations.streams import visit
 from mixlens.models import keep_freed_memory, load_vllm
 from mixlens.sources import open_source
-from mixlens.spec import ComponentSpec, SceneSpec
+from mixlens.spec import SceneComponent, SceneSpec
 
 ROUNDS = 3  # the best counts: other work on the machine can only slow a round down
 IMAGES = 64
@@ -59,7 +59,7 @@ def seconds(call: Callable[[], object], rounds: int = ROUNDS, device: str = "cpu
 
 def built_in() -> dict[str, float]:
     """The default set and the nulls against a forward pass of the built-in model."""
-    spec = ComponentSpec(scene=SceneSpec(image_size=112, objects=(1, 10)), tasks={"coarse": 1})
+    spec = SceneComponent(scene=SceneSpec(image_size=112, objects=(1, 10)), tasks={"coarse": 1})
     source = open_source("scenes", spec)
     images = [source[index].image for index in range(IMAGES)]
     vllm = load_vllm("builtin:tiny-vllm")

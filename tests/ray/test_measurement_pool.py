@@ -20,10 +20,10 @@ from mixlens.models import load_vllm
 from mixlens.models.tiny import build_tiny_vllm
 from mixlens.sources import open_source
 from mixlens.spec import (
-    ComponentSpec,
     EvaluationSpec,
     ResourceSpec,
     RunSpec,
+    SceneComponent,
     SceneSpec,
     TrainingSpec,
     held_out_of,
@@ -38,7 +38,7 @@ RUN = RunSpec(
     name="test",
     model="not used",
     components={
-        "scenes": ComponentSpec(
+        "scenes": SceneComponent(
             scene=SceneSpec(image_size=64, objects=(2, 4)),
             tasks={"coarse": 2, "scene_graph": 1},
             size=100,

@@ -22,7 +22,7 @@ from ray.train.torch import TorchTrainer
 
 from mixlens.mixture.order import order_of
 from mixlens.mixture.stream import RayStream, make_cursor, stream_data_config, training_dataset
-from mixlens.spec import ComponentSpec, EvaluationSpec, RunSpec, SceneSpec, SizeRange, TrainingSpec
+from mixlens.spec import EvaluationSpec, RunSpec, SceneComponent, SceneSpec, SizeRange, TrainingSpec
 
 pytestmark = pytest.mark.ray
 
@@ -39,8 +39,8 @@ def small_run(**training: int) -> RunSpec:
         name="test",
         model="none",
         components={
-            "easy": ComponentSpec(scene=scene, tasks={"coarse": 1}),
-            "hard": ComponentSpec(scene=scene, tasks={"coarse": 1}, seed=1, size=20),
+            "easy": SceneComponent(scene=scene, tasks={"coarse": 1}),
+            "hard": SceneComponent(scene=scene, tasks={"coarse": 1}, seed=1, size=20),
         },
         weights={"easy": 0.7, "hard": 0.3},
         ratio=0.3,

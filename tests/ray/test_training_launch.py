@@ -14,7 +14,7 @@ from ray.train.v2._internal import constants
 
 from mixlens.errors import CheckpointError, DataError, ResourceError
 from mixlens.models.tiny import build_tiny_vllm
-from mixlens.spec import ComponentSpec, EvaluationSpec, ResourceSpec, RunSpec, SceneSpec, SizeRange
+from mixlens.spec import EvaluationSpec, ResourceSpec, RunSpec, SceneComponent, SceneSpec, SizeRange
 from mixlens.spec.training import TrainingSpec
 from mixlens.training.alone import train_alone
 from mixlens.training.launch import (
@@ -46,7 +46,7 @@ def a_run(model: Path, **training: object) -> RunSpec:
     return RunSpec(
         name="launched",
         model=str(model),
-        components={"simple": ComponentSpec(scene=scene, tasks={"coarse": 2})},
+        components={"simple": SceneComponent(scene=scene, tasks={"coarse": 2})},
         weights={"simple": 1.0},
         ratio=0.0,
         seed=1,

@@ -12,9 +12,8 @@ import numpy as np
 from mixlens.errors import SpecError, explain
 from mixlens.mixture.schedule import Schedule, whole_shares
 from mixlens.mixture.shuffle import shuffled
-from mixlens.spec import RunSpec
+from mixlens.spec import HELD_OUT_START, RunSpec
 
-HELD_OUT_START = 2**62
 DRAWS_A_SEED = 2**32
 
 

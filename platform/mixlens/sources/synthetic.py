@@ -3,7 +3,7 @@
 from mixlens.errors import DataError, explain
 from mixlens.scenes import check_scene_spec, make_scene
 from mixlens.sources.example import Example
-from mixlens.spec import ComponentSpec
+from mixlens.spec import HELD_OUT_START, SceneComponent
 from mixlens.tasks import answer_space, ask
 
 
@@ -14,12 +14,15 @@ class SyntheticSource:
         name: name of the component.
         spec: what it contains.
         size: number of examples, or None if it never ends.
+        held_out_size: None, because held-out scenes never end.
 
     Raises:
         SpecError: no scene can satisfy the spec, or the name of a size cannot be a word.
     """
 
-    def __init__(self, name: str, spec: ComponentSpec) -> None:
+    held_out_size = None
+
+    def __init__(self, name: str, spec: SceneComponent) -> None:
         check_scene_spec(spec.scene)
         self.name = name
         self.spec = spec
@@ -27,7 +30,8 @@ class SyntheticSource:
         self._space = answer_space(spec.scene)
 
     def __getitem__(self, index: int) -> Example:
-        if index < 0 or (self.size is not None and index >= self.size):
+        # Held-out scenes lie far beyond the end of a finite component.
+        if index < 0 or (self.size is not None and self.size <= index < HELD_OUT_START):
             bounds = "from 0 up" if self.size is None else f"from 0 to {self.size - 1}"
             raise DataError(
                 explain(

@@ -1,8 +1,10 @@
 """Sweep files: frozen, strict models, their digests, and reading them from YAML."""
 
 from mixlens.spec.base import Spec
-from mixlens.spec.data import ComponentSpec, EvaluationSpec, MixtureSpec, TaskGroup, Weights
-from mixlens.spec.held_out import HeldOut, held_out_of
+from mixlens.spec.coco import CocoFiles, CocoSpec
+from mixlens.spec.component import CocoComponent, ComponentSpec, SceneComponent, TaskGroup
+from mixlens.spec.data import EvaluationSpec, MixtureSpec, Weights
+from mixlens.spec.held_out import HELD_OUT_START, HeldOut, held_out_of, transfer_of
 from mixlens.spec.layout import Layout
 from mixlens.spec.load import load_spec
 from mixlens.spec.measure import ENCODER, DeletionSpec, Policy, ProbeSpec
@@ -15,6 +17,10 @@ from mixlens.spec.training import LearningRates, LoraSpec, ResourceSpec, Tower, 
 __all__ = [
     "BASE",
     "ENCODER",
+    "HELD_OUT_START",
+    "CocoComponent",
+    "CocoFiles",
+    "CocoSpec",
     "ComponentSpec",
     "DeletionSpec",
     "EvaluationSpec",
@@ -29,6 +35,7 @@ __all__ = [
     "ProbeSpec",
     "ResourceSpec",
     "RunSpec",
+    "SceneComponent",
     "SceneSpec",
     "SizeRange",
     "Spec",
@@ -42,4 +49,5 @@ __all__ = [
     "held_out_of",
     "load_measure",
     "load_spec",
+    "transfer_of",
 ]

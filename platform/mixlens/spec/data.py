@@ -1,40 +1,11 @@
-"""The data of a sweep: named components, what is asked about them, and how they are mixed."""
+"""How components are mixed, and what models are evaluated on."""
 
-from typing import Annotated, Literal
+from typing import Annotated
 
-from pydantic import AfterValidator, Field, model_validator
+from pydantic import AfterValidator, Field
 
 from mixlens.spec.base import Spec
 from mixlens.spec.measure import DeletionSpec, ProbeSpec
-from mixlens.spec.scene import SceneSpec
-
-TaskGroup = Literal[
-    "coarse", "attribute", "relational", "scene_graph", "count", "locate", "pair", "caption"
-]
-
-
-class ComponentSpec(Spec):
-    """One source of examples: which images, and how many turns of each task group an image gets.
-
-    An image gets fewer turns of a group when its scene cannot carry that many (one object alone
-    has no relations); it never gets a question without exactly one right answer.
-    """
-
-    kind: Literal["synthetic"] = "synthetic"
-    scene: SceneSpec = SceneSpec()
-    tasks: dict[TaskGroup, int] = Field(min_length=1)
-    seed: int = Field(0, ge=0, lt=2**31, description="the seed of its scenes")
-    size: int | None = Field(
-        None, ge=1, description="examples in a finite component; none: never repeats"
-    )
-
-    @model_validator(mode="after")
-    def _check(self) -> "ComponentSpec":
-        for group, turns in self.tasks.items():
-            if not 1 <= turns <= 32:
-                raise ValueError(f"tasks.{group} asks for {turns} turns an image; 1 to 32 can be")
-        return self
-
 
 Weights = dict[str, float]
 
@@ -71,7 +42,12 @@ class MixtureSpec(Spec):
 class EvaluationSpec(Spec):
     """The held-out images, the same for the base and for every trial."""
 
-    component: str = Field(description="the component whose scenes and tasks are used")
+    component: str = Field(description="the component whose images and tasks are used")
+    transfer: str | None = Field(
+        None,
+        description="a second component: which correlations of redundancy with attributes hold "
+        "on its images too; none: not measured",
+    )
     examples: int = Field(ge=8, description="held-out images")
     batch_size: int = Field(64, ge=1, description="images a forward pass")
     max_new_tokens: int = Field(128, ge=1, description="longest answer that is generated, tokens")

@@ -1,9 +1,17 @@
 """What every model of a sweep is measured on, and how: one value that decides the result."""
 
-from typing import Literal, Protocol
+from typing import Any, Literal, Protocol
 
+from pydantic import Field
+
+from mixlens.errors import explain
 from mixlens.spec.base import Spec
-from mixlens.spec.data import ComponentSpec, EvaluationSpec
+from mixlens.spec.coco import CocoSpec
+from mixlens.spec.component import ComponentSpec
+from mixlens.spec.data import EvaluationSpec
+
+HELD_OUT_START = 2**62
+"""The index of the first held-out example of any component; no training index reaches it."""
 
 ImageKind = Literal["own", "blank", "noise"]
 
@@ -16,18 +24,67 @@ class HeldOut(Spec):
 
     name: str
     component: ComponentSpec
+    data: dict[str, CocoSpec] = Field(default_factory=dict)
     evaluation: EvaluationSpec
     images: ImageKind = "own"
+
+    def canonical(self) -> dict[str, Any]:
+        return {**super().canonical(), "data": canonical_data(self.data)}
 
 
 class _Evaluated(Protocol):
     @property
     def components(self) -> dict[str, ComponentSpec]: ...
     @property
+    def data(self) -> dict[str, CocoSpec]: ...
+    @property
     def evaluation(self) -> EvaluationSpec: ...
 
 
 def held_out_of(spec: _Evaluated) -> HeldOut:
     """What a sweep, a run or a measure file evaluates on."""
-    name = spec.evaluation.component
-    return HeldOut(name=name, component=spec.components[name], evaluation=spec.evaluation)
+    return _held_out(spec, spec.evaluation.component, spec.evaluation)
+
+
+def transfer_of(spec: _Evaluated) -> HeldOut | None:
+    """The images of the second component, on which nothing is probed and nothing deleted."""
+    plain = spec.evaluation.model_copy(
+        update={"probes": None, "deletion": None, "keep_states": False}
+    )
+    name = spec.evaluation.transfer
+    return None if name is None else _held_out(spec, name, plain)
+
+
+def used_data(spec: _Evaluated, components: list[str]) -> dict[str, CocoSpec]:
+    """The data sets that these components take images from."""
+    names = {c.data for name in components if (c := spec.components[name]).kind == "coco"}
+    return {name: spec.data[name] for name in sorted(names)}
+
+
+def canonical_data(data: dict[str, CocoSpec]) -> dict[str, Any]:
+    """What of the data sets decides results."""
+    return {name: one.canonical() for name, one in data.items()}
+
+
+def _held_out(spec: _Evaluated, name: str, evaluation: EvaluationSpec) -> HeldOut:
+    return HeldOut(
+        name=name,
+        component=spec.components[name],
+        data=used_data(spec, [name]),
+        evaluation=evaluation,
+    )
+
+
+def check_data(components: dict[str, ComponentSpec], data: dict[str, CocoSpec]) -> None:
+    """Refuse components of a data set that the file does not describe.
+
+    Raises:
+        ValueError: names the component.
+    """
+    for name, component in components.items():
+        if component.kind == "coco" and component.data not in data:
+            known = f"The data sets are {', '.join(sorted(data))}." if data else "There is none."
+            raise ValueError(
+                explain(f"components.{name}.data", component.data, "no such data set",
+                        f"{known} Describe it under data.")
+            )  # fmt: skip

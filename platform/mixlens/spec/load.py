@@ -3,7 +3,7 @@
 import difflib
 from collections.abc import Sequence
 from pathlib import Path
-from typing import Any, TypeVar
+from typing import Any, TypeVar, get_args
 
 import yaml
 from pydantic import ValidationError
@@ -11,6 +11,7 @@ from pydantic_core import ErrorDetails
 
 from mixlens.errors import SpecError, explain
 from mixlens.spec.base import Spec
+from mixlens.spec.component import KINDS
 
 S = TypeVar("S", bound=Spec)
 
@@ -21,6 +22,7 @@ _REMEDIES = {
     "too_long": "Give at most {max_length} of them.",
     "too_short": "Give at least {min_length} of them.",
     "tuple_type": "Give a list like [1, 2].",
+    "union_tag_invalid": "The kinds are {expected_tags}.",
 }
 
 
@@ -95,7 +97,7 @@ def _set(content: dict[str, Any], override: str) -> None:
 
 
 def _describe(item: ErrorDetails, kind: type[Spec], path: Path) -> str:
-    field = ".".join(str(part) for part in item["loc"] if part != "[key]")
+    field = ".".join(str(part) for part in _place(item["loc"]))
     where = f"{path}: {field}" if field else str(path)  # of the whole: the text names its fields
     if item["type"] == "extra_forbidden":
         known = _fields_at(kind, item["loc"][:-1])
@@ -113,21 +115,32 @@ def _describe(item: ErrorDetails, kind: type[Spec], path: Path) -> str:
     return explain(where, item["input"], "not possible", remedy)
 
 
+def _place(where: tuple[int | str, ...]) -> list[int | str]:
+    """`where` without what pydantic adds: the mark of keys, and of which kind a component is."""
+    added = (
+        [2] if where[:1] == ("components",) and where[2:3] in [(kind,) for kind in KINDS] else []
+    )
+    return [part for i, part in enumerate(where) if part != "[key]" and i not in added]
+
+
 def _fields_at(kind: type[Spec], where: tuple[int | str, ...]) -> list[str]:
     """Names of the fields of the spec class found at `where` below `kind`."""
-    current: Any = kind
+    current: list[Any] = [kind]
     for part in where:
-        fields = getattr(current, "model_fields", {})
+        if part in KINDS:
+            current = [
+                one for one in current if part in get_args(one.model_fields["kind"].annotation)
+            ]
+            continue
+        fields = {name: field for one in current for name, field in one.model_fields.items()}
         if part in fields:
-            current = _spec_class(fields[part].annotation)
-    return list(getattr(current, "model_fields", {}))
+            current = _spec_classes(fields[part].annotation)
+    return list(current[0].model_fields) if current else []
 
 
-def _spec_class(annotation: Any) -> Any:
-    """The spec class inside an annotation like `dict[str, X]` or `X | None`, else None."""
+def _spec_classes(annotation: Any) -> list[Any]:
+    """The spec classes inside an annotation like `dict[str, X]` or `X | None`."""
     if isinstance(annotation, type) and issubclass(annotation, Spec):
-        return annotation
-    for inner in getattr(annotation, "__args__", ()):
-        if (found := _spec_class(inner)) is not None:
-            return found
-    return None
+        return [annotation]
+    inner = getattr(annotation, "__args__", ())
+    return [found for one in inner for found in _spec_classes(one)]

@@ -7,8 +7,10 @@ from pydantic import Field, model_validator
 
 from mixlens.errors import explain
 from mixlens.spec.base import Spec, digest_of
-from mixlens.spec.data import ComponentSpec, EvaluationSpec
-from mixlens.spec.held_out import held_out_of
+from mixlens.spec.coco import CocoSpec
+from mixlens.spec.component import ComponentSpec
+from mixlens.spec.data import EvaluationSpec
+from mixlens.spec.held_out import check_data, held_out_of, transfer_of
 from mixlens.spec.load import keys_of, load_spec
 from mixlens.spec.measure import DeletionSpec, ProbeSpec
 from mixlens.spec.sweep import SweepSpec, TrackingSpec
@@ -28,6 +30,7 @@ class MeasureSpec(Spec):
     model_fingerprint: str = Field("", description="filled in when the measurement starts")
     prompts_digest: str = Field("", description="filled in likewise")
     runs_dir: str = "runs"
+    data: dict[str, CocoSpec] = Field({}, description="data sets that components name")
     components: dict[str, ComponentSpec] = Field(min_length=1)
     evaluation: EvaluationSpec
     controls: bool = True
@@ -36,20 +39,24 @@ class MeasureSpec(Spec):
 
     @model_validator(mode="after")
     def _check(self) -> "MeasureSpec":
-        name = self.evaluation.component
-        if name not in self.components:
-            known = f"The components are {', '.join(sorted(self.components))}."
-            raise ValueError(explain("evaluation.component", name, "no such component", known))
+        check_data(self.components, self.data)
+        for field in ("component", "transfer"):
+            name = getattr(self.evaluation, field)
+            if name is not None and name not in self.components:
+                known = f"The components are {', '.join(sorted(self.components))}."
+                raise ValueError(explain(f"evaluation.{field}", name, "no such component", known))
         return self
 
     def digest(self) -> str:
         """Digest of what decides the results."""
+        transfer = transfer_of(self)
         return digest_of(
             {
                 "model": self.model,
                 "model_fingerprint": self.model_fingerprint,
                 "prompts_digest": self.prompts_digest,
                 "held_out": held_out_of(self).canonical(),
+                "transfer": None if transfer is None else transfer.canonical(),
                 "controls": self.controls,
             }
         )
@@ -81,6 +88,7 @@ def load_measure(path: Path, overrides: Sequence[str] = ()) -> MeasureSpec:
         name=sweep.name,
         model=sweep.model,
         runs_dir=sweep.runs_dir,
+        data=sweep.data,
         components=sweep.components,
         evaluation=evaluation,
         resources=sweep.resources,

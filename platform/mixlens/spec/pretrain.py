@@ -3,7 +3,8 @@
 from pydantic import Field, model_validator
 
 from mixlens.spec.base import Spec
-from mixlens.spec.data import ComponentSpec, EvaluationSpec, Weights
+from mixlens.spec.component import ComponentSpec
+from mixlens.spec.data import EvaluationSpec, Weights
 from mixlens.spec.sweep import RunSpec
 from mixlens.spec.training import ResourceSpec, TrainingSpec
 

@@ -7,7 +7,10 @@ from pydantic import Field, StringConstraints, model_validator
 
 from mixlens.errors import explain
 from mixlens.spec.base import Share, Spec, digest_of
-from mixlens.spec.data import ComponentSpec, EvaluationSpec, Mix, MixtureSpec, Weights
+from mixlens.spec.coco import CocoSpec
+from mixlens.spec.component import ComponentSpec
+from mixlens.spec.data import EvaluationSpec, Mix, MixtureSpec, Weights
+from mixlens.spec.held_out import canonical_data, check_data, held_out_of, transfer_of
 from mixlens.spec.training import ResourceSpec, TrainingSpec
 
 # What changes a training's speed, memory or log, but no result beyond rounding. The micro-batch is
@@ -36,6 +39,7 @@ class RunSpec(Spec):
     model: str
     model_fingerprint: str = ""
     prompts_digest: str = ""
+    data: dict[str, CocoSpec] = Field(default_factory=dict)
     components: dict[str, ComponentSpec]
     weights: Weights
     ratio: Share | None = None
@@ -51,17 +55,19 @@ class RunSpec(Spec):
             del content[key]
         for key in NEUTRAL:
             del content["training"][key]
+        content["data"] = canonical_data(self.data)
         return content
 
     def base_digest(self) -> str:
         """Digest of what decides the measurement of the base: it, and the held-out images."""
+        transfer = transfer_of(self)
         return digest_of(
             {
                 "model": self.model,
                 "model_fingerprint": self.model_fingerprint,
                 "prompts_digest": self.prompts_digest,
-                "component": self.components[self.evaluation.component].canonical(),
-                "evaluation": self.evaluation.canonical(),
+                "held_out": held_out_of(self).canonical(),
+                "transfer": None if transfer is None else transfer.canonical(),
             }
         )
 
@@ -85,6 +91,7 @@ class SweepSpec(Spec):
         "", description="filled in likewise, so that other phrasings make other runs"
     )
     runs_dir: str = "runs"
+    data: dict[str, CocoSpec] = Field({}, description="data sets that components name")
     components: dict[str, ComponentSpec] = Field(min_length=1)
     mixture: MixtureSpec | None = None
     ratios: tuple[Share, ...] | None = Field(None, min_length=1)
@@ -102,8 +109,11 @@ class SweepSpec(Spec):
     @model_validator(mode="after")
     def _check(self) -> "SweepSpec":
         self._check_axis()
+        check_data(self.components, self.data)
         known = f"The components are {', '.join(sorted(self.components))}."
         named: dict[str, Iterable[str]] = {"evaluation.component": [self.evaluation.component]}
+        if self.evaluation.transfer is not None:
+            named["evaluation.transfer"] = [self.evaluation.transfer]
         if self.mixture is not None:
             named |= {"mixture.high": self.mixture.high, "mixture.low": self.mixture.low}
         named |= {f"arms.{arm}": weights for arm, weights in (self.arms or {}).items()}
@@ -167,6 +177,7 @@ class SweepSpec(Spec):
                 model=self.model,
                 model_fingerprint=self.model_fingerprint,
                 prompts_digest=self.prompts_digest,
+                data=self.data,
                 components=self.components,
                 weights=weights,
                 ratio=ratio,

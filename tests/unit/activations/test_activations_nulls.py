@@ -26,7 +26,7 @@ from mixlens.metrics import (
 from mixlens.models import load_vllm
 from mixlens.models.tiny import build_tiny_vllm
 from mixlens.sources import open_source
-from mixlens.spec import ComponentSpec, SceneSpec
+from mixlens.spec import SceneComponent, SceneSpec
 from mixlens.tasks import vocabulary
 
 IMAGES = 24
@@ -41,7 +41,7 @@ def vllm(tmp_path_factory):
 
 @pytest.fixture(scope="module")
 def examples():
-    spec = ComponentSpec(
+    spec = SceneComponent(
         scene=SceneSpec(image_size=64, objects=(2, 9)), tasks={"coarse": 1}, seed=3
     )
     source = open_source("scenes", spec)

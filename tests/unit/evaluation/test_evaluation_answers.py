@@ -10,10 +10,10 @@ from mixlens.evaluation.answers import SHORT_LIMIT
 from mixlens.models import Vllm, load_vllm
 from mixlens.models.tiny import build_tiny_vllm
 from mixlens.sources import open_source
-from mixlens.spec import ComponentSpec, SceneSpec
+from mixlens.spec import SceneComponent, SceneSpec
 from mixlens.tasks import Turn, vocabulary
 
-COMPONENT = ComponentSpec(
+COMPONENT = SceneComponent(
     scene=SceneSpec(image_size=64, objects=(3, 5)),
     tasks={"coarse": 2, "relational": 2, "locate": 1, "scene_graph": 1},
 )

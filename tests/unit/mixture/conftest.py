@@ -5,9 +5,9 @@ from collections.abc import Callable
 import pytest
 
 from mixlens.spec import (
-    ComponentSpec,
     EvaluationSpec,
     RunSpec,
+    SceneComponent,
     SceneSpec,
     SizeRange,
     TrainingSpec,
@@ -23,8 +23,8 @@ def mixture_run() -> Callable[..., RunSpec]:
             name="test",
             model="none",
             components={
-                "easy": ComponentSpec(scene=scene, tasks={"coarse": 1}),
-                "hard": ComponentSpec(scene=scene, tasks={"attribute": 1}, seed=1, size=50),
+                "easy": SceneComponent(scene=scene, tasks={"coarse": 1}),
+                "hard": SceneComponent(scene=scene, tasks={"attribute": 1}, seed=1, size=50),
             },
             weights={"easy": 0.75, "hard": 0.25},
             ratio=0.25,

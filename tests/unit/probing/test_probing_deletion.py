@@ -16,11 +16,11 @@ from mixlens.probing.deletion import DELETED, SEEDLESS, delete, settings
 from mixlens.probing.observe import observe, prompted
 from mixlens.probing.prefill import late_keys, look, prefill
 from mixlens.sources import open_source
-from mixlens.spec import ComponentSpec, SceneSpec
+from mixlens.spec import SceneComponent, SceneSpec
 from mixlens.spec.measure import DeletionSpec
 from mixlens.tasks import vocabulary
 
-COMPONENT = ComponentSpec(
+COMPONENT = SceneComponent(
     scene=SceneSpec(image_size=64, objects=(3, 5)),
     tasks={"coarse": 2, "relational": 2, "locate": 1, "scene_graph": 1},
 )

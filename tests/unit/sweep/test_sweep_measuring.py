@@ -12,11 +12,11 @@ from mixlens.errors import DataError
 from mixlens.models import load_vllm
 from mixlens.models.tiny import build_tiny_vllm
 from mixlens.spec import (
-    ComponentSpec,
     DeletionSpec,
     EvaluationSpec,
     HeldOut,
     ProbeSpec,
+    SceneComponent,
     SceneSpec,
 )
 from mixlens.sweep.measuring import measure_model
@@ -25,7 +25,7 @@ from mixlens.tasks import vocabulary
 IMAGES = 24
 HELD_OUT = HeldOut(
     name="scenes",
-    component=ComponentSpec(
+    component=SceneComponent(
         scene=SceneSpec(image_size=64, objects=(1, 4)), tasks={"coarse": 2, "count": 1}
     ),
     evaluation=EvaluationSpec(

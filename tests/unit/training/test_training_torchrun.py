@@ -7,7 +7,7 @@ from pathlib import Path
 import pytest
 from training_cases import losses, model_folder, run_of
 
-from mixlens.spec import ComponentSpec, SceneSpec, SizeRange
+from mixlens.spec import SceneComponent, SceneSpec, SizeRange
 from mixlens.training.alone import train_alone
 from mixlens.training.records import finished_model
 
@@ -17,7 +17,7 @@ def test_two_processes_of_torchrun_have_the_losses_of_one(tmp_path: Path) -> Non
     scene = SceneSpec(image_size=32, objects=(1, 2), sizes=(large,))
     case = run_of(model_folder(tmp_path), 2)
     run = case.model_copy(
-        update={"components": {"a": ComponentSpec(scene=scene, tasks={"coarse": 2})}}
+        update={"components": {"a": SceneComponent(scene=scene, tasks={"coarse": 2})}}
     )
     (tmp_path / "run.json").write_text(run.model_dump_json())
     started = subprocess.run(

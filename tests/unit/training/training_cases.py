@@ -14,11 +14,11 @@ from mixlens.mixture.batches import MicroBatch
 from mixlens.models import load_vllm
 from mixlens.models.tiny import build_tiny_vllm
 from mixlens.spec import (
-    ComponentSpec,
     EvaluationSpec,
     LearningRates,
     LoraSpec,
     RunSpec,
+    SceneComponent,
     TrainingSpec,
 )
 from mixlens.training.context import FolderContext, WorkerContext, alone
@@ -115,7 +115,7 @@ def run_of(model: Path, stage: int = 0, lora: bool = False, **training: Any) -> 
     return RunSpec(
         name="case",
         model=str(model),
-        components={"a": ComponentSpec(tasks={"coarse": 1})},
+        components={"a": SceneComponent(tasks={"coarse": 1})},
         weights={"a": 1.0},
         ratio=1.0,
         seed=5,

@@ -1,0 +1,44 @@
+"""Where photographs with COCO annotations are, and what happens to those that are damaged."""
+
+from typing import Any
+
+from pydantic import Field, field_validator
+
+from mixlens.spec.base import Share, Spec
+
+
+class CocoFiles(Spec):
+    """One split: paths relative to the root of the data set, or URLs."""
+
+    annotations: str = Field(description="an instances file, JSON")
+    images: str = Field("", description="the folder that file names are relative to")
+    captions: str | None = Field(None, description="a captions file of the same images, JSON")
+
+
+class CocoSpec(Spec):
+    """Photographs in COCO format: the official sets, or any other in their format.
+
+    `root` is a folder or any URL that pyarrow or fsspec reads (s3://, gs://, memory:// ...).
+    `held_out` names the files of the held-out images. A number in its place takes this share of
+    the images in `train`, the same ones every time, by what the image files contain.
+    """
+
+    root: str = Field(min_length=1)
+    train: CocoFiles
+    held_out: CocoFiles | float = 0.1
+    max_left_out: Share = Field(
+        0.02, description="share of images that may be left out, as damaged, before a run stops"
+    )
+    index: str = Field("", description="filled in when a job starts: the folder of its index")
+    fingerprint: str = Field("", description="filled in likewise: of annotations and image files")
+
+    @field_validator("held_out")
+    @classmethod
+    def _share(cls, value: Any) -> Any:
+        if isinstance(value, float) and not 0 < value < 1:
+            raise ValueError(f"the share of held-out images is {value:g}; it lies between 0 and 1")
+        return value
+
+    def canonical(self) -> dict[str, Any]:
+        """Its fingerprint, so that the same data elsewhere make the same runs."""
+        return {"fingerprint": self.fingerprint}

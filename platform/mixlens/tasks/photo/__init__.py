@@ -1,0 +1,1 @@
+"""Questions about photographs, from their annotations."""
