@@ -81,7 +81,8 @@ class Reader:
     def __init__(self, run: RunSpec) -> None:
         self._order = order_of(run)
         self._sources = {
-            name: open_source(name, run.components[name]) for name in self._order.components
+            name: open_source(name, run.components[name], run.data)
+            for name in self._order.components
         }
 
     def __call__(self, positions: Iterable[int]) -> list[Example]:

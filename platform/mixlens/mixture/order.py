@@ -12,6 +12,7 @@ import numpy as np
 from mixlens.errors import SpecError, explain
 from mixlens.mixture.schedule import Schedule, whole_shares
 from mixlens.mixture.shuffle import shuffled
+from mixlens.sources import open_source
 from mixlens.spec import HELD_OUT_START, RunSpec
 
 DRAWS_A_SEED = 2**32
@@ -105,7 +106,10 @@ def order_of(run: RunSpec) -> MixtureOrder:
     Raises:
         SpecError: see `MixtureOrder`.
     """
-    sizes = tuple((name, component.size) for name, component in run.components.items())
+    sizes = tuple(
+        (name, open_source(name, run.components[name], run.data).size)
+        for name in sorted({*run.weights} & {*run.components})
+    )
     return _order(tuple(sorted(run.weights.items())), sizes, run.seed)
 
 

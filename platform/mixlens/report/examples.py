@@ -88,7 +88,8 @@ def _reply(row: pd.Series) -> Reply:
 def _picture(sweep: SweepResults, example_id: str) -> str:
     """The image as a PNG data URI, made anew from the component's spec."""
     component, _, index = example_id.rpartition("/")
-    image = open_source(component, sweep.spec.components[component])[int(index)].image
+    source = open_source(component, sweep.spec.components[component], sweep.spec.data)
+    image = source[int(index)].image
     if not isinstance(image, bytes):
         file = BytesIO()
         Image.fromarray(image).save(file, format="PNG", optimize=True)

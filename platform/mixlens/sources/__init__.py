@@ -1,33 +1,56 @@
 """Sources: index -> Example, one row contract for generated scenes and photographs."""
 
+from collections.abc import Mapping
 from typing import Protocol
 
+from mixlens.errors import SpecError, explain
 from mixlens.sources.example import Example, from_row, to_row
 from mixlens.sources.synthetic import SyntheticSource
-from mixlens.spec import ComponentSpec
+from mixlens.spec import CocoSpec, ComponentSpec
 
 __all__ = ["Example", "Source", "SyntheticSource", "from_row", "open_source", "to_row"]
 
 
 class Source(Protocol):
-    """Random access to examples; indices start at 0."""
+    """Random access to examples: those to train on from 0, held-out ones from HELD_OUT_START on."""
+
+    is_remote: bool
 
     @property
     def size(self) -> int | None:
-        """Number of examples, or None if it never ends."""
+        """Number of examples to train on, or None if it never ends."""
+
+    @property
+    def held_out_size(self) -> int | None:
+        """Number of held-out examples, or None if they never end."""
 
     def __getitem__(self, index: int) -> Example:
         """The example with this index."""
 
 
-def open_source(name: str, spec: ComponentSpec) -> Source:
+def open_source(
+    name: str, spec: ComponentSpec, data: Mapping[str, CocoSpec] | None = None
+) -> Source:
     """The source of a component, checked before the first example is made.
 
     Args:
         name: name of the component; example ids are `name/index`.
         spec: what it contains.
+        data: the data sets that components name, each with its index.
 
     Raises:
-        SpecError: the spec cannot be satisfied.
+        SpecError: the spec cannot be satisfied: no scene, or no photograph, is like that.
     """
-    return SyntheticSource(name, spec)
+    if spec.kind == "synthetic":
+        return SyntheticSource(name, spec)
+    from mixlens.sources.coco.source import CocoSource  # those who only draw scenes go without
+
+    source = CocoSource(name, spec, (data or {})[spec.data])
+    if not source.size and not source.held_out_size:
+        strata = f" in {spec.strata}" if spec.strata else ""
+        raise SpecError(
+            explain(f"component {name}", ", ".join(spec.tasks),
+                    f"no image of {spec.data!r}{strata} can carry such a turn",
+                    "Widen its strata or add task groups.")
+        )  # fmt: skip
+    return source

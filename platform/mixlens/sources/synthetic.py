@@ -15,12 +15,14 @@ class SyntheticSource:
         spec: what it contains.
         size: number of examples, or None if it never ends.
         held_out_size: None, because held-out scenes never end.
+        is_remote: False, because nothing is read.
 
     Raises:
         SpecError: no scene can satisfy the spec, or the name of a size cannot be a word.
     """
 
     held_out_size = None
+    is_remote = False
 
     def __init__(self, name: str, spec: SceneComponent) -> None:
         check_scene_spec(spec.scene)

@@ -20,7 +20,7 @@ from ray.tune.integration.ray_train import TuneReportCallback
 import mixlens
 from mixlens.activations.pool import MeasurementPool
 from mixlens.errors import ResourceError, explain
-from mixlens.spec import Layout, ResourceSpec, RunSpec, held_out_of
+from mixlens.spec import Layout, ResourceSpec, RunSpec, held_out_of, transfer_of
 from mixlens.sweep.machine import Address, Capacity, address_of, capacity_of, check_reachable
 from mixlens.sweep.measuring import measure_model
 from mixlens.sweep.records import finish_trial, start_trial
@@ -90,6 +90,8 @@ def run_trials(
     base = layout.base(first)
     try:
         measure_model(pool, held_out_of(first), first.model, base / "measure")
+        if transfer := transfer_of(first):
+            measure_model(pool, transfer, first.model, base / "transfer")
         if not pending:
             return {}
         by_name = {run.name: run for run in pending}

@@ -2,26 +2,19 @@
 
 from collections.abc import Sequence
 from pathlib import Path
-from typing import TextIO
 
 from rich.console import Console
-from rich.progress import (
-    BarColumn,
-    MofNCompleteColumn,
-    Progress,
-    TaskID,
-    TextColumn,
-    TimeElapsedColumn,
-)
 
 from mixlens.analysis import collect_provenance
 from mixlens.errors import ResourceError, explain
 from mixlens.models.twin import random_twin
 from mixlens.report.measured import report_model
-from mixlens.spec import MeasureSpec, ResourceSpec, held_out_of
+from mixlens.spec import MeasureSpec, ResourceSpec, held_out_of, transfer_of
+from mixlens.sweep.indexing import index_data
 from mixlens.sweep.machine import Capacity, address_of, check_reachable
 from mixlens.sweep.measuring import Pool, measure_model
 from mixlens.sweep.plan import check_evaluation, check_runs_dir
+from mixlens.sweep.progress import StageView
 from mixlens.sweep.quiet import chatter_to
 from mixlens.sweep.records import write_json
 from mixlens.sweep.run import print_answer, resolve
@@ -42,13 +35,13 @@ def run_measure(spec: MeasureSpec, command: Sequence[str]) -> None:
     if address := address_of(spec.resources):
         check_reachable(address)
     check_runs_dir(Path(spec.runs_dir).expanduser().absolute())
-    spec = resolve(spec)
+    spec = index_data(resolve(spec))
     check_evaluation(spec)
     folder = spec.folder
     tracker = open_tracker(spec, Path(spec.runs_dir))
 
     log = folder / "logs" / "ray.log"
-    with chatter_to(log) as screen, tracker.closing(), MeasureView(screen) as view:
+    with chatter_to(log) as screen, tracker.closing(), StageView(screen) as view:
         from mixlens.sweep.driver import ray_running
 
         view.say(f"{spec.name}: starting Ray; its own output goes to {log}")
@@ -71,10 +64,18 @@ def run_measure(spec: MeasureSpec, command: Sequence[str]) -> None:
     print_answer(sentences, report, tracker.uri, Console())
 
 
-def measure_all(pool: Pool, spec: MeasureSpec, folder: Path, view: "MeasureView") -> None:
+def measure_all(pool: Pool, spec: MeasureSpec, folder: Path, view: StageView) -> None:
     """The model, then its controls, each in a folder of its own."""
     held_out = held_out_of(spec)
     measure_model(pool, held_out, spec.model, folder / "measure", progress=view.stage("model"))
+    if transfer := transfer_of(spec):
+        measure_model(
+            pool,
+            transfer,
+            spec.model,
+            folder / "transfer",
+            progress=view.stage(f"model on {transfer.name}"),
+        )
     if not spec.controls:
         return
     plain = held_out.evaluation.model_copy(
@@ -118,50 +119,3 @@ def check_actors(need: ResourceSpec, have: Capacity) -> None:
                     "resources.address.",
                 )
             )  # fmt: skip
-
-
-class MeasureView:
-    """Progress of a measurement: a bar for each stage, or lines where there is no terminal."""
-
-    def __init__(self, out: TextIO) -> None:
-        self.console = Console(file=out)
-        self._bars = Progress(
-            TextColumn("{task.description:34}"), BarColumn(24), MofNCompleteColumn(),
-            TimeElapsedColumn(), console=self.console,
-            # Rich would bring what others print to the screen; it belongs into the log.
-            redirect_stdout=False, redirect_stderr=False,
-        )  # fmt: skip
-
-    def __enter__(self) -> "MeasureView":
-        if self.console.is_terminal:
-            self._bars.start()
-        return self
-
-    def __exit__(self, *_: object) -> None:
-        if self.console.is_terminal:
-            self._bars.stop()
-
-    def say(self, note: str) -> None:
-        self.console.print(note, markup=False, highlight=False, soft_wrap=True)
-
-    def stage(self, model: str) -> "Stages":
-        """What to tell the progress of one model's measurement."""
-        return Stages(self, self._bars, model)
-
-
-class Stages:
-    """A bar, or a line, for each stage of the measurement of one model."""
-
-    def __init__(self, view: MeasureView, bars: Progress, model: str) -> None:
-        self._view, self._bars, self._model = view, bars, model
-        self._tasks: dict[str, TaskID] = {}
-
-    def __call__(self, stage: str, done: int, units: int) -> None:
-        name = f"{self._model}: {stage}"
-        if not self._view.console.is_terminal:
-            if done == 0:
-                self._view.say(f"{name}: {units} to do")
-            return
-        if stage not in self._tasks:
-            self._tasks[stage] = self._bars.add_task(name, total=units)
-        self._bars.update(self._tasks[stage], completed=done)

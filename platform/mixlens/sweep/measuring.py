@@ -9,6 +9,7 @@ import shutil
 import time
 from collections import Counter
 from collections.abc import Callable, Iterable, Sequence
+from dataclasses import replace
 from pathlib import Path
 from typing import Any, Protocol
 
@@ -173,11 +174,25 @@ def measure_model(
 
 def held_out_examples(held_out: HeldOut, places: Iterable[int]) -> list[Example]:
     """The held-out examples at these places among all of them."""
-    # Held-out scenes lie far beyond the end of a finite component.
-    source = open_source(held_out.name, held_out.component.model_copy(update={"size": None}))
+    source = open_source(held_out.name, held_out.component, held_out.data)
     indices = held_out_indices(held_out.evaluation.examples)
-    examples = [source[indices[place]] for place in places]
+    examples = [_with_pixels(source[indices[place]]) for place in places]
     return examples if held_out.images == "own" else null_images(examples, held_out.images)
+
+
+def _with_pixels(example: Example) -> Example:
+    """A held-out image that decoded when it was indexed has to decode now."""
+    if not isinstance(example.image, bytes):
+        return example
+    from mixlens.sources.pixels import decode
+
+    try:
+        return replace(example, image=decode(example.image))
+    except DataError as error:
+        raise DataError(
+            explain(example.example_id, len(example.image), f"bytes that are no image: {error}",
+                    "Its file was whole when it was indexed. Restore it, or start the job again.")
+        ) from None  # fmt: skip
 
 
 def _look(

@@ -16,8 +16,8 @@ from mixlens.errors import CheckpointError, ResourceError, SpecError, explain
 from mixlens.mixture.order import order_of
 from mixlens.models import load_vllm, model_config, model_folder, resolve_model
 from mixlens.probing.deletion import settings as deletion_settings
-from mixlens.sources import open_source
-from mixlens.spec import Layout, MeasureSpec, RunSpec, SweepSpec
+from mixlens.sources import Source, open_source
+from mixlens.spec import HELD_OUT_START, Layout, MeasureSpec, RunSpec, SweepSpec
 
 WEIGHT_BYTES = 4  # of the final model, a trained parameter
 LORA_SHARE = 0.02  # of the parameters are trained by LoRA, at most, and only these are written
@@ -76,15 +76,18 @@ def plan_sweep(spec: SweepSpec, time_a_step: bool) -> Plan:
     """Work out the plan; with `time_a_step`, train one micro-batch here to see how long it takes.
 
     Raises:
-        SpecError: a component whose scenes cannot be made.
+        SpecError: a component that can have no image.
         CheckpointError: the base model is not there or not loadable.
     """
-    for name, component in spec.components.items():
-        try:
-            open_source(name, component)
-        except SpecError as error:
-            raise SpecError(f"components.{name}: {error}") from None
     layout, runs = Layout.of(spec), spec.runs()
+    drawn = {name for run in runs for name, weight in run.weights.items() if weight}
+    for name in spec.components:
+        source = _open(spec, name)
+        if name in drawn and source.size == 0:
+            raise SpecError(
+                explain(f"components.{name}", 0, "training images can carry its turns",
+                        "All that can are held out: widen its strata or add task groups.")
+            )  # fmt: skip
     finished = frozenset(run.name for run in runs if layout.finished(run))
     parameters = _parameters(spec.model)
     total = spec.training.steps * spec.training.global_batch
@@ -104,14 +107,19 @@ def check_evaluation(spec: SweepSpec | MeasureSpec) -> None:
     """Refuse to measure what the held-out images or the model do not have.
 
     Raises:
-        SpecError: scenes that cannot be made, a probe of an attribute that no image has, or a
-            place of deletion that the decoder does not have.
+        SpecError: scenes that cannot be made, too few held-out photographs, a probe of an
+            attribute that no image has, or a place of deletion that the decoder does not have.
     """
-    name, evaluation = spec.evaluation.component, spec.evaluation
-    try:
-        known = sorted(open_source(name, spec.components[name])[0].attributes)
-    except SpecError as error:
-        raise SpecError(f"components.{name}: {error}") from None
+    evaluation = spec.evaluation
+    for name in filter(None, (evaluation.component, evaluation.transfer)):
+        there = _open(spec, name).held_out_size
+        if there is not None and there < evaluation.examples:
+            raise SpecError(
+                explain("evaluation.examples", evaluation.examples,
+                        f"component {name!r} has {there} held-out images",
+                        f"Give at most {there}, hold out more images, or widen its strata.")
+            )  # fmt: skip
+    known = sorted(_open(spec, evaluation.component)[HELD_OUT_START].attributes)
     for attribute in evaluation.probes.attributes if evaluation.probes else ():
         if attribute not in known:
             raise SpecError(
@@ -126,6 +134,13 @@ def check_evaluation(spec: SweepSpec | MeasureSpec) -> None:
                 explain("evaluation.deletion.layers", layer, f"the decoder has {blocks} blocks",
                         f"Use -1 (behind the encoder) to {blocks - 1}.")
             )  # fmt: skip
+
+
+def _open(spec: SweepSpec | MeasureSpec, name: str) -> Source:
+    try:
+        return open_source(name, spec.components[name], spec.data)
+    except SpecError as error:
+        raise SpecError(f"components.{name}: {error}") from None
 
 
 def check_runs_dir(root: Path) -> None:
@@ -221,7 +236,7 @@ def _seconds_a_step(run: RunSpec) -> float:
     """Time one micro-batch forwards and backwards on one core, scaled to an optimiser step."""
     vllm = load_vllm(run.model)
     order = order_of(run)
-    sources = {name: open_source(name, component) for name, component in run.components.items()}
+    sources = {name: open_source(name, run.components[name], run.data) for name in order.components}
     examples = [
         sources[name][index] for name, index in map(order.at, range(run.training.micro_batch))
     ]

@@ -15,6 +15,7 @@ from mixlens.errors import MixlensError, ResourceError
 from mixlens.models import fingerprint, model_config, resolve_model
 from mixlens.report import write_report
 from mixlens.spec import Layout, MeasureSpec, RunSpec, SweepSpec
+from mixlens.sweep.indexing import index_data
 from mixlens.sweep.machine import address_of, check_reachable, trials_at_once
 from mixlens.sweep.plan import Plan, check_disk, check_evaluation, check_runs_dir, plan_sweep
 from mixlens.sweep.quiet import chatter_to
@@ -116,7 +117,7 @@ def _checked(spec: SweepSpec, time_a_step: bool) -> tuple[SweepSpec, Plan, int |
     """
     root = Layout.of(spec).root
     check_runs_dir(root)
-    spec = resolve(spec)
+    spec = index_data(resolve(spec))
     at_once = None
     with chatter_to(Path(os.devnull)):
         if address_of(spec.resources) is None:
