@@ -1,0 +1,286 @@
+"""Where a data set's files are: a folder, a bucket, or any URL that pyarrow or fsspec reads."""
+
+import os
+import posixpath
+from collections.abc import Iterator
+from concurrent.futures import ThreadPoolExecutor
+from contextlib import contextmanager
+from dataclasses import dataclass
+from functools import lru_cache
+from itertools import islice
+from pathlib import Path
+from typing import Any
+
+import pyarrow as pa
+from pyarrow import fs
+
+from mixlens.errors import DataError, explain
+
+_REQUESTS = 32  # at a time, where each waits for a network
+_KINDS = "a folder, s3://, gs://, abfs://, hdfs://, http(s):// or any other URL that fsspec reads"
+
+
+@dataclass(frozen=True)
+class Files:
+    """The files below a root, which `open_files` gives.
+
+    A path is relative to the root; one that leads elsewhere is a URL, or absolute.
+
+    Attributes:
+        root: a folder or URL, as it was written.
+        is_local: whether it is a folder of this machine's file system.
+    """
+
+    root: str
+    is_local: bool
+
+    def read(self, path: str) -> bytes:
+        """All bytes of a file.
+
+        Raises:
+            OSError: it cannot be read: `FileNotFoundError` if it is not there.
+        """
+        with _as_os_errors(path):
+            system, place = self._find(path)
+            with system.open_input_stream(place) as file:
+                return file.read()
+
+    def require(self, path: str, where: str) -> bytes:
+        """All bytes of a file that a person named in the field `where`.
+
+        Raises:
+            DataError: it is not there or cannot be read; the message names what is there instead.
+        """
+        try:
+            return self.read(path)
+        except OSError as error:
+            problem = (
+                f"there is no such file below {self.root}"
+                if isinstance(error, FileNotFoundError)
+                else f"cannot be read below {self.root} ({_line(error)})"
+            )
+            raise DataError(explain(where, path, problem, self._nearby(path))) from error
+
+    def ends(self, path: str, head: int, tail: int) -> tuple[bytes, bytes]:
+        """The first `head` and the last `tail` bytes of a file; all of it if it has fewer.
+
+        Raises:
+            OSError: it cannot be read: `FileNotFoundError` if it is not there.
+        """
+        with _as_os_errors(path):
+            system, place = self._find(path)
+            with system.open_input_file(place) as file:
+                if not file.seekable():  # a web server that sends whole files only
+                    whole = self.read(path)
+                    return whole[:head], whole[-tail:]
+                size = file.size()
+                first = file.read_at(head, 0)
+                if size <= head:
+                    return first, first[-tail:]
+                return first, file.read_at(tail, max(size - tail, 0))
+
+    def listing(self, folder: str = "") -> dict[str, int]:
+        """Bytes of every file in a folder and its sub-folders, by path, sorted by path.
+
+        Links are followed, but not round in circles.
+
+        Raises:
+            DataError: there is no such folder, or it cannot be listed.
+        """
+        folder = self._relative(folder)
+        try:
+            with _as_os_errors(folder):
+                system, place = self._find(folder)
+                found = _walk(place) if _is_local(system) else _list(system, place)
+                skip = len(place.rstrip("/")) + 1
+                start = f"{folder}/" if folder else ""
+                return {start + path[skip:]: size for path, size in sorted(found)}
+        except OSError as error:
+            raise DataError(
+                explain(
+                    "images",
+                    folder or ".",
+                    f"this folder of {self.root} cannot be listed ({_line(error)})",
+                    self._nearby(folder),
+                )
+            ) from error
+
+    def inside(self, folder: str, file_name: str) -> str | None:
+        """The path of a file as an annotation file names it, or None if it leads elsewhere.
+
+        A name may go through sub-folders, and may be absolute or a URL that lies below the root.
+        Where a link leads counts: below the root, or below `folder`, which may itself be a link
+        because a person named it.
+
+        Args:
+            folder: the folder of images.
+            file_name: relative to the folder.
+        """
+        if not file_name or "\0" in file_name:
+            return None
+        base, name = self._relative(folder), self._relative(file_name)
+        if _is_whole(name):
+            return None
+        if _is_whole(file_name):
+            path = name
+        elif _is_whole(base):
+            path = posixpath.normpath(name)
+        else:
+            path = posixpath.normpath(posixpath.join(base, name))
+        if path in (".", "..") or path.startswith("../"):
+            return None
+        if _is_whole(base) and not _is_whole(file_name):
+            path = f"{base}/{path}"
+        return path if not self.is_local or self._ends_inside(base, path) else None
+
+    def _ends_inside(self, folder: str, path: str) -> bool:
+        system, place = self._find(path)
+        if not _is_local(system):
+            return True
+        end = _real(place)
+        homes = (_real_folder(self._find(home)[1]) for home in ("", folder))
+        return any(end.startswith(home.rstrip("/") + "/") for home in homes)
+
+    def _find(self, path: str) -> tuple[fs.FileSystem, str]:
+        if _is_whole(path):
+            return _connect(path)
+        system, base = _connect(self.root)
+        return system, f"{base.rstrip('/')}/{path}" if path else base
+
+    def _relative(self, path: str) -> str:
+        """Relative to the root where it lies below, else as it is; without `.` and `//`."""
+        if not _is_whole(path):
+            clean = posixpath.normpath(path)
+            return "" if clean == "." else clean
+        home = self.root if "://" in path else _connect(self.root)[1]
+        if f"{path.rstrip('/')}/".startswith(f"{home.rstrip('/')}/"):
+            return self._relative(path[len(home.rstrip("/")) :].strip("/"))
+        return path.rstrip("/")
+
+    def _nearby(self, path: str) -> str:
+        """What the nearest folder above a path holds, to show which name would have been right."""
+        if self.is_local and not _is_whole(path):
+            for above in Path(self._find(path)[1]).parents:
+                if above.is_dir():
+                    names = sorted(entry.name for entry in islice(above.iterdir(), 1000))
+                    shown = ", ".join(names[:8]) + (", ..." if len(names) > 8 else "")
+                    return f"{above} holds: {shown or 'nothing'}."
+        return "Give a path relative to the root of the data set, or a URL."
+
+
+def open_files(root: str) -> Files:
+    """The files below a folder or URL.
+
+    Args:
+        root: a folder, or a URL of a file system that pyarrow knows (s3, gs, abfs, hdfs ...) or
+            else fsspec (memory, http ...). Credentials come from where these look for them.
+
+    Raises:
+        DataError: there is nothing, or a file instead of a folder, or no way to read it.
+    """
+    try:
+        with _as_os_errors(root):
+            system, base = _connect(root)
+            is_web = root.startswith(("http://", "https://"))  # where folders need not exist
+            kind = fs.FileType.Directory if is_web else system.get_file_info(base).type
+    except OSError as error:
+        raise DataError(
+            explain("root", root, f"cannot be opened ({_line(error)})", f"Give {_KINDS}.")
+        ) from error
+    if kind != fs.FileType.Directory:
+        problem = "is a file" if kind == fs.FileType.File else "there is no such folder"
+        raise DataError(
+            explain("root", root, problem, "Give the folder that images and annotations are in.")
+        )
+    return Files(root, _is_local(system))
+
+
+@lru_cache(maxsize=16)
+def _connect(root: str) -> tuple[fs.FileSystem, str]:
+    """A file system and the path of `root` in it."""
+    if "://" not in root:
+        return fs.LocalFileSystem(), str(Path(root).expanduser().absolute())
+    try:
+        return fs.FileSystem.from_uri(root)
+    except pa.ArrowInvalid:  # a scheme that pyarrow does not know
+        import fsspec
+
+        system, base = fsspec.core.url_to_fs(root)
+        return fs.PyFileSystem(fs.FSSpecHandler(system)), base
+
+
+def _walk(folder: str) -> Iterator[tuple[str, int]]:
+    """Files of a local folder; names that are no text are passed over, as no JSON can name them."""
+    top = os.stat(folder)
+    waiting = [(folder, frozenset([(top.st_dev, top.st_ino)]))]
+    while waiting:
+        above, passed = waiting.pop()
+        with os.scandir(above) as entries:
+            for entry in entries:
+                try:
+                    entry.name.encode()
+                    status = entry.stat()
+                    is_folder = entry.is_dir()
+                except (OSError, UnicodeEncodeError):  # a link that leads nowhere
+                    continue
+                if not is_folder:
+                    yield entry.path, status.st_size
+                elif (itself := (status.st_dev, status.st_ino)) not in passed:
+                    waiting.append((entry.path, passed | {itself}))
+
+
+def _list(system: fs.FileSystem, folder: str) -> list[tuple[str, int]]:
+    """Files of a remote folder. Web servers' listings have no sizes, so these are asked for."""
+    found = system.get_file_info(fs.FileSelector(folder, recursive=True))
+    files = [info for info in found if info.type == fs.FileType.File]
+    with ThreadPoolExecutor(_REQUESTS) as pool:
+        sizes = pool.map(lambda info: _size(system, info), files)
+        both = zip(files, sizes, strict=True)
+        return [(info.path, size) for info, size in both if size is not None]
+
+
+def _size(system: fs.FileSystem, info: Any) -> int | None:
+    """Of a file in a listing; None if it is not there after all."""
+    try:
+        size = info.size if info.size is not None else system.get_file_info(info.path).size
+        if size is None:
+            with system.open_input_stream(info.path) as file:
+                return len(file.read())
+        return size
+    except FileNotFoundError:
+        return None
+
+
+@lru_cache(maxsize=4096)
+def _real_folder(folder: str) -> str:
+    return os.path.realpath(folder)
+
+
+def _real(path: str) -> str:
+    """Where links in a path lead; cheap for the many files of one folder."""
+    folder, name = os.path.split(path)
+    whole = f"{_real_folder(folder)}/{name}"
+    return os.path.realpath(whole) if os.path.islink(whole) else whole
+
+
+def _is_whole(path: str) -> bool:
+    return path.startswith("/") or "://" in path
+
+
+def _is_local(system: fs.FileSystem) -> bool:
+    return isinstance(system, fs.LocalFileSystem)
+
+
+@contextmanager
+def _as_os_errors(path: str) -> Iterator[None]:
+    """Whatever a file system raises becomes an `OSError`: each has errors of its own."""
+    try:
+        yield
+    except OSError:
+        raise
+    except Exception as error:
+        raise OSError(f"{path}: {_line(error)}") from error
+
+
+def _line(error: Exception) -> str:
+    return (str(error).strip() or type(error).__name__).splitlines()[0]
