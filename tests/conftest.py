@@ -2,6 +2,8 @@
 
 import os
 from collections.abc import Iterator
+from pathlib import Path
+from typing import TYPE_CHECKING
 
 os.environ.setdefault("HF_HUB_OFFLINE", "1")
 os.environ.setdefault("OMP_NUM_THREADS", "1")
@@ -10,6 +12,9 @@ os.environ.setdefault("RAY_AUTH_MODE", "disabled")
 os.environ.setdefault("RAY_TRAIN_HEALTH_CHECK_INTERVAL_S", "0.2")
 
 import pytest
+
+if TYPE_CHECKING:
+    from coco_set import CocoSet
 
 
 @pytest.fixture(scope="session")
@@ -26,3 +31,40 @@ def ray_local() -> Iterator[None]:
     )
     yield
     ray.shutdown()
+
+
+def _coco_root() -> Path | None:
+    """Real photographs with COCO annotations, if this machine has some."""
+    named = os.environ.get("MIXLENS_COCO_ROOT")
+    root = Path(named) if named else Path(__file__).parents[2] / "shared/coco_sample"
+    return root if root.is_dir() else None
+
+
+def pytest_report_header() -> str:
+    root = _coco_root()
+    return f"real photographs: {root or 'none, tests of them are skipped (MIXLENS_COCO_ROOT)'}"
+
+
+@pytest.fixture(scope="session")
+def coco_sample() -> Path:
+    """The root of real photographs, whose annotations are in `annotations/instances_*.json`."""
+    root = _coco_root()
+    if root is None:
+        pytest.skip("no real photographs here: MIXLENS_COCO_ROOT names no folder of them")
+    return root
+
+
+@pytest.fixture(scope="session")
+def coco_set(tmp_path_factory: pytest.TempPathFactory) -> "CocoSet":
+    """A small data set in COCO format, with every fault; not to be changed."""
+    from coco_set import make_coco_set
+
+    return make_coco_set(tmp_path_factory.mktemp("coco") / "set")
+
+
+@pytest.fixture(scope="session")
+def clean_coco_set(tmp_path_factory: pytest.TempPathFactory) -> "CocoSet":
+    """The same without faults; not to be changed."""
+    from coco_set import make_coco_set
+
+    return make_coco_set(tmp_path_factory.mktemp("clean_coco") / "set", faults=False)
