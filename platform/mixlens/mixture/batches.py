@@ -1,10 +1,12 @@
 """Which positions a rank trains on in a step, and the examples at those positions."""
 
 from collections.abc import Callable, Iterable
+from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
 from mixlens.errors import SpecError, explain
+from mixlens.mixture.decoding import Replacement
 from mixlens.mixture.order import order_of
 from mixlens.sources import open_source
 from mixlens.sources.example import Example
@@ -12,6 +14,8 @@ from mixlens.spec import RunSpec
 
 if TYPE_CHECKING:  # rendering processes import this file and need no torch
     from torch import Tensor
+
+_REQUESTS = 16  # images that are fetched from an object store at once
 
 Collate = Callable[[list[Example]], "dict[str, Tensor]"]
 
@@ -25,21 +29,29 @@ class MicroBatch:
         example_ids: `component/index`, one a position.
         components: their names, one a position.
         tensors: what collate made of the examples.
+        replaced: what stands at some of the positions in place of a damaged photograph.
     """
 
     positions: list[int]
     example_ids: list[str]
     components: list[str]
     tensors: "dict[str, Tensor]"
+    replaced: tuple[Replacement, ...] = ()
 
 
-def micro_batch(positions: list[int], examples: list[Example], collate: Collate) -> MicroBatch:
-    """Collate examples that were found at `positions`."""
+def micro_batch(
+    positions: list[int],
+    examples: list[Example],
+    collate: Collate,
+    replaced: tuple[Replacement, ...] = (),
+) -> MicroBatch:
+    """Collate decoded examples that were found at `positions`."""
     return MicroBatch(
         positions=positions,
         example_ids=[example.example_id for example in examples],
         components=[example.component for example in examples],
         tensors=collate(examples),
+        replaced=replaced,
     )
 
 
@@ -86,5 +98,17 @@ class Reader:
         }
 
     def __call__(self, positions: Iterable[int]) -> list[Example]:
-        entries = (self._order.at(position) for position in positions)
-        return [self._sources[component][index] for component, index in entries]
+        entries = [self._order.at(position) for position in positions]
+        if not any(source.is_remote for source in self._sources.values()):
+            return [self._sources[component][index] for component, index in entries]
+        # Scenes are rendered while photographs are on their way.
+        with ThreadPoolExecutor(_REQUESTS, thread_name_prefix="fetch") as pool:
+            fetched = {
+                place: pool.submit(self._sources[component].__getitem__, index)
+                for place, (component, index) in enumerate(entries)
+                if self._sources[component].is_remote
+            }
+            return [
+                fetched[place].result() if place in fetched else self._sources[component][index]
+                for place, (component, index) in enumerate(entries)
+            ]

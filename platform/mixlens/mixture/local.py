@@ -14,6 +14,7 @@ from mixlens.mixture.batches import (
     micro_batch,
     micro_positions,
 )
+from mixlens.mixture.decoding import Decoder
 from mixlens.spec import RunSpec
 
 _READ_AHEAD = 2
@@ -35,7 +36,7 @@ class LocalStream:
         self.waited = 0.0
         self._accumulation = accumulation(run, world_size)
         self._run, self._rank, self._world_size = run, rank, world_size
-        self._read, self._collate = Reader(run), collate
+        self._read, self._decode, self._collate = Reader(run), Decoder(run), collate
 
     def steps(self, first: int, last: int) -> Iterator[list[MicroBatch]]:
         """The accumulated micro-batches of steps first ... last - 1, a list a step."""
@@ -58,4 +59,5 @@ class LocalStream:
 
     def _make(self, micro: int) -> MicroBatch:
         positions = list(micro_positions(self._run, self._rank, self._world_size, micro))
-        return micro_batch(positions, self._read(positions), self._collate)
+        examples, replaced = self._decode(positions, self._read(positions))
+        return micro_batch(positions, examples, self._collate, replaced)

@@ -35,10 +35,14 @@ def render_units(units: pa.Table, content: str) -> pa.Table:
     run, read = _opened(content)
     rows: list[dict[str, Any]] = []
     for unit in units.to_pylist():
-        for micro in range(unit["start"], unit["stop"]):
-            positions = micro_positions(run, unit["rank"], unit["world_size"], micro)
-            for position, example in zip(positions, read(positions), strict=True):
-                rows.append({"position": position, **to_row(example)})
+        micros = range(unit["start"], unit["stop"])
+        positions = [
+            position
+            for micro in micros
+            for position in micro_positions(run, unit["rank"], unit["world_size"], micro)
+        ]
+        for position, example in zip(positions, read(positions), strict=True):
+            rows.append({"position": position, **to_row(example)})
     return pa.Table.from_pylist(rows)
 
 

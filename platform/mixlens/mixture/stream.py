@@ -43,6 +43,7 @@ from mixlens.mixture.batches import (
     micro_batch,
     micro_positions,
 )
+from mixlens.mixture.decoding import Decoder
 from mixlens.mixture.render import render_units, stream_units
 from mixlens.sources.example import from_row
 from mixlens.spec import RunSpec
@@ -143,7 +144,7 @@ class RayStream:
         self._accumulation = accumulation(run, world_size)
         self._shard, self._cursor = shard, cursor
         self._run, self._rank, self._world_size = run, rank, world_size
-        self._collate = _CollateRows(collate)
+        self._collate = _CollateRows(Decoder(run), collate)
 
     def steps(self, first: int, last: int) -> Iterator[list[MicroBatch]]:
         """The accumulated micro-batches of steps first ... last - 1, a list a step.
@@ -222,13 +223,18 @@ class _Units(Datasource):
 
 
 class _CollateRows(ArrowBatchCollateFn):
-    """One batch at a time: Ray Data calls from several threads, chat templates are for one."""
+    """One batch at a time: Ray Data calls from several threads, chat templates are for one.
 
-    def __init__(self, collate: Collate) -> None:
-        self._collate = collate
+    Photographs are decoded in all of them.
+    """
+
+    def __init__(self, decode: Decoder, collate: Collate) -> None:
+        self._decode, self._collate = decode, collate
         self._lock = threading.Lock()
 
     def __call__(self, batch: pa.Table) -> Any:
-        examples = [from_row(row) for row in batch.to_pylist()]
+        positions = batch["position"].to_pylist()
+        rows = [from_row(row) for row in batch.to_pylist()]
+        examples, replaced = self._decode(positions, rows)
         with self._lock:
-            return micro_batch(batch["position"].to_pylist(), examples, self._collate)
+            return micro_batch(positions, examples, self._collate, replaced)

@@ -18,6 +18,7 @@ from mixlens.models import Vllm
 from mixlens.spec import RunSpec
 from mixlens.training import checkpoint
 from mixlens.training.context import WorkerContext
+from mixlens.training.left_out import LeftOut
 from mixlens.training.lora import add_lora
 from mixlens.training.optimizer import adamw, freeze, parameter_groups, set_learning_rates
 from mixlens.training.records import Interval, Journal, finish
@@ -48,7 +49,8 @@ def train(run: RunSpec, context: WorkerContext, vllm: Vllm, stream: Stream) -> P
     Raises:
         CheckpointError: the newest checkpoint is incomplete or of another run.
         SpecError: the workers cannot share a global batch evenly.
-        DataError: a global batch without answers, or a loss that is no number.
+        DataError: a global batch without answers, a loss that is no number, or too many
+            photographs that turn out to be damaged.
     """
     training, world_size = run.training, context.world_size
     accumulation = micro_batches_a_step(run, world_size)
@@ -70,6 +72,7 @@ def train(run: RunSpec, context: WorkerContext, vllm: Vllm, stream: Stream) -> P
     if latest:
         checkpoint.load(engine, latest, run.digest())
     journal = Journal(context, keep_until=first)
+    left_out = LeftOut(run, context, first)
 
     interval = Interval(context.device)
     for step in range(first, training.steps):
@@ -78,11 +81,13 @@ def train(run: RunSpec, context: WorkerContext, vllm: Vllm, stream: Stream) -> P
         interval.waited(time.perf_counter() - asked_at)
         rates = set_learning_rates(engine.optimizer, step, training)
 
-        # Answer tokens of the global batch, by which every loss is divided.
+        # Answer tokens of the global batch, by which every loss is divided, and damaged images.
         answers = torch.stack([count_answers(mb.tensors["labels"]) for mb in micro_batches]).sum()
-        answers = answers.to(context.device)
-        dist.all_reduce(answers)
-        check_answers(int(answers), step)
+        counts = torch.tensor([int(answers), *left_out.note(micro_batches)], device=context.device)
+        dist.all_reduce(counts)
+        answers, *replaced = counts.tolist()
+        left_out.check(replaced, step + 1)
+        check_answers(answers, step)
 
         total = torch.zeros((), device=context.device)
         for j, rows in enumerate(micro_batches):
@@ -113,6 +118,7 @@ def train(run: RunSpec, context: WorkerContext, vllm: Vllm, stream: Stream) -> P
             metrics |= interval.close(images=training.global_batch)
             seen = order.counts(done * training.global_batch)
             metrics |= {f"examples/{component}": count for component, count in seen.items()}
+            metrics |= {} if left_out.total is None else {"left_out": left_out.total}
             check_finite(metrics, training.learning_rates.model_dump())
             journal.write(metrics)
         folder = None
@@ -127,6 +133,7 @@ def train(run: RunSpec, context: WorkerContext, vllm: Vllm, stream: Stream) -> P
 
     model_folder = save_model(engine, vllm, context.directory)
     if context.rank == 0:
+        left_out.write_table()
         finish(run, context.directory)
     dist.barrier()
     return model_folder

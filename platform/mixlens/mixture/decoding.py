@@ -1,0 +1,115 @@
+"""Encoded images become arrays where they are consumed; one that is damaged is replaced."""
+
+from collections.abc import Sequence
+from dataclasses import dataclass, replace
+from typing import TYPE_CHECKING, cast
+
+from mixlens.errors import DataError, explain
+from mixlens.mixture.order import order_of
+from mixlens.sources import Example, open_source
+from mixlens.spec import RunSpec
+
+if TYPE_CHECKING:  # those who only draw scenes go without
+    from mixlens.sources.coco.source import CocoSource
+
+ATTEMPTS = 16
+
+
+@dataclass(frozen=True, slots=True)
+class Replacement:
+    """An image that could not be used, and what came in its place.
+
+    Attributes:
+        position: in the mixture order.
+        data: name of the data set.
+        example_id: `component/index` of the example that was due.
+        file_name: of its image.
+        instead: id of the example that came, of the same component.
+        detail: what is wrong with the file, and with those that were tried in vain.
+    """
+
+    position: int
+    data: str
+    example_id: str
+    file_name: str
+    instead: str
+    detail: str
+
+
+class Decoder:
+    """Turns examples into examples whose images are uint8 arrays [height, width, 3].
+
+    A file can be damaged or go away after it was indexed. Its example is then replaced by another
+    of the same component, found from its index alone: the same for any number of workers and after
+    any resume.
+    """
+
+    def __init__(self, run: RunSpec) -> None:
+        self._run = run
+        self._order = order_of(run)
+
+    def __call__(
+        self, positions: Sequence[int], examples: Sequence[Example]
+    ) -> tuple[list[Example], tuple[Replacement, ...]]:
+        """The examples to train on, and which of them are replacements.
+
+        Args:
+            positions: of the mixture order.
+            examples: those at these positions.
+
+        Raises:
+            DataError: neither an image nor any of those tried in its place can be decoded.
+        """
+        decoded, replacements = [], []
+        for position, example in zip(positions, examples, strict=True):
+            try:
+                decoded.append(with_pixels(example))
+            except DataError as error:
+                other, replacement = self._replace(position, str(error))
+                decoded.append(other)
+                replacements.append(replacement)
+        return decoded, tuple(replacements)
+
+    def _replace(self, position: int, problem: str) -> tuple[Example, Replacement]:
+        name, index = self._order.at(position)
+        component = self._run.components[name]
+        assert component.kind == "coco", "only photographs are encoded"
+        source = cast("CocoSource", open_source(name, component, self._run.data))
+        problems = {source.file_name(index): problem}
+        for attempt in range(ATTEMPTS):
+            # Far from the first, because files that lie side by side are damaged together.
+            other = (index + source.size // 2 + attempt) % source.size
+            try:
+                example = with_pixels(source[other])
+            except DataError as error:
+                problems[source.file_name(other)] = str(error)
+                continue
+            return example, Replacement(
+                position=position,
+                data=component.data,
+                example_id=f"{name}/{index}",
+                file_name=source.file_name(index),
+                instead=example.example_id,
+                detail="; ".join(f"{file}: {what}" for file, what in problems.items()),
+            )
+        raise DataError(
+            explain(f"data.{component.data}", source.file_name(index),
+                    f"{problem}, and of {ATTEMPTS} images tried in its place none can be decoded",
+                    f"See that the images are still in {self._run.data[component.data].root}, then "
+                    "start again: training goes on from its last checkpoint.")
+        )  # fmt: skip
+
+
+def with_pixels(example: Example) -> Example:
+    """The example with its image decoded.
+
+    Raises:
+        DataError: it cannot be; the message says why.
+    """
+    if not isinstance(example.image, bytes):
+        return example
+    from mixlens.sources.pixels import decode
+
+    if not example.image:
+        raise DataError("the file cannot be read, or is empty")
+    return replace(example, image=decode(example.image))
