@@ -29,6 +29,7 @@ from mixlens.analysis.ranks import (
 )
 
 HELD = ("object_count", "ink_fraction")
+LEVEL = 0.05  # of p over the whole table: what is at most this is beyond chance
 COLLINEAR = 0.95  # the interval of a partial correlation is more than three times as wide there
 LEAST = 4  # images, and one more for each attribute held fixed
 COLUMNS = (

@@ -4,15 +4,13 @@ from collections.abc import Iterator
 
 import pandas as pd
 
+from mixlens.analysis.correlations import LEVEL
 from mixlens.analysis.diagnosis_probes import predicted, read_by_probes
 from mixlens.analysis.measured import MODEL, ModelTables
 from mixlens.analysis.tables import EXCESS, REDUNDANCY
 from mixlens.analysis.words import group_name, listing, number, span, with_interval
 from mixlens.probing.deletion import SEEDLESS
 from mixlens.spec import ENCODER
-
-LEVEL = 0.05
-"""Of p over the whole table of correlations."""
 
 
 def diagnose(tables: ModelTables) -> list[str]:

@@ -1,7 +1,7 @@
 """One measured model by itself: its tables, with intervals over images, beside its controls."""
 
 from collections.abc import Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from pathlib import Path
 
 import numpy as np
@@ -10,6 +10,7 @@ import pandas as pd
 from mixlens.analysis.correlations import correlate
 from mixlens.analysis.intervals import Sums, image_intervals, image_weights
 from mixlens.analysis.tables import EXCESS, HEADLINE, REDUNDANCY, write_tables
+from mixlens.analysis.transfer_build import TRANSFER_TABLES, transfer_tables
 from mixlens.errors import DataError, explain
 from mixlens.spec import MeasureSpec
 
@@ -57,6 +58,9 @@ class ModelTables:
         nulls: stream, layer, metric, null, value, low, high, n, ratio (value of the model over it).
         probes: as measured.
         deletion: as measured.
+        transfer: see `mixlens.analysis.transfer`; empty if nothing was measured on other images.
+        transfer_summary: see `mixlens.analysis.transfer_chance`.
+        transfer_correlations: as `correlations`, on the other images.
     """
 
     accuracy: pd.DataFrame
@@ -66,6 +70,9 @@ class ModelTables:
     nulls: pd.DataFrame
     probes: pd.DataFrame
     deletion: pd.DataFrame
+    transfer: pd.DataFrame = field(default_factory=pd.DataFrame)
+    transfer_summary: pd.DataFrame = field(default_factory=pd.DataFrame)
+    transfer_correlations: pd.DataFrame = field(default_factory=pd.DataFrame)
 
     def write(self, folder: Path) -> None:
         """Write each table as `<folder>/<name>.parquet`."""
@@ -97,12 +104,14 @@ class Measured:
         spec: what was asked for.
         model: the model's results.
         controls: those of random weights and of images without content, by name.
+        transfer: the model's results on the images of `evaluation.transfer`; None without it.
     """
 
     folder: Path
     spec: MeasureSpec
     model: ModelResults
     controls: dict[str, ModelResults]
+    transfer: ModelResults | None = None
 
 
 def load_measured(folder: Path) -> Measured:
@@ -122,24 +131,54 @@ def load_measured(folder: Path) -> Measured:
         for record in sorted((folder / "controls").glob("*/measured.json"))
     }
     spec = MeasureSpec.model_validate_json(file.read_text())
-    return Measured(folder, spec, load_model(folder / "measure"), controls)
+    return Measured(folder, spec, load_model(folder / "measure"), controls, load_transfer(folder))
 
 
-def model_tables(model: ModelResults, controls: Mapping[str, ModelResults]) -> ModelTables:
-    """All tables of a model; its controls stand beside it in `layers` and `accuracy`."""
+def load_transfer(folder: Path) -> ModelResults | None:
+    """What was measured on the second component, below a model's folder; None if nothing was."""
+    there = folder / "transfer"
+    return load_model(there) if (there / "measured.json").is_file() else None
+
+
+def model_tables(
+    model: ModelResults,
+    controls: Mapping[str, ModelResults],
+    transfer: ModelResults | None = None,
+    sides: tuple[str, str] = ("the first component", "the second"),
+) -> ModelTables:
+    """All tables of a model.
+
+    Args:
+        model: what was measured of it.
+        controls: they stand beside it in `layers` and `accuracy`.
+        transfer: the model on other images.
+        sides: what its images and the other images are called.
+    """
     everything = {MODEL: model, **controls}
     layers = _named({name: layer_profile(one) for name, one in everything.items()})
     accuracies = {name: accuracy(one) for name, one in everything.items() if len(one.examples)}
     nulls = _with_ratio(model.nulls, layers[layers["model"] == MODEL])
+    correlations = correlate(with_excess(model.image_metrics), model.attributes)
     return ModelTables(
         accuracy=_named(accuracies),
         layers=layers,
         by_count=by_count(model),
-        correlations=correlate(with_excess(model.image_metrics), model.attributes),
+        correlations=correlations,
         nulls=nulls,
         probes=_or_empty(model.probes),
         deletion=_or_empty(model.deletion),
+        **compared(correlations, transfer, sides),
     )
+
+
+def compared(
+    correlations: pd.DataFrame, transfer: ModelResults | None, sides: tuple[str, str]
+) -> dict[str, pd.DataFrame]:
+    """The tables of transfer by name, empty where the model was not measured on other images."""
+    if transfer is None:
+        return {name: pd.DataFrame() for name in TRANSFER_TABLES}
+    metrics = with_excess(transfer.image_metrics)
+    return transfer_tables(correlations, metrics, transfer.attributes, sides)
 
 
 def with_excess(image_metrics: pd.DataFrame) -> pd.DataFrame:

@@ -92,7 +92,7 @@ def largest_of_all(tests: Sequence[Hypotheses], images: int, permutations: int, 
         generator.permuted(shuffled, axis=1, out=shuffled)
         top = np.zeros(block)
         for those in alike.values():
-            own = _restrict(shuffled, those[0].images)
+            own = restrict(shuffled, those[0].images)
             top = np.max([top, *(some.largest(own) for some in those)], axis=0)
         parts.append(top)
     return np.concatenate(parts)
@@ -106,7 +106,7 @@ def adjusted_p(statistic: Array, largest: Array) -> Array:
     return np.where(np.isnan(statistic), np.nan, adjusted)
 
 
-def _restrict(shuffled: Order, images: NDArray[np.int64]) -> Order:
+def restrict(shuffled: Order, images: NDArray[np.int64]) -> Order:
     """[permutations, n] each permutation of all images, cut to some; see `largest_of_all`."""
     if len(images) == shuffled.shape[1]:
         return shuffled

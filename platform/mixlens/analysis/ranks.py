@@ -122,8 +122,7 @@ def interval(
         confidence: coverage aimed at.
     """
     images = len(without)
-    # One exchange of neighbours below a perfect order, where z would be infinite.
-    most = 1.0 - 12.0 / (images**3 - images)
+    most = largest_estimable(images)
     z = np.arctanh(np.clip(value, -most, most))
     moved = np.arctanh(np.clip(np.nan_to_num(without), -most, most))
     tail = (1.0 + confidence) / 2.0
@@ -132,6 +131,11 @@ def interval(
     half = np.maximum(np.sqrt(images - 1) * jackknife, theory)
     low, high = np.tanh(z - half), np.tanh(z + half)
     return np.minimum(low, value), np.maximum(high, value)
+
+
+def largest_estimable(images: int) -> float:
+    """One exchange of neighbours below a perfect order, where z would be infinite."""
+    return 1.0 - 12.0 / (images**3 - images)
 
 
 def p_value(value: Array, images: int, given: int = 0) -> Array:

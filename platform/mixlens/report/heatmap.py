@@ -10,6 +10,7 @@ from matplotlib.figure import Figure
 from matplotlib.lines import Line2D
 from matplotlib.patches import Patch
 
+from mixlens.analysis.correlations import LEVEL
 from mixlens.analysis.intervals import Array
 from mixlens.analysis.tables import REDUNDANCY
 from mixlens.report.style import BASE_BAND, INK, new_figure
@@ -22,7 +23,6 @@ SHOWN = {
     "gini": "Gini of norms",
     "stable_rank": "Stable rank",
 }
-LEVEL = 0.05  # family-wise
 _KINDS = {"": "Spearman correlation", "partial_": "Count and ink held fixed"}
 _CELL_HEIGHT = 0.165  # inches
 

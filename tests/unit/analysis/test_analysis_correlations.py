@@ -9,7 +9,7 @@ from scipy import stats
 
 from mixlens.analysis.aligned import ranked_attributes
 from mixlens.analysis.correlations import COLUMNS, correlate
-from mixlens.analysis.permutations import Hypotheses, _restrict, adjusted_p, largest_of_all
+from mixlens.analysis.permutations import Hypotheses, restrict, adjusted_p, largest_of_all
 from mixlens.analysis.ranks import (
     interval,
     leave_one_out,
@@ -208,13 +208,13 @@ def test_copies_of_a_metric_or_attribute_cost_nothing() -> None:
 def test_fewer_images_follow_the_shared_permutation_uniformly() -> None:
     every = np.array(list(orders(range(5))), dtype=np.int32)
     some = np.array([0, 2, 3])
-    own = _restrict(every, some)
+    own = restrict(every, some)
     found, times = np.unique(own, axis=0, return_counts=True)
     assert len(found) == 6
     assert (times == 20).all()
     same = np.isin(every[:, some], some)
     assert (some[own][same] == every[:, some][same]).all()
-    assert (_restrict(every, np.arange(5)) == every).all()
+    assert (restrict(every, np.arange(5)) == every).all()
 
 
 def _null_tables(tables: int, images: int, confounded: float) -> np.ndarray:
