@@ -211,7 +211,7 @@ def _connect(root: str) -> tuple[fs.FileSystem, str]:
 
 def _walk(folder: str) -> Iterator[tuple[str, int]]:
     """Files of a local folder; names that are no text are passed over, as no JSON can name them."""
-    top = os.stat(folder)
+    top = Path(folder).stat()
     waiting = [(folder, frozenset([(top.st_dev, top.st_ino)]))]
     while waiting:
         above, passed = waiting.pop()
@@ -260,7 +260,7 @@ def _real(path: str) -> str:
     """Where links in a path lead; cheap for the many files of one folder."""
     folder, name = os.path.split(path)
     whole = f"{_real_folder(folder)}/{name}"
-    return os.path.realpath(whole) if os.path.islink(whole) else whole
+    return os.path.realpath(whole) if Path(whole).is_symlink() else whole
 
 
 def _is_whole(path: str) -> bool:
