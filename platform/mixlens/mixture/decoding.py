@@ -7,6 +7,7 @@ from typing import TYPE_CHECKING, cast
 from mixlens.errors import DataError, explain
 from mixlens.mixture.order import order_of
 from mixlens.sources import Example, open_source
+from mixlens.sources.pixels import decode
 from mixlens.spec import RunSpec
 
 if TYPE_CHECKING:  # those who only draw scenes go without
@@ -108,8 +109,6 @@ def with_pixels(example: Example) -> Example:
     """
     if not isinstance(example.image, bytes):
         return example
-    from mixlens.sources.pixels import decode
-
     if not example.image:
-        raise DataError("the file cannot be read, or is empty")
+        raise DataError("unreadable: the file is gone, cannot be read, or is empty")
     return replace(example, image=decode(example.image))
