@@ -32,19 +32,25 @@ from mixlens.analysis.tables import (
     depth_parts,
     score_columns,
 )
+from mixlens.tracking.data import LEFT_OUT
 from mixlens.tracking.tracker import TrackedRun
 
 Point = tuple[str, float, int]
 
 
 def log_run(tracked: TrackedRun, run: RunResults) -> None:
-    """Log one measured model: its training log, accuracies, layer profiles and code."""
+    """Log one measured model: its training log, accuracies, layer profiles and code.
+
+    Of a training on photographs, also which of them had to be replaced by others.
+    """
     tracked.log_training(run.training_records())
     tracked.log_metrics("accuracy", list(accuracy_points(run)))
     tracked.log_metrics("layers", list(layer_points(run)))
     realised = realised_mixture(run)
     if realised:
         tracked.log_json("realised_mixture.json", realised)
+    if (run.folder / LEFT_OUT).is_file():
+        tracked.log_file(run.folder / LEFT_OUT)
     log_provenance(tracked, run.folder)
 
 

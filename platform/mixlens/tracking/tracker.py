@@ -25,6 +25,7 @@ from urllib.parse import urlsplit, urlunsplit
 from mixlens.errors import ResourceError, explain
 from mixlens.spec import MeasureSpec, RunSpec, SweepSpec
 from mixlens.tasks.prompts import prompts_digest, prompts_text
+from mixlens.tracking.data import data_params, log_data
 
 if TYPE_CHECKING:
     from mlflow import MlflowClient
@@ -69,12 +70,14 @@ class Tracker:
             "model": spec.model,
             **_axis(spec),
             "seeds": " ".join(str(seed) for seed in spec.seeds),
+            **data_params(spec.data),
             **_training_params(spec),
         }
         tags = {"mixlens.kind": "sweep", "mixlens.sweep": spec.name}
         run = self._run(folder, spec.name, tags, params)
         run.log_json("sweep.json", spec.model_dump(mode="json"))
         run.log_text("prompts.yaml", prompts_text())
+        log_data(run, spec.data)
         return run
 
     def base(self, spec: SweepSpec, folder: Path, parent: "TrackedRun") -> "TrackedRun":
@@ -105,11 +108,13 @@ class Tracker:
             "digest": spec.digest(),
             "held_out_images": spec.evaluation.examples,
             "prompts": prompts_digest(),
+            **data_params(spec.data),
         }
         tags = {"mixlens.kind": "model", "mixlens.sweep": spec.name}
         tracked = self._run(folder, f"{spec.name} {Path(spec.model).name}", tags, params)
         tracked.log_json("measure.json", spec.model_dump(mode="json"))
         tracked.log_text("prompts.yaml", prompts_text())
+        log_data(tracked, spec.data)
         return tracked
 
     def _run(
