@@ -1,6 +1,5 @@
 """The LLaVA 1.5 family: one fixed grid of visual tokens, which stand in the text's sequence."""
 
-import io
 from collections.abc import Sequence
 from typing import Any
 
@@ -14,6 +13,7 @@ from mixlens.models.adapter import Batch, Image, Stack, TokenSpans
 from mixlens.models.conversation import question, render
 from mixlens.models.turns import TurnTokens, pack
 from mixlens.sources.example import Example
+from mixlens.sources.pixels import as_pixels
 from mixlens.spec import Tower
 
 
@@ -150,8 +150,11 @@ class LlavaAdapter:
         return self.blocks(model)[stack][block].get_submodule("self_attn")
 
     def _pixels(self, images: Sequence[Image]) -> Float[Tensor, "images 3 height width"]:
-        decoded = [_decode(image) for image in images]
-        return self.processor.image_processor(decoded, return_tensors="pt")["pixel_values"]
+        prepare = self.processor.image_processor
+        pictures = [as_pixels(image) for image in images]
+        if all(height == width for height, width, _ in map(np.shape, pictures)):
+            return prepare(pictures, return_tensors="pt")["pixel_values"]
+        return torch.cat([_prepared(prepare, picture) for picture in pictures])
 
     def _image_tokens(self, pixels: Tensor, row: int) -> str:
         """One placeholder a visual token, as the processor itself counts them."""
@@ -163,7 +166,18 @@ def _unwrapped(model: Any) -> Any:
     return model.get_base_model() if hasattr(model, "get_base_model") else model
 
 
-def _decode(image: Image) -> np.ndarray:
-    if isinstance(image, bytes):
-        return np.asarray(PillowImage.open(io.BytesIO(image)).convert("RGB"))
-    return image
+def _prepared(prepare: Any, picture: np.ndarray) -> Float[Tensor, "1 3 height width"]:
+    """One picture as the encoder takes it; all of one that is not square, squeezed into a square.
+
+    A crop would cut off what questions are asked about, and a margin would be empty tokens.
+    Coordinates in fractions of the picture's sides stay those of the token grid.
+    """
+    height, width, _ = picture.shape
+    if height == width:
+        return prepare(picture, return_tensors="pt")["pixel_values"]
+    shape = prepare.crop_size if prepare.do_center_crop else prepare.size
+    side = shape.height or shape.shortest_edge
+    square = PillowImage.fromarray(picture).resize((side, side), prepare.resample)
+    return prepare(np.asarray(square), do_resize=False, do_center_crop=False, return_tensors="pt")[
+        "pixel_values"
+    ]

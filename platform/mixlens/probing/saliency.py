@@ -1,6 +1,5 @@
 """Token budgets that follow the image: more tokens where there is more to see."""
 
-import io
 from collections.abc import Iterable, Mapping
 
 import numpy as np
@@ -8,6 +7,7 @@ from PIL import Image as PillowImage
 
 from mixlens.models.adapter import Image
 from mixlens.sources import Example
+from mixlens.sources.pixels import as_pixels
 
 _SIDE = 64  # pixels; coarser than noise and texture, finer than objects
 
@@ -18,8 +18,7 @@ def saliency(image: Image) -> float:
     Taken at 64 x 64 pixels whatever the image's size, so that neither resolution nor fine noise
     counts.
     """
-    found = PillowImage.open(io.BytesIO(image)) if isinstance(image, bytes) else image
-    picture = found if isinstance(found, PillowImage.Image) else PillowImage.fromarray(found)
+    picture = PillowImage.fromarray(as_pixels(image))
     small = picture.convert("L").resize((_SIDE, _SIDE), PillowImage.Resampling.BOX)
     light = np.asarray(small, dtype=np.float64) / 255
     down, right = np.diff(light, axis=0)[:, :-1], np.diff(light, axis=1)[:-1]

@@ -10,9 +10,12 @@ import pandas as pd
 from PIL import Image
 
 from mixlens.analysis import RunResults, SweepResults
+from mixlens.errors import DataError
 from mixlens.sources import open_source
+from mixlens.sources.pixels import decode
 
 SHOWN = 4
+_PHOTO_SIDE = 480  # pixels
 
 
 @dataclass(frozen=True)
@@ -36,7 +39,7 @@ class Asked:
 
 @dataclass(frozen=True)
 class Shown:
-    """One held-out image: its PNG as a data URI, and what was asked about it."""
+    """One held-out image as a data URI, "" if it cannot be read any more; what was asked."""
 
     example_id: str
     image: str
@@ -86,13 +89,22 @@ def _reply(row: pd.Series) -> Reply:
 
 
 def _picture(sweep: SweepResults, example_id: str) -> str:
-    """The image as a PNG data URI, made anew from the component's spec."""
+    """A generated scene as PNG, made anew from its spec; a photograph small, as JPEG."""
     component, _, index = example_id.rpartition("/")
     source = open_source(component, sweep.spec.components[component], sweep.spec.data)
     image = source[int(index)].image
+    file = BytesIO()
     if not isinstance(image, bytes):
-        file = BytesIO()
         Image.fromarray(image).save(file, format="PNG", optimize=True)
-        image = file.getvalue()
-    kind = "png" if image.startswith(b"\x89PNG") else "jpeg"
-    return f"data:image/{kind};base64,{base64.b64encode(image).decode()}"
+        return _data_uri("png", file)
+    try:
+        picture = Image.fromarray(decode(image))
+    except DataError:  # gone since it was answered about, and the page is worth having without
+        return ""
+    picture.thumbnail((_PHOTO_SIDE, _PHOTO_SIDE))
+    picture.save(file, format="JPEG", quality=85)
+    return _data_uri("jpeg", file)
+
+
+def _data_uri(kind: str, file: BytesIO) -> str:
+    return f"data:image/{kind};base64,{base64.b64encode(file.getvalue()).decode()}"

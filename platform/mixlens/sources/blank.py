@@ -1,6 +1,5 @@
 """Null images: the same examples with nothing to see in them."""
 
-import io
 from collections.abc import Sequence
 from dataclasses import replace
 from typing import Literal
@@ -8,9 +7,9 @@ from zlib import crc32
 
 import numpy as np
 from numpy.typing import NDArray
-from PIL import Image
 
 from mixlens.sources.example import Example
+from mixlens.sources.pixels import as_pixels
 
 Kind = Literal["blank", "noise"]
 
@@ -37,9 +36,7 @@ def null_images(examples: Sequence[Example], kind: Kind, seed: int = 0) -> list[
 
 
 def _null_of(example: Example, kind: Kind, seed: int) -> NDArray[np.uint8]:
-    image = example.image
-    if isinstance(image, bytes):
-        image = np.asarray(Image.open(io.BytesIO(image)).convert("RGB"))
+    image = as_pixels(example.image)
     if kind == "blank":
         colour = image.reshape(-1, 3).mean(0).round().astype(np.uint8)
         return np.full_like(image, colour)

@@ -81,6 +81,11 @@ def decode(data: bytes) -> UInt8[np.ndarray, "height width 3"]:
         raise _image_error(error) from error
 
 
+def as_pixels(image: np.ndarray | bytes) -> UInt8[np.ndarray, "height width 3"]:
+    """The picture of an example, which is an array or the bytes of an image file."""
+    return decode(image) if isinstance(image, bytes) else image
+
+
 def opened(data: bytes) -> Image.Image:
     """An image of which only the header was read: its size is known, its pixels are not.
 
