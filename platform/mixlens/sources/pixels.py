@@ -12,7 +12,7 @@ from mixlens.errors import DataError
 
 MAX_PIXELS = 64_000_000  # as RGB 192 MB; what claims to be larger is no photograph, or a bomb
 # Others are passed over: some run programs (EPS), and none holds photographs.
-FORMATS = ("JPEG", "PNG", "WEBP", "GIF", "BMP", "TIFF", "PPM", "JPEG2000", "AVIF", "MPO")
+FORMATS = ("JPEG", "PNG", "WEBP", "GIF", "BMP", "TIFF", "PPM", "JPEG2000", "AVIF")
 # What Pillow and its decoders raise for bytes that are not what they seem.
 DAMAGE = (
     OSError,
@@ -29,6 +29,7 @@ DAMAGE = (
     Image.DecompressionBombError,
     Image.DecompressionBombWarning,
 )
+_TEXT = 512  # bytes that tell whether a file is text
 _METADATA = {"exif", "xmp", "XML:com.adobe.xmp", "Raw profile type exif"}
 _UPRIGHT = {
     2: Image.Transpose.FLIP_LEFT_RIGHT,
@@ -150,13 +151,13 @@ def _image_error(error: Exception) -> ImageError:
 
 def _unknown(data: bytes) -> ImageError:
     """Bytes of no image format: often text that stands in for an image."""
-    start = data[:512]
+    start = data[:_TEXT]
     try:
         text = start.decode()
     except UnicodeDecodeError as error:
         # A letter of several bytes may be cut off at the end.
-        text = start[: error.start].decode() if error.start > len(start) - 4 else "\0"
-    if not text.isprintable() and "\0" in text:
+        text = start[: error.start].decode() if error.start > _TEXT - 4 else "\0"
+    if "\0" in text:
         return ImageError("undecodable", f"no image format begins with {data[:8]!r}")
     first = text.strip().splitlines()[0] if text.strip() else ""
     if first.startswith("version https://git-lfs"):
