@@ -27,6 +27,9 @@ class Source(Protocol):
     def __getitem__(self, index: int) -> Example:
         """The example with this index."""
 
+    def file_name(self, index: int) -> str | None:
+        """The name of the file that its image comes from, or None if it is generated."""
+
 
 def open_source(
     name: str, spec: ComponentSpec, data: Mapping[str, CocoSpec] | None = None

@@ -51,3 +51,6 @@ class SyntheticSource:
             turns=ask(scene, self.spec.tasks, self.spec.seed, index, self._space),
             attributes=scene.attributes,
         )
+
+    def file_name(self, index: int) -> None:
+        """None: the image is generated."""
