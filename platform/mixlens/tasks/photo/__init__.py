@@ -1,1 +1,17 @@
 """Questions about photographs, from their annotations."""
+
+from mixlens.tasks.photo.ask import PHOTO_KINDS, ask_photo
+from mixlens.tasks.photo.find import Questions, find_questions
+from mixlens.tasks.photo.photo import Categories, Photo
+from mixlens.tasks.photo.rows import GROUPS, QUESTION
+
+__all__ = [
+    "GROUPS",
+    "PHOTO_KINDS",
+    "QUESTION",
+    "Categories",
+    "Photo",
+    "Questions",
+    "ask_photo",
+    "find_questions",
+]

@@ -1,0 +1,302 @@
+"""Questions about one photograph, drawn from those that its data set's index has accepted."""
+
+from collections.abc import Callable, Mapping
+from functools import partial
+from random import Random
+
+import numpy as np
+from jaxtyping import Float
+
+from mixlens.spec import TaskGroup
+from mixlens.tasks.ask import LEVELS
+from mixlens.tasks.facts import Draft, Draw
+from mixlens.tasks.photo.listing import box_words, graph_words
+from mixlens.tasks.photo.objects import MIN_SHARE
+from mixlens.tasks.photo.photo import Categories, Photo
+from mixlens.tasks.photo.rows import (
+    FORMS,
+    GROUPS,
+    ROW_KINDS,
+    SIZE_CLASSES,
+    category_names,
+    same_name,
+    spoken_name,
+    supercategory_names,
+)
+from mixlens.tasks.prompts import photo_prompts
+from mixlens.tasks.turn import Turn
+from mixlens.tasks.vocabulary import GRID, YES_NO, cell_words
+
+Row = tuple[int, int, int, int, int]  # as `QUESTION`
+
+
+class _Photo:
+    """A photograph, what can still be asked about it, and what its turns have used up.
+
+    Attributes:
+        rows: per kind of row, those that have not been drawn yet.
+        used: per property (an axis, size, place), the objects that a turn has asked it of. None is
+            asked twice: of three objects, two answers could tell the third.
+    """
+
+    __slots__ = ("_yes_no", "categories", "names", "photo", "presence", "rows", "used")
+
+    def __init__(
+        self, photo: Photo, categories: Categories, presence: Float[np.ndarray, "2 categories"]
+    ) -> None:
+        self.photo, self.categories, self.presence = photo, categories, presence
+        self.names = category_names(categories)
+        self.rows: dict[str, list[Row]] = {kind: [] for kind in ROW_KINDS}
+        for row in photo.questions.tolist():
+            self.rows[ROW_KINDS[row[1]]].append(row)
+        self.used: dict[str, set[int]] = {
+            what: set() for what in ("horizontal", "vertical", "size", "place")
+        }
+        self._yes_no: tuple[dict[int, float], Float[np.ndarray, " categories"]] | None = None
+
+    def row(self, kind: str, draw: Draw, what: str = "") -> Row | None:
+        """One of the rows that are left, none of whose objects a turn has used for `what`."""
+        rows = self.rows[kind]
+        while rows:
+            place = int(draw() * len(rows))
+            rows[place], rows[-1] = rows[-1], rows[place]
+            row = rows.pop()
+            if not what:
+                return row
+            used = self.used[what]
+            objects = {row[2] // FORMS} if what != kind else {row[2] // FORMS, row[3] // FORMS}
+            if used.isdisjoint(objects):
+                used |= objects
+                return row
+        return None
+
+    def name(self, reference: int) -> str:
+        """Such as `the leftmost dog`."""
+        place, form = divmod(reference, FORMS)
+        return spoken_name(self.names, int(self.photo.category[place]), form)
+
+    def yes_no(self) -> tuple[dict[int, float], Float[np.ndarray, " categories"]]:
+        """Weights of the categories whose presence can be asked: of those there, and the others."""
+        if self._yes_no is None:
+            first = same_name(self.categories)
+            photo, weights = self.photo, self.presence
+            seen = photo.crowd | (
+                photo.area.astype(np.float64) / (photo.width * photo.height) >= MIN_SHARE
+            )
+            absent = weights[1].copy()
+            present: dict[int, float] = {}
+            for category, is_seen in zip(photo.category.tolist(), seen.tolist(), strict=True):
+                category = first[category]
+                if category >= 0:
+                    absent[category] = 0.0
+                    if is_seen and weights[0, category] > 0:
+                        present[category] = float(weights[0, category])
+            for category in self._barred():
+                absent[category] = 0.0
+                present.pop(category, None)
+            self._yes_no = dict(sorted(present.items())), absent
+        return self._yes_no
+
+    def _barred(self) -> list[int]:
+        """Categories that the coarse questions of the image give away."""
+        barred = [row[4] for row in self.rows["largest"]]
+        if self.rows["dominant"]:
+            names = supercategory_names(self.categories)
+            wanted = {names[row[4]] for row in self.rows["dominant"]}
+            barred += [
+                place
+                for place, name in enumerate(self.categories.supercategories)
+                if " ".join(name.split()) in wanted
+            ]
+        return barred
+
+
+def _dominant(photo: _Photo, draw: Draw) -> Draft | None:
+    row = photo.row("dominant", draw)
+    names = supercategory_names(photo.categories)
+    return ({}, names[row[4]], names) if row else None
+
+
+def _presence(photo: _Photo, draw: Draw) -> Draft | None:
+    """Yes or no first, so that either is as likely."""
+    present, absent = photo.yes_no()
+    reach = absent.cumsum()
+    if not present or reach[-1] <= 0:
+        return None
+    yes = draw() < 0.5
+    if yes:
+        weights = np.array(list(present.values())).cumsum()
+        place = int(np.searchsorted(weights, draw() * weights[-1], side="right"))
+        category = list(present)[min(place, len(present) - 1)]
+    else:
+        place = int(np.searchsorted(reach, draw() * reach[-1], side="right"))
+        category = min(place, int(np.flatnonzero(absent)[-1]))
+    present.pop(category, None)
+    absent[category] = 0.0
+    return {"word": photo.names[category]}, YES_NO[not yes], YES_NO
+
+
+def _largest(photo: _Photo, draw: Draw) -> Draft | None:
+    row = photo.row("largest", draw)
+    if row is None:
+        return None
+    choices = tuple(dict.fromkeys(name for name in photo.names if name))
+    return {}, photo.names[row[4]], choices
+
+
+def _size_class(photo: _Photo, draw: Draw) -> Draft | None:
+    row = photo.row("size_class", draw, "size")
+    if row is None:
+        return None
+    choices = tuple(word for bit, word in enumerate(SIZE_CLASSES) if row[3] >> bit & 1)
+    return {"a": photo.name(row[2])}, SIZE_CLASSES[row[4]], choices
+
+
+def _relation(photo: _Photo, draw: Draw, kind: str, answers: tuple[str, str]) -> Draft | None:
+    """`answers`: if the one further left, further up or smaller is named first, and if second."""
+    row = photo.row(kind, draw, kind)
+    if row is None:
+        return None
+    one, other = photo.name(row[2]), photo.name(row[3])
+    if row[4]:
+        one, other = other, one
+    falling = draw() < 0.5
+    if falling:
+        one, other = other, one
+    return {"a": one, "b": other}, answers[falling], answers
+
+
+def _count(photo: _Photo, draw: Draw) -> Draft | None:
+    row = photo.row("count_category", draw)
+    if row is None:
+        return None
+    choices = tuple(str(number) for number in range(16) if row[3] >> number & 1)
+    return {"word": photo.names[row[2]]}, str(row[4]), choices
+
+
+def _locate(photo: _Photo, draw: Draw) -> Draft | None:
+    row = photo.row("locate", draw, "place")
+    return ({"a": photo.name(row[2])}, cell_words(*divmod(row[4], GRID)), ()) if row else None
+
+
+def _box(photo: _Photo, draw: Draw) -> Draft | None:
+    row = photo.row("box", draw, "place")
+    if row is None:
+        return None
+    return {"a": photo.name(row[2])}, box_words(photo.photo, row[2] // FORMS), ()
+
+
+def _graph(photo: _Photo, draw: Draw) -> Draft | None:
+    row = photo.row("category_graph", draw)
+    return ({}, graph_words(photo.photo, photo.names), ()) if row else None
+
+
+def _caption(photo: _Photo, draw: Draw) -> Draft | None:
+    captions = photo.photo.captions
+    return ({}, captions[int(draw() * len(captions))], ()) if captions else None
+
+
+Ask = Callable[[_Photo, Draw], Draft | None]
+
+_ASK: dict[TaskGroup, dict[str, Ask]] = {
+    "coarse": {"dominant": _dominant, "presence": _presence},
+    "attribute": {"size_class": _size_class, "largest": _largest},
+    "relational": {
+        "left_of": partial(_relation, kind="horizontal", answers=("yes", "no")),
+        "right_of": partial(_relation, kind="horizontal", answers=("no", "yes")),
+        "above": partial(_relation, kind="vertical", answers=("yes", "no")),
+        "below": partial(_relation, kind="vertical", answers=("no", "yes")),
+        "smaller": partial(_relation, kind="size", answers=("yes", "no")),
+        "larger": partial(_relation, kind="size", answers=("no", "yes")),
+        "left_or_right": partial(_relation, kind="horizontal", answers=("left", "right")),
+        "above_or_below": partial(_relation, kind="vertical", answers=("above", "below")),
+        "larger_or_smaller": partial(_relation, kind="size", answers=("smaller", "larger")),
+    },
+    "count": {"count_category": _count},
+    "locate": {"locate": _locate, "box": _box},
+    "scene_graph": {"category_graph": _graph},
+    "caption": {"photo_caption": _caption},
+}
+
+PHOTO_KINDS: dict[TaskGroup, tuple[str, ...]] = {
+    group: tuple(kinds) for group, kinds in _ASK.items()
+}
+"""Task group -> the types of its questions about photographs."""
+
+# When in an image a type is asked; 3 if it is not listed.
+_STAGES = {
+    "dominant": 0,
+    "largest": 0,
+    "presence": 1,
+    "count_category": 2,
+    "locate": 4,
+    "box": 4,
+    "category_graph": 5,
+    "photo_caption": 6,
+}
+
+# Asked once; any other type as long as there are rows or categories.
+_ONCE = ("photo_caption",)
+
+
+def ask_photo(
+    photo: Photo,
+    categories: Categories,
+    presence: Float[np.ndarray, "2 categories"],
+    tasks: Mapping[TaskGroup, int],
+    seed: int,
+    index: int,
+) -> tuple[Turn, ...]:
+    """Questions about a photograph; a pure function of its arguments.
+
+    The types of a group are drawn about evenly, as far as the photograph can carry them. Nothing
+    is asked twice, and no turn gives the answer of a later one away: the supercategory that covers
+    most or the largest object come first (an image is never asked both), then presence, then
+    counts, then sizes and relations shuffled, then places, and at the end the graph and a caption.
+    No object is compared twice in one respect, since three comparisons of three objects would tell
+    each other.
+
+    Args:
+        photo: what is asked about, with the questions that its index has accepted.
+        categories: of its data set.
+        presence: of its data set, from `find_questions`.
+        tasks: turns of each task group. There are fewer when the photograph cannot carry them.
+        seed: seed of the component.
+        index: index of the example in the component.
+    """
+    draw = Random((seed << 72) + (index << 1) + 1).random
+    state = _Photo(photo, categories, presence)
+    # Before any row is drawn: what the coarse questions bar holds whether they are asked or not.
+    if "coarse" in tasks:
+        state.yes_no()
+    stages: list[list[Turn]] = [[] for _ in range(7)]
+    for group in GROUPS:
+        turns = tasks.get(group, 0)
+        tickets = list(_ASK[group]) if turns else []
+        possible: list[str] = []
+        # Each round goes through the types that were possible so far in a new random order.
+        while turns and (tickets or possible):
+            if not tickets:
+                tickets, possible = possible, []
+            kind = tickets.pop(int(draw() * len(tickets)))
+            draft = _ASK[group][kind](state, draw)
+            if draft is not None:
+                if kind not in _ONCE:
+                    possible.append(kind)
+                stages[_STAGES.get(kind, 3)].append(_turn(group, kind, draft, draw))
+                turns -= 1
+    for stage in stages:
+        for i in range(len(stage) - 1, 0, -1):
+            j = int(draw() * (i + 1))
+            stage[i], stage[j] = stage[j], stage[i]
+    return tuple(turn for stage in stages for turn in stage)
+
+
+def _turn(group: TaskGroup, kind: str, draft: Draft, draw: Draw) -> Turn:
+    fields, answer, choices = draft
+    phrasings = _PROMPTS[kind]
+    prompt, template = phrasings[int(draw() * len(phrasings))]
+    return Turn(template % fields, answer, group, kind, LEVELS[group], prompt, choices)
+
+
+_PROMPTS = photo_prompts()

@@ -1,0 +1,99 @@
+"""The rows that say what can be asked about a photograph, and the names its objects have."""
+
+from functools import lru_cache
+
+import numpy as np
+
+from mixlens.spec import TaskGroup
+from mixlens.tasks.photo.photo import Categories
+
+QUESTION = np.dtype(
+    [("image", "<i4"), ("kind", "i1"), ("a", "<i2"), ("b", "<i2"), ("answer", "<i2")]
+)
+"""One question that can be asked of one image.
+
+`image` is the row of the image, `kind` a place in `ROW_KINDS`. What `a`, `b` and `answer` hold
+depends on the kind; a reference is `object * FORMS + form`, the object counted within the image:
+
+dominant: answer: place in `supercategory_names`.
+largest: a: reference; answer: category.
+size_class: a: reference; b: its possible answers, as bits; answer: place in `SIZE_CLASSES`.
+horizontal, vertical, size: a, b: references; answer: 0 if `a` is the one further left, further up
+    or smaller, else 1.
+count_category: a: category; b: its possible answers, as bits; answer: the number.
+locate: a: reference; answer: row of the cell times `GRID`, plus its column.
+box: a: reference; answer: as of locate.
+category_graph: nothing else.
+"""
+
+ROW_KINDS = (
+    "dominant",
+    "largest",
+    "size_class",
+    "horizontal",
+    "vertical",
+    "size",
+    "count_category",
+    "locate",
+    "box",
+    "category_graph",
+)
+ROW_KIND = {kind: place for place, kind in enumerate(ROW_KINDS)}
+
+GROUPS: tuple[TaskGroup, ...] = (
+    "coarse",
+    "attribute",
+    "relational",
+    "count",
+    "locate",
+    "scene_graph",
+    "caption",
+)
+"""The task groups of photographs; bit g of `carries` is for the group at place g."""
+
+GROUP_OF = {
+    "dominant": "coarse",
+    "largest": "attribute",
+    "size_class": "attribute",
+    "horizontal": "relational",
+    "vertical": "relational",
+    "size": "relational",
+    "count_category": "count",
+    "locate": "locate",
+    "box": "locate",
+    "category_graph": "scene_graph",
+}
+"""The task group of each kind of row."""
+
+SIZE_CLASSES = ("small", "medium", "large")
+
+FORMS = 4
+PLAIN, LEFTMOST, RIGHTMOST, LARGEST = range(FORMS)
+_ARTICLES = ("the ", "the leftmost ", "the rightmost ", "the largest ")
+
+
+@lru_cache(maxsize=8)
+def category_names(categories: Categories) -> tuple[str, ...]:
+    """Names as questions and answers speak them: white space is a single space."""
+    return tuple(" ".join(name.split()) for name in categories.names)
+
+
+@lru_cache(maxsize=8)
+def same_name(categories: Categories) -> tuple[int, ...]:
+    """Of each category the first one with its name, which stands for all of them.
+
+    Two categories of one name cannot be told apart in a question. -1 without any name.
+    """
+    names = category_names(categories)
+    return tuple(names.index(name) if name else -1 for name in names)
+
+
+@lru_cache(maxsize=8)
+def supercategory_names(categories: Categories) -> tuple[str, ...]:
+    """The distinct ones, in the order in which the categories have them."""
+    return tuple(dict.fromkeys(" ".join(name.split()) for name in categories.supercategories))
+
+
+def spoken_name(names: tuple[str, ...], category: int, form: int) -> str:
+    """Such as `the leftmost dog`."""
+    return _ARTICLES[form] + names[category]
