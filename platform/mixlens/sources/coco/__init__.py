@@ -1,0 +1,1 @@
+"""Photographs with COCO annotations: where they are, what is known of them, what is asked."""

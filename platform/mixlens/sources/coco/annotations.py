@@ -1,0 +1,237 @@
+"""Annotations and captions of the images that are used, each record read on its own."""
+
+from array import array
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, replace
+from typing import Any, Literal
+
+import msgspec
+import numpy as np
+from jaxtyping import Bool, Float, Int16, Int64
+
+from mixlens.sources.coco.documents import Id, names_in
+from mixlens.sources.coco.ledger import Ledger, Split
+
+# Boxes are written with two decimals: their far edges lie outside by as much without any mistake.
+ROUNDING = 0.05  # pixels
+
+
+class _Annotation(msgspec.Struct, frozen=True, gc=False):
+    id: Id
+    image_id: Id
+    category_id: Id
+    bbox: tuple[float, float, float, float]
+    iscrowd: bool | Literal[0, 1] = 0
+    segmentation: msgspec.Raw = msgspec.Raw(b"null")
+
+
+class _Caption(msgspec.Struct, frozen=True, gc=False):
+    image_id: Id
+    caption: str
+    id: Id = -1
+
+
+@dataclass(frozen=True, slots=True)
+class Rows:
+    """The images of the index, row by row.
+
+    Attributes:
+        split: that each belongs to.
+        image_id: in its file of annotations.
+        frames: declared width and height, pixels.
+    """
+
+    split: Sequence[Split]
+    image_id: Sequence[int]
+    frames: Int64[np.ndarray, "images 2"]
+
+
+@dataclass(frozen=True, slots=True)
+class Listed:
+    """The images that one file lists.
+
+    Attributes:
+        row_of: id -> row in the index; -1 if the image was left out.
+        default: the split of things whose image has no row.
+        rows: of the index.
+    """
+
+    row_of: Mapping[int, int]
+    default: Split
+    rows: Rows
+
+    def split_of(self, image_id: int) -> Split:
+        """The split of an image; of an unknown one, that of the file."""
+        row = self.row_of.get(image_id, -1)
+        return self.rows.split[row] if row >= 0 else self.default
+
+
+@dataclass(frozen=True, slots=True)
+class Objects:
+    """Annotations of images that are used, ordered by image.
+
+    Attributes:
+        row: of each one's image in the index.
+        id: in the file.
+        category: its place in `Categories`.
+        boxes: x0, y0, x1, y1 inside the declared frame, pixels.
+        crowd: whether it is a region of many objects.
+        segmentation: as the file has it, JSON.
+    """
+
+    row: Int64[np.ndarray, " objects"]
+    id: Int64[np.ndarray, " objects"]
+    category: Int16[np.ndarray, " objects"]
+    boxes: Float[np.ndarray, "objects 4"]
+    crowd: Bool[np.ndarray, " objects"]
+    segmentation: Sequence[msgspec.Raw]
+
+    def __len__(self) -> int:
+        return len(self.row)
+
+    def take(self, places: Int64[np.ndarray, " some"]) -> "Objects":
+        """Those in these places, in that order."""
+        return Objects(
+            self.row[places],
+            self.id[places],
+            self.category[places],
+            self.boxes[places],
+            self.crowd[places],
+            [self.segmentation[place] for place in places.tolist()],
+        )
+
+
+def read_annotations(
+    records: Sequence[msgspec.Raw], listed: Listed, places: Mapping[int, int], ledger: Ledger
+) -> tuple[Objects, int]:
+    """The annotations of images that are used, and how many there were of them, damaged ones too.
+
+    Args:
+        records: of a file.
+        listed: the images of that file.
+        places: category id -> its place in `Categories`.
+        ledger: gets those that are left out or clipped; not those of images that were left out.
+    """
+    decode = msgspec.json.Decoder(_Annotation).decode
+    rows, ids, categories = array("q"), array("q"), array("h")
+    boxes, crowd = array("d"), array("b")
+    segmentation: list[msgspec.Raw] = []
+    seen: set[int] = set()
+    elsewhere = 0
+    for position, raw in enumerate(records):
+        try:
+            one = decode(raw)
+        except (msgspec.MsgspecError, UnicodeDecodeError) as error:
+            _malformed(ledger, listed, "annotation", raw, f"annotations[{position}]: {error}")
+            continue
+        row = listed.row_of.get(one.image_id)
+        place = places.get(one.category_id)
+        if row is None:
+            reason, detail = "unlisted_image", f"no image has the id {one.image_id}"
+            elsewhere += 1
+        elif row < 0:
+            elsewhere += 1
+            continue
+        elif place is None:
+            reason, detail = "unknown_category", f"no category has the id {one.category_id}"
+        elif one.id in seen:
+            reason, detail = "duplicate_id", "an annotation before it has this id"
+        else:
+            seen.add(one.id)
+            rows.append(row)
+            ids.append(one.id)
+            categories.append(place)
+            boxes.extend(one.bbox)
+            crowd.append(one.iscrowd)
+            segmentation.append(one.segmentation)
+            continue
+        ledger.add(listed.split_of(one.image_id), "annotation", reason, image_id=one.image_id,
+                   id=one.id, detail=f"annotations[{position}]: {detail}")  # fmt: skip
+    found = Objects(
+        np.array(rows, np.int64),
+        np.array(ids, np.int64),
+        np.array(categories, np.int16),
+        np.array(boxes, np.float64).reshape(-1, 4),
+        np.array(crowd, bool),
+        segmentation,
+    )
+    return _inside(found.take(np.argsort(found.row, kind="stable")), listed.rows, ledger), len(
+        records
+    ) - elsewhere
+
+
+def _inside(objects: Objects, rows: Rows, ledger: Ledger) -> Objects:
+    """From x, y, width, height to corners inside the frame; the ledger gets what that changes."""
+    corner, size = objects.boxes[:, :2], objects.boxes[:, 2:]
+    frame = rows.frames[objects.row].astype(float)
+    boxes = np.hstack([np.clip(corner, 0, frame), np.clip(corner + size, 0, frame)])
+    empty = (size <= 0).any(1)
+    outside = ~empty & (boxes[:, 2:] <= boxes[:, :2]).any(1)
+    over = ((corner < -ROUNDING) | (corner + size > frame + ROUNDING)).any(1)
+    for place in np.flatnonzero(empty | outside | over).tolist():
+        row = int(objects.row[place])
+        reason = "zero_area" if empty[place] else "outside_frame" if outside[place] else "clipped"
+        x, y, width, height = objects.boxes[place].tolist()
+        frame_width, frame_height = rows.frames[row].tolist()
+        ledger.add(rows.split[row], "annotation", reason, image_id=rows.image_id[row],
+                   id=int(objects.id[place]),
+                   detail=f"box at {x:g}, {y:g} of {width:g} x {height:g} in a frame of "
+                          f"{frame_width} x {frame_height}")  # fmt: skip
+    return replace(objects, boxes=boxes).take(np.flatnonzero(~(empty | outside)))
+
+
+def joined(parts: Sequence[Objects]) -> Objects:
+    """The objects of several files, one after the other."""
+    return Objects(
+        np.concatenate([part.row for part in parts]),
+        np.concatenate([part.id for part in parts]),
+        np.concatenate([part.category for part in parts]),
+        np.concatenate([part.boxes for part in parts]),
+        np.concatenate([part.crowd for part in parts]),
+        [raw for part in parts for raw in part.segmentation],
+    )
+
+
+def read_captions(
+    records: Sequence[msgspec.Raw], listed: Listed, ledger: Ledger
+) -> dict[int, list[str]]:
+    """Captions by row of the index, in the order of the file, each on one line.
+
+    Args:
+        records: of a file of captions.
+        listed: the images of the file of annotations beside it.
+        ledger: gets those that are left out; not those of images that were left out.
+    """
+    decode = msgspec.json.Decoder(_Caption).decode
+    captions: dict[int, list[str]] = {}
+    for position, raw in enumerate(records):
+        try:
+            one = decode(raw)
+        except (msgspec.MsgspecError, UnicodeDecodeError) as error:
+            _malformed(ledger, listed, "caption", raw, f"annotations[{position}]: {error}")
+            continue
+        row, text = listed.row_of.get(one.image_id), " ".join(one.caption.split())
+        if row is None:
+            reason, detail = "unlisted_image", f"no image has the id {one.image_id}"
+        elif row < 0:
+            continue
+        elif not text:
+            reason, detail = "empty", "the caption has no words"
+        else:
+            captions.setdefault(row, []).append(text)
+            continue
+        ledger.add(listed.split_of(one.image_id), "caption", reason, image_id=one.image_id,
+                   id=one.id, detail=f"annotations[{position}]: {detail}")  # fmt: skip
+    return captions
+
+
+def _malformed(
+    ledger: Ledger,
+    listed: Listed,
+    what: Literal["annotation", "caption"],
+    raw: Any,
+    detail: str,
+) -> None:
+    names = names_in(raw)
+    ledger.add(listed.split_of(names.image_id), what, "malformed", image_id=names.image_id,
+               id=names.id, detail=detail)  # fmt: skip

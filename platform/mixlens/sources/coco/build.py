@@ -1,0 +1,161 @@
+"""Makes the index of a data set, once: from annotation files and image files to columns."""
+
+import hashlib
+import json
+import shutil
+import uuid
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager, suppress
+from pathlib import Path
+
+import pyarrow.parquet as pq
+
+from mixlens.sources.coco.columns import Part, Progress, timed, write_tables
+from mixlens.sources.coco.documents import (
+    parse_captions,
+    parse_document,
+    read_categories,
+    read_images,
+)
+from mixlens.sources.coco.files import Files, open_files
+from mixlens.sources.coco.index import LEFT_OUT, RECORD
+from mixlens.sources.coco.inspect import inspect
+from mixlens.sources.coco.ledger import SPLITS, Ledger, Split
+from mixlens.sources.coco.limits import refuse_damaged, refuse_empty
+from mixlens.sources.coco.pictures import Picture, sound_pictures, without_held_out
+from mixlens.sources.pixels import MAX_PIXELS
+from mixlens.spec import CocoFiles, CocoSpec
+
+VERSION = 1  # of the index: another one makes another folder
+
+
+def build_index(name: str, spec: CocoSpec, indexes: Path, progress: Progress) -> CocoSpec:
+    """The data set with its index, which is made if there is none of the same content.
+
+    Several processes may do this at once: one of them comes first, and all use what it made.
+
+    Args:
+        name: of the data set, under `data` in the sweep file.
+        spec: where its files are.
+        indexes: the folder of all indexes.
+        progress: is told the stage, how many things are done, and of how many.
+
+    Raises:
+        DataError: files are missing or not in COCO format, no image can be used, or more than
+            `max_left_out` of the images or annotations of a file are damaged.
+    """
+    files, ledger, seconds = open_files(spec.root), Ledger(), dict[str, float]()
+    with timed(seconds, "read"):
+        parts, digest = _read(name, spec, files, ledger, progress)
+    with timed(seconds, "list"):
+        sizes = _sizes(spec, files)
+    fingerprint = _fingerprint(spec, digest, parts, sizes)
+    folder = indexes / f"{name}-{fingerprint}"
+    if not (folder / RECORD).is_file():
+        with timed(seconds, "inspect"):
+            pictures = _pictures(spec, parts, files, sizes, ledger, progress)
+        refuse_empty(name, pictures, ledger, folder)
+        documents = {part.splits[0]: part.document for part in parts}
+        categories, places = read_categories(documents)
+        with _put_in_place(folder) as unfinished:
+            record = write_tables(
+                unfinished, parts, pictures, categories, places, ledger, seconds, progress
+            )
+            record = {"version": VERSION, "fingerprint": fingerprint, **record}
+            pq.write_table(ledger.table(), unfinished / LEFT_OUT)
+            (unfinished / RECORD).write_text(json.dumps(record, indent=1))
+    refuse_damaged(name, spec, folder)
+    return spec.model_copy(update={"index": str(folder), "fingerprint": fingerprint})
+
+
+def _read(
+    name: str, spec: CocoSpec, files: Files, ledger: Ledger, progress: Progress
+) -> tuple[list[Part], list[str]]:
+    """The files of annotations, and a digest of each file."""
+    given: dict[tuple[Split, ...], CocoFiles] = {SPLITS: spec.train}
+    if isinstance(spec.held_out, CocoFiles):
+        given = {("train",): spec.train, ("held_out",): spec.held_out}
+    parts, digests = [], []
+    for done, (splits, own) in enumerate(given.items()):
+        progress("read", done, len(given))
+        field = f"data.{name}.{splits[0]}"
+        data = files.require(own.annotations, f"{field}.annotations")
+        digests.append(hashlib.sha256(data).hexdigest())
+        document, captions = parse_document(data, f"{field}.annotations", own.annotations), None
+        if own.captions is not None:
+            data = files.require(own.captions, f"{field}.captions")
+            digests.append(hashlib.sha256(data).hexdigest())
+            captions = parse_captions(data, f"{field}.captions", own.captions)
+        records, paths = [], []
+        for record in read_images(document.images, splits[0], ledger):
+            path = files.inside(own.images, record.file_name)
+            if path is None:
+                ledger.add(splits[0], "image", "outside_root", image_id=record.id,
+                           file_name=record.file_name,
+                           detail="the file name leads outside the root")  # fmt: skip
+            else:
+                records.append(record)
+                paths.append(path)
+        parts.append(Part(splits, document, captions, records, paths))
+    progress("read", len(given), len(given))
+    return parts, digests
+
+
+def _sizes(spec: CocoSpec, files: Files) -> dict[str, int]:
+    both = [spec.train, spec.held_out]
+    folders = dict.fromkeys(own.images for own in both if isinstance(own, CocoFiles))
+    return {path: size for folder in folders for path, size in files.listing(folder).items()}
+
+
+def _fingerprint(
+    spec: CocoSpec, digests: Sequence[str], parts: Sequence[Part], sizes: dict[str, int]
+) -> str:
+    """Of all that decides what the index holds; other files in the folder of images do not."""
+    held_out = spec.held_out if isinstance(spec.held_out, float) else "files"
+    digest = hashlib.sha256(json.dumps([VERSION, MAX_PIXELS, held_out, digests]).encode())
+    for part in parts:
+        for path in part.paths:
+            digest.update(f"{path}\0{sizes.get(path, -1)}\n".encode())
+    return digest.hexdigest()[:16]
+
+
+def _pictures(
+    spec: CocoSpec,
+    parts: Sequence[Part],
+    files: Files,
+    sizes: dict[str, int],
+    ledger: Ledger,
+    progress: Progress,
+) -> list[list[Picture]]:
+    """The images of each part that are used."""
+    paths = [path for part in parts for path in part.paths]
+    headers = inspect(files, paths, sizes, lambda done, of: progress("inspect", done, of))
+    share = spec.held_out if isinstance(spec.held_out, float) else None
+    found = []
+    for part in parts:
+        own, headers = headers[: len(part.paths)], headers[len(part.paths) :]
+        found.append(sound_pictures(part.records, part.paths, own, part.splits[0], share, ledger))
+        if part.splits == ("held_out",):
+            listed = list(zip(part.paths, own, strict=True))
+            found[0] = without_held_out(found[0], listed, ledger)
+    return found
+
+
+@contextmanager
+def _put_in_place(folder: Path) -> Iterator[Path]:
+    """A new folder to write in, which takes its place when all is written.
+
+    Where another process was there before, its folder stays.
+    """
+    folder.parent.mkdir(parents=True, exist_ok=True)
+    unfinished = folder.with_name(f"{folder.name}.{uuid.uuid4().hex[:8]}")
+    unfinished.mkdir()
+    try:
+        yield unfinished
+        while not (folder / RECORD).is_file():
+            # What is there without a record was refused or never finished.
+            shutil.rmtree(folder, ignore_errors=True)
+            with suppress(OSError):  # another one came between
+                unfinished.rename(folder)
+    finally:
+        shutil.rmtree(unfinished, ignore_errors=True)

@@ -1,0 +1,174 @@
+"""Files in COCO format: their lists of records, each record read on its own.
+
+A malformed record is left out alone, with its reason; only a file that is no JSON, or lacks a list,
+is refused as a whole.
+"""
+
+from collections.abc import Mapping, Sequence
+from typing import Annotated, Any
+
+import msgspec
+from msgspec import Meta
+
+from mixlens.errors import DataError, explain
+from mixlens.sources.coco.ledger import Ledger, Split
+from mixlens.tasks.photo.photo import Categories
+
+_MOST_CATEGORIES = 2**15 - 1
+
+Id = Annotated[int, Meta(ge=-(2**63), le=2**63 - 1)]
+_Side = Annotated[int, Meta(ge=1, le=2**31 - 1)]
+_Text = Annotated[str, Meta(min_length=1)]
+
+
+class Document(msgspec.Struct):
+    """A file of annotations, its records not yet read."""
+
+    images: list[msgspec.Raw]
+    annotations: list[msgspec.Raw]
+    categories: list[msgspec.Raw]
+
+
+class CaptionDocument(msgspec.Struct):
+    """A file of captions, its records not yet read."""
+
+    annotations: list[msgspec.Raw]
+
+
+class ImageRecord(msgspec.Struct, frozen=True, gc=False):
+    """An image as a file lists it; width and height are declared, pixels."""
+
+    id: Id
+    file_name: _Text
+    width: _Side
+    height: _Side
+
+
+class _Category(msgspec.Struct, frozen=True, gc=False):
+    id: Id
+    name: _Text
+    supercategory: str | None = None
+
+
+class _Names(msgspec.Struct, gc=False):
+    id: Any = -1
+    image_id: Any = -1
+    file_name: Any = ""
+
+
+def parse_document(data: bytes, field: str, path: str) -> Document:
+    """The records of a file of annotations.
+
+    Args:
+        data: the file.
+        field: of the sweep file that names it, for messages.
+        path: of the file, for messages.
+
+    Raises:
+        DataError: it is no JSON, or has no lists of images, annotations and categories.
+    """
+    return _parse(data, Document, field, path, "images, annotations and categories")
+
+
+def parse_captions(data: bytes, field: str, path: str) -> CaptionDocument:
+    """The records of a file of captions; as `parse_document`."""
+    return _parse(data, CaptionDocument, field, path, "annotations")
+
+
+def _parse(data: bytes, kind: type, field: str, path: str, lists: str) -> Any:
+    try:
+        return msgspec.json.decode(data, type=kind)
+    except (msgspec.MsgspecError, RecursionError, UnicodeDecodeError) as error:
+        raise DataError(
+            explain(
+                field,
+                path,
+                f"this file of {len(data):,} bytes is not in COCO format ({error})",
+                f"It has to be JSON with lists of {lists}.",
+            )
+        ) from error
+
+
+def read_categories(documents: Mapping[str, Document]) -> tuple[Categories, dict[int, int]]:
+    """Categories of all files in the order of their ids, and the place of each id.
+
+    A category without supercategory is one of its own.
+
+    Args:
+        documents: by path.
+
+    Raises:
+        DataError: one is malformed, or an id stands for two: annotations could not be understood.
+    """
+    found: dict[int, _Category] = {}
+    for path, document in documents.items():
+        own: set[int] = set()
+        for position, raw in enumerate(document.categories):
+            where = f"{path}: categories[{position}]"
+            try:
+                one = msgspec.json.decode(raw, type=_Category)
+            except (msgspec.MsgspecError, UnicodeDecodeError) as error:
+                raise _refused(where, _text(raw), f"is malformed ({error})") from error
+            if one.id in own or found.setdefault(one.id, one) != one:
+                raise _refused(where, one.id, "the id stands for two categories")
+            own.add(one.id)
+    if not 1 <= len(found) <= _MOST_CATEGORIES:
+        raise _refused(
+            ", ".join(documents),
+            len(found),
+            f"there can be 1 to {_MOST_CATEGORIES:,} categories",
+        )
+    ordered = [found[key] for key in sorted(found)]
+    categories = Categories(
+        tuple(one.name for one in ordered),
+        tuple(one.supercategory or one.name for one in ordered),
+    )
+    return categories, {one.id: place for place, one in enumerate(ordered)}
+
+
+def _refused(where: str, value: object, problem: str) -> DataError:
+    remedy = "Each category needs an id of its own and a name, the same in all files."
+    return DataError(explain(where, value, problem, remedy))
+
+
+def _text(raw: msgspec.Raw) -> str:
+    return bytes(raw)[:80].decode(errors="replace")
+
+
+def read_images(records: Sequence[msgspec.Raw], split: Split, ledger: Ledger) -> list[ImageRecord]:
+    """The images that a file lists, without those that are malformed or listed before."""
+    decode = msgspec.json.Decoder(ImageRecord).decode
+    images: list[ImageRecord] = []
+    seen: set[int] = set()
+    for position, raw in enumerate(records):
+        try:
+            image = decode(raw)
+        except (msgspec.MsgspecError, UnicodeDecodeError) as error:
+            names = names_in(raw)
+            ledger.add(split, "image", "malformed", image_id=names.id, file_name=names.file_name,
+                       detail=f"images[{position}]: {error}")  # fmt: skip
+            continue
+        if image.id in seen:
+            ledger.add(split, "image", "duplicate_id", image_id=image.id,
+                       file_name=image.file_name,
+                       detail=f"images[{position}]: an image before it has this id")  # fmt: skip
+            continue
+        seen.add(image.id)
+        images.append(image)
+    return images
+
+
+def names_in(raw: msgspec.Raw) -> _Names:
+    """What a malformed record calls itself, as far as that can be made out."""
+    try:
+        names = msgspec.json.decode(raw, type=_Names)
+    except (msgspec.MsgspecError, UnicodeDecodeError):
+        return _Names()
+    names.id, names.image_id = _as_id(names.id), _as_id(names.image_id)
+    names.file_name = names.file_name if isinstance(names.file_name, str) else ""
+    return names
+
+
+def _as_id(value: Any) -> int:
+    is_id = isinstance(value, int) and -(2**63) <= value < 2**63
+    return int(value) if is_id else -1

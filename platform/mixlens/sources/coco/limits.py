@@ -1,0 +1,67 @@
+"""When so much of a data set is damaged that it cannot be used."""
+
+import json
+from collections.abc import Sequence
+from pathlib import Path
+
+import pyarrow.parquet as pq
+
+from mixlens.errors import DataError, explain
+from mixlens.sources.coco.index import LEFT_OUT, RECORD
+from mixlens.sources.coco.ledger import SPLITS, Ledger, LeftOut, Split, damaged, summary
+from mixlens.sources.coco.pictures import Picture
+from mixlens.spec import CocoFiles, CocoSpec
+
+
+def refuse_empty(
+    name: str, pictures: Sequence[Sequence[Picture]], ledger: Ledger, folder: Path
+) -> None:
+    """Refuse a data set without images to train on, or to hold out.
+
+    Args:
+        name: of the data set.
+        pictures: sound images of each file.
+        ledger: of what was left out; written into `folder`.
+        folder: of the index, which is not made.
+
+    Raises:
+        DataError: a split has no image.
+    """
+    filled = {picture.split for own in pictures for picture in own}
+    for split in SPLITS:
+        if split not in filled:
+            folder.mkdir(parents=True, exist_ok=True)
+            pq.write_table(ledger.table(), folder / LEFT_OUT)
+            rows = [row for row in ledger.rows if row.what == "image" and row.outcome == "left_out"]
+            why = f"left out: {summary(rows)}" if rows else "none was left out"
+            problem = f"no image of the {split} split can be used ({why})"
+            remedy = f"All that was left out is in {folder / LEFT_OUT}."
+            raise DataError(explain(f"data.{name}", split, problem, remedy))
+
+
+def refuse_damaged(name: str, spec: CocoSpec, folder: Path) -> None:
+    """Refuse a data set of which more than `max_left_out` is damaged.
+
+    Args:
+        name: of the data set.
+        spec: of the data set.
+        folder: of its finished index.
+
+    Raises:
+        DataError: more of the images, or of the annotations of images that are used, of one file.
+    """
+    damage = json.loads((folder / RECORD).read_text())["damage"]
+    for split, kinds in damage.items():
+        own = spec.held_out if split == "held_out" else spec.train
+        assert isinstance(own, CocoFiles)
+        for plural, (bad, of) in kinds.items():
+            if bad > spec.max_left_out * of:
+                rows = [LeftOut(**row) for row in pq.read_table(folder / LEFT_OUT).to_pylist()]
+                splits: tuple[Split, ...] = SPLITS if len(damage) == 1 else (split,)
+                found = damaged(rows, plural.removesuffix("s"), splits)
+                problem = (f"{bad:,} of {of:,} {plural} of {own.annotations} cannot be used: "
+                           f"{summary(found)}")  # fmt: skip
+                remedy = (f"Repair the data set, or allow more. All that was left out is in "
+                          f"{folder / LEFT_OUT}.")  # fmt: skip
+                where = f"data.{name}.max_left_out"
+                raise DataError(explain(where, spec.max_left_out, problem, remedy))
