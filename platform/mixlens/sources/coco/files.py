@@ -10,6 +10,7 @@ from functools import lru_cache
 from itertools import islice
 from pathlib import Path
 from typing import Any
+from urllib.parse import quote, unquote
 
 import pyarrow as pa
 from pyarrow import fs
@@ -27,7 +28,7 @@ class Files:
     A path is relative to the root; one that leads elsewhere is a URL, or absolute.
 
     Attributes:
-        root: a folder or URL, as it was written.
+        root: an absolute path or a URL.
         is_local: whether it is a folder of this machine's file system.
     """
 
@@ -67,17 +68,16 @@ class Files:
         Raises:
             OSError: it cannot be read: `FileNotFoundError` if it is not there.
         """
-        with _as_os_errors(path):
-            system, place = self._find(path)
-            with system.open_input_file(place) as file:
-                if not file.seekable():  # a web server that sends whole files only
-                    whole = self.read(path)
-                    return whole[:head], whole[-tail:]
-                size = file.size()
-                first = file.read_at(head, 0)
-                if size <= head:
-                    return first, first[-tail:]
-                return first, file.read_at(tail, max(size - tail, 0))
+        system, place = self._find(path)
+        if _is_web(place):  # servers need not send parts, and some do so wrongly
+            whole = self.read(path)
+            return whole[:head], whole[-tail:]
+        with _as_os_errors(path), system.open_input_file(place) as file:
+            size = file.size()
+            first = file.read_at(head, 0)
+            if size <= head:
+                return first, first[-tail:]
+            return first, file.read_at(tail, max(size - tail, 0))
 
     def listing(self, folder: str = "") -> dict[str, int]:
         """Bytes of every file in a folder and its sub-folders, by path, sorted by path.
@@ -116,8 +116,6 @@ class Files:
             folder: the folder of images.
             file_name: relative to the folder.
         """
-        if not file_name or "\0" in file_name:
-            return None
         base, name = self._relative(folder), self._relative(file_name)
         if _is_whole(name):
             return None
@@ -131,7 +129,8 @@ class Files:
             return None
         if _is_whole(base) and not _is_whole(file_name):
             path = f"{base}/{path}"
-        return path if not self.is_local or self._ends_inside(base, path) else None
+        names_none = "\0" in path  # so no link either
+        return path if names_none or self._ends_inside(base, path) else None
 
     def _ends_inside(self, folder: str, path: str) -> bool:
         system, place = self._find(path)
@@ -145,7 +144,8 @@ class Files:
         if _is_whole(path):
             return _connect(path)
         system, base = _connect(self.root)
-        return system, f"{base.rstrip('/')}/{path}" if path else base
+        name = quote(path) if _is_web(base) else path
+        return system, f"{base.rstrip('/')}/{name}" if name else base
 
     def _relative(self, path: str) -> str:
         """Relative to the root where it lies below, else as it is; without `.` and `//`."""
@@ -178,11 +178,13 @@ def open_files(root: str) -> Files:
     Raises:
         DataError: there is nothing, or a file instead of a folder, or no way to read it.
     """
+    if "://" not in root:
+        root = str(Path(root).expanduser().absolute())
     try:
         with _as_os_errors(root):
             system, base = _connect(root)
-            is_web = root.startswith(("http://", "https://"))  # where folders need not exist
-            kind = fs.FileType.Directory if is_web else system.get_file_info(base).type
+            # Below a web address there can be files without a folder.
+            kind = fs.FileType.Directory if _is_web(base) else system.get_file_info(base).type
     except OSError as error:
         raise DataError(
             explain("root", root, f"cannot be opened ({_line(error)})", f"Give {_KINDS}.")
@@ -199,7 +201,7 @@ def open_files(root: str) -> Files:
 def _connect(root: str) -> tuple[fs.FileSystem, str]:
     """A file system and the path of `root` in it."""
     if "://" not in root:
-        return fs.LocalFileSystem(), str(Path(root).expanduser().absolute())
+        return fs.LocalFileSystem(), root
     try:
         return fs.FileSystem.from_uri(root)
     except pa.ArrowInvalid:  # a scheme that pyarrow does not know
@@ -231,12 +233,13 @@ def _walk(folder: str) -> Iterator[tuple[str, int]]:
 
 def _list(system: fs.FileSystem, folder: str) -> list[tuple[str, int]]:
     """Files of a remote folder. Web servers' listings have no sizes, so these are asked for."""
-    found = system.get_file_info(fs.FileSelector(folder, recursive=True))
-    files = [info for info in found if info.type == fs.FileType.File]
+    listed = system.get_file_info(fs.FileSelector(folder, recursive=True))
+    files = [info for info in listed if info.type == fs.FileType.File]
     with ThreadPoolExecutor(_REQUESTS) as pool:
         sizes = pool.map(lambda info: _size(system, info), files)
         both = zip(files, sizes, strict=True)
-        return [(info.path, size) for info, size in both if size is not None]
+        found = ((info.path, size) for info, size in both if size is not None)
+        return [(unquote(path) if _is_web(path) else path, size) for path, size in found]
 
 
 def _size(system: fs.FileSystem, info: Any) -> int | None:
@@ -260,11 +263,16 @@ def _real(path: str) -> str:
     """Where links in a path lead; cheap for the many files of one folder."""
     folder, name = os.path.split(path)
     whole = f"{_real_folder(folder)}/{name}"
-    return os.path.realpath(whole) if Path(whole).is_symlink() else whole
+    # Path.is_symlink raises where a name is too long to be one.
+    return os.path.realpath(whole) if os.path.islink(whole) else whole  # noqa: PTH114
 
 
 def _is_whole(path: str) -> bool:
     return path.startswith("/") or "://" in path
+
+
+def _is_web(place: str) -> bool:
+    return place.startswith(("http://", "https://"))
 
 
 def _is_local(system: fs.FileSystem) -> bool:
