@@ -1,7 +1,7 @@
 """What goes to MLflow about the data sets that a job uses.
 
     data.<name>.root, data.<name>.fingerprint    params
-    data/<name>/images                           those that can be used, of both splits
+    data/<name>/images/<split>                   those that can be used
     data/<name>/left_out, data/<name>/repaired   things of any kind
     data/<name>/left_out_<kind>/<reason>         images, annotations or captions, by reason
     data/<name>/repaired_<kind>/<reason>
@@ -9,18 +9,17 @@
 and the artifact `data/<name>/left_out.parquet`, one row a thing.
 """
 
+import json
+from collections import Counter
 from collections.abc import Iterator, Mapping
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-import pyarrow.parquet as pq
-
+from mixlens.sources.coco.index import LEFT_OUT, RECORD
 from mixlens.spec import CocoSpec
 
 if TYPE_CHECKING:
     from mixlens.tracking.tracker import TrackedRun
-
-LEFT_OUT = "left_out.parquet"
 
 
 def data_params(data: Mapping[str, CocoSpec]) -> dict[str, str]:
@@ -42,14 +41,12 @@ def log_data(tracked: "TrackedRun", data: Mapping[str, CocoSpec]) -> None:
 
 def data_points(name: str, index: Path) -> Iterator[tuple[str, float, int]]:
     """Counts of one data set whose index is in the folder `index`."""
-    from mixlens.sources.coco.index import open_index  # those who only draw scenes go without
-
-    yield f"data/{name}/images", len(open_index(index).split), 0
-    kinds = ["outcome", "what", "reason"]
-    table = pq.read_table(index / LEFT_OUT, columns=kinds)
-    counted = table.group_by(kinds).aggregate([([], "count_all")]).to_pylist()
-    for outcome in ("left_out", "repaired"):
-        rows = [row for row in counted if row["outcome"] == outcome]
-        yield f"data/{name}/{outcome}", sum(row["count_all"] for row in rows), 0
-        for row in rows:
-            yield f"data/{name}/{outcome}_{row['what']}/{row['reason']}", row["count_all"], 0
+    record = json.loads((index / RECORD).read_text())
+    for split, images in record["counts"]["images"].items():
+        yield f"data/{name}/images/{split}", images, 0
+    counts = Counter(left_out=0, repaired=0)
+    for row in record["left_out"]:  # of each split
+        counts[row["outcome"]] += row["count"]
+        counts[f"{row['outcome']}_{row['what']}/{row['reason']}"] += row["count"]
+    for kind, count in counts.items():
+        yield f"data/{name}/{kind}", count, 0

@@ -32,7 +32,7 @@ from mixlens.analysis.tables import (
     depth_parts,
     score_columns,
 )
-from mixlens.tracking.data import LEFT_OUT
+from mixlens.sources.coco.index import LEFT_OUT
 from mixlens.tracking.tracker import TrackedRun
 
 Point = tuple[str, float, int]

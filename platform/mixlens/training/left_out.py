@@ -13,11 +13,11 @@ from mixlens.errors import DataError, explain
 from mixlens.mixture.batches import MicroBatch
 from mixlens.mixture.decoding import Replacement
 from mixlens.mixture.order import order_of
+from mixlens.sources.coco.index import LEFT_OUT
 from mixlens.spec import RunSpec
 from mixlens.training.context import WorkerContext
 
 ROWS = "left_out"
-TABLE = "left_out.parquet"
 FEW = 8  # images that a run may always replace
 _NAMED = 5
 _SCHEMA = pa.schema(
@@ -95,7 +95,7 @@ class LeftOut:
         """Merge the rows of all ranks into `left_out.parquet`, in order of position."""
         if self.total is not None:
             table = pa.Table.from_pylist(self._rows(), _SCHEMA)
-            pq.write_table(table, self._context.directory / TABLE)
+            pq.write_table(table, self._context.directory / LEFT_OUT)
 
     def _agreed(self, name: str, count: int, of: int) -> str:
         """The message, the same on every rank, once the table that it names is there."""
@@ -109,7 +109,7 @@ class LeftOut:
                 f"data.{name}.max_left_out", limit,
                 f"of {of} images that were drawn, {count} ({count / of:.1%}) could not be decoded "
                 f"and were replaced; the first: {first}; all are in "
-                f"{self._context.directory / TABLE}",
+                f"{self._context.directory / LEFT_OUT}",
                 f"Restore the files in {root}, or raise this limit; the same command then goes on.",
             )  # fmt: skip
         dist.broadcast_object_list(message, src=0)

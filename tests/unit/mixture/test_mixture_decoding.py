@@ -68,7 +68,10 @@ def test_a_replacement_says_what_was_wrong(photos: Photos):
     by_id = {r.example_id: r for r in replaced}
     assert {r.data for r in replaced} == {"street"}
     assert by_id["photos/7"].file_name == "007.png"
-    assert by_id["photos/7"].detail == "007.png: unreadable: the file is gone, cannot be read, or is empty"
+    assert (
+        by_id["photos/7"].detail
+        == "007.png: unreadable: the file is gone, cannot be read, or is empty"
+    )
     assert by_id["photos/3"].detail.startswith("003.png: ")
     assert "gone" not in by_id["photos/3"].detail
 
