@@ -25,7 +25,7 @@ DAMAGE = (
     KeyError,
     TypeError,
     OverflowError,
-    MemoryError,
+    RuntimeError,
     Image.DecompressionBombError,
     Image.DecompressionBombWarning,
 )

@@ -1,13 +1,18 @@
 """The LLaVA adapter on the small built-in architecture with random weights."""
 
+import copy
+import io
 from pathlib import Path
 
 import numpy as np
 import pytest
 import torch
+from PIL import Image
 from transformers import AutoModelForImageTextToText, AutoProcessor
+from transformers.models.clip.image_processing_pil_clip import CLIPImageProcessorPil
 
 from mixlens.models import Vllm, load_vllm
+from mixlens.models.llava import LlavaAdapter
 from mixlens.models.tiny import build_tiny_vllm
 from mixlens.sources.example import Example
 from mixlens.tasks.turn import Turn
@@ -115,10 +120,6 @@ def test_patches_are_the_pixels_of_the_image_in_token_order(vllm: Vllm):
 
 
 def test_encoded_and_raw_images_are_the_same_input(vllm: Vllm):
-    import io
-
-    from PIL import Image
-
     image = example().image
     file = io.BytesIO()
     Image.fromarray(image).save(file, "PNG")
@@ -127,6 +128,73 @@ def test_encoded_and_raw_images_are_the_same_input(vllm: Vllm):
         for given in (image, file.getvalue())
     )
     assert torch.equal(raw, encoded)
+
+
+SQUARES = {
+    "no crop": {"size": {"height": 32, "width": 32}, "do_center_crop": False},
+    "as in CLIP": {"size": {"shortest_edge": 32}, "crop_size": {"height": 32, "width": 32}},
+    "of a larger one": {"size": {"shortest_edge": 48}, "crop_size": {"height": 32, "width": 32}},
+}
+
+
+@pytest.fixture(params=SQUARES)
+def processor(request: pytest.FixtureRequest) -> CLIPImageProcessorPil:
+    return CLIPImageProcessorPil(**SQUARES[request.param])
+
+
+def pixels_of(vllm: Vllm, image_processor: CLIPImageProcessorPil, images: list) -> torch.Tensor:
+    """What the adapter makes of images with this image processor."""
+    parts = copy.copy(vllm.processor)
+    parts.image_processor = image_processor
+    return LlavaAdapter(parts).question_batch(images, ["what ?"] * len(images))["pixel_values"]
+
+
+@pytest.mark.parametrize("side", [20, 32, 224])
+def test_square_images_are_what_the_processor_makes_of_them(vllm, processor, side):
+    random = np.random.default_rng(side)
+    squares = [random.integers(0, 256, (side, side, 3), np.uint8) for _ in range(3)]
+    expected = processor(squares, return_tensors="pt")["pixel_values"]
+    assert torch.equal(pixels_of(vllm, processor, squares), expected)
+    # A photograph in the same batch changes nothing of them.
+    photograph = random.integers(0, 256, (30, 50, 3), np.uint8)
+    mixed = pixels_of(vllm, processor, [squares[0], photograph, *squares[1:]])
+    assert torch.equal(mixed[[0, 2, 3]], expected)
+    assert torch.equal(mixed[1:2], pixels_of(vllm, processor, [photograph]))
+
+
+@pytest.mark.parametrize(("height", "width"), [(64, 96), (96, 64), (33, 32), (480, 640), (8, 400)])
+def test_all_of_a_photograph_reaches_the_encoder(vllm, processor, height, width):
+    """Places in fractions of its sides stay where they are: at edges, corners and inside."""
+    down, right = np.mgrid[:height, :width]
+    ramp = np.stack([(down + 0.5) / height, (right + 0.5) / width, np.zeros_like(down)], -1)
+    image = (ramp * 255).round().astype(np.uint8)
+    pixels = pixels_of(vllm, processor, [image])
+    assert pixels.shape == (1, 3, 32, 32)
+    mean, std = (torch.tensor(v).view(3, 1, 1) for v in (processor.image_mean, processor.image_std))
+    seen = (pixels[0] * std + mean)[:2]
+    place = (torch.arange(32) + 0.5) / 32
+    expected = torch.stack([place[:, None].expand(32, 32), place.expand(32, 32)])
+    assert (seen - expected).abs().max() < 0.035  # a pixel is 0.031 wide
+
+
+def test_a_photograph_s_file_is_the_photograph(vllm: Vllm):
+    """Upright and in RGB, with as many tokens as any image."""
+    random = np.random.default_rng(0)
+    picture = Image.fromarray(random.integers(0, 256, (30, 50, 3), np.uint8))
+    exif = Image.Exif()
+    exif[274] = 6  # stored as it is, shown turned to the right
+    file = io.BytesIO()
+    picture.save(file, "PNG", exif=exif)
+    upright = np.rot90(np.asarray(picture), -1)
+    from_file, from_array = (
+        vllm.adapter.question_batch([given], ["what ?"]) for given in (file.getvalue(), upright)
+    )
+    assert torch.equal(from_file["pixel_values"], from_array["pixel_values"])
+    visual = vllm.adapter.spans(from_file["input_ids"], from_file["attention_mask"]).visual
+    assert visual.sum() == 64
+    photograph = Example("p/0", "p", file.getvalue(), example(("what ?", "red")).turns, {})
+    batch = vllm.adapter.training_batch([photograph, example(("what ?", "blue"))])
+    assert torch.equal(batch["pixel_values"][:1], from_array["pixel_values"])
 
 
 def test_towers_hold_every_parameter_once(vllm: Vllm):
