@@ -16,6 +16,50 @@ from mixlens.spec import MeasureSpec
 ATTRIBUTES = {"object_count": "r2", "dominant_colour": "accuracy"}
 POLICIES = ("random", "norm", "downsampling")
 SHARES = (0.0, 0.5, 0.9)
+PHOTOS = {"kind": "coco", "data": "coco", "tasks": {"coarse": 1},
+          "strata": {"object_count": [0.5, 1.0]}}  # fmt: skip
+COCO = {"root": "/nowhere/coco", "train": {"annotations": "train.json"}}
+
+
+def write_transfer(folder: Path, turn: float, seed: int = 5) -> None:
+    """Beside `measure`, the same model on photographs, in the folder `transfer`.
+
+    The attributes of scenes gain a shape_diversity, and redundancy follows it; on photographs it
+    follows their category_diversity in the same way times `turn`. Other metrics are noise there.
+    """
+    measure, there = folder / "measure", folder / "transfer"
+    there.mkdir()
+    random = np.random.default_rng(seed)
+    metrics = pd.read_parquet(measure / "image_metrics.parquet")
+    facts = pd.read_parquet(measure / "attributes.parquet")
+    n = len(facts)
+    shapes, kinds = random.normal(size=(2, n))
+    scores = (metrics["metric"] == "redundancy_score") & (metrics["stream"] == "visual")
+    by_image = dict(zip(facts["example_id"], 0.2 * shapes, strict=True))
+    metrics.loc[scores, "value"] += metrics.loc[scores, "example_id"].map(by_image)
+    metrics.to_parquet(measure / "image_metrics.parquet", index=False)
+    facts.assign(shape_diversity=shapes).to_parquet(measure / "attributes.parquet", index=False)
+
+    names = {name: f"photos/{2**62 + place}" for place, name in enumerate(facts["example_id"])}
+    photos = metrics.assign(example_id=metrics["example_id"].map(names))
+    photos["value"] = random.normal(size=len(photos))
+    by_image = dict(zip(names.values(), 2 * turn * kinds, strict=True))
+    photos.loc[scores, "value"] += photos.loc[scores, "example_id"].map(by_image)
+    photos.to_parquet(there / "image_metrics.parquet", index=False)
+    pd.DataFrame(
+        {
+            "example_id": list(names.values()),
+            "object_count": random.integers(1, 20, n),
+            "category_diversity": kinds,
+            "crowd_fraction": 0.0,
+            "covered_fraction": random.random(n),
+            "dominant_category": random.choice(["dog", "person", "tie"], n),
+        }
+    ).to_parquet(there / "attributes.parquet", index=False)
+    for name in ("examples", "pooled_metrics"):
+        table = pd.read_parquet(measure / f"{name}.parquet")
+        table.to_parquet(there / f"{name}.parquet", index=False)
+    (there / "measured.json").write_text("{}\n")
 
 
 @dataclass(frozen=True)
@@ -27,6 +71,7 @@ class FakeMeasured:
     groups: tuple[str, ...] = ("coarse", "count", "relational")
     parts: tuple[str, ...] = ("nulls", "probes", "deletion", "embeddings")
     controls: tuple[str, ...] = ("random-model", "blank-images")
+    transfer: float | None = None  # correlations on photographs: 1 as on scenes, -1 turned around
 
     def spec(self, runs_dir: Path) -> MeasureSpec:
         return MeasureSpec.model_validate(
@@ -37,9 +82,15 @@ class FakeMeasured:
                     "complex": {
                         "scene": {"image_size": 64, "objects": [3, 6]},
                         "tasks": dict.fromkeys(self.groups, 1),
-                    }
+                    },
+                    **({} if self.transfer is None else {"photos": PHOTOS}),
                 },
-                "evaluation": {"component": "complex", "examples": self.images},
+                "data": {} if self.transfer is None else {"coco": COCO},
+                "evaluation": {
+                    "component": "complex",
+                    "transfer": None if self.transfer is None else "photos",
+                    "examples": self.images,
+                },
             }
         )
 
@@ -65,6 +116,8 @@ class FakeMeasured:
             table = getattr(self, f"_{name}")()
             table.to_parquet(folder / "measure" / f"{name}.parquet", index=False)
         (folder / "measure.json").write_text(spec.model_dump_json(indent=1))
+        if self.transfer is not None:
+            write_transfer(folder, self.transfer)
         return folder
 
     def _enrich(self, measure: Path) -> None:

@@ -2,12 +2,13 @@
 
 Spearman's correlation over images, per stream and layer. Since an image with more objects also has
 more ink, each correlation has a partial twin: given the number of objects and the ink (each of
-these given the other). A table has thousands of rows, so `p` holds for all of them at once (max-T
-over shared permutations of images); `q` is the false discovery rate of Benjamini and Hochberg
-(1995) over p values of Student's t, which permutations could not resolve finely enough.
+these given the other); for photographs, which have none, the share of the image that objects cover
+stands for it. A table has thousands of rows, so `p` holds for all of them at once (max-T over
+shared permutations of images); `q` is the false discovery rate of Benjamini and Hochberg (1995)
+over p values of Student's t, which permutations could not resolve finely enough.
 """
 
-from collections.abc import Sequence
+from collections.abc import Collection, Sequence
 from dataclasses import dataclass
 
 import numpy as np
@@ -28,7 +29,6 @@ from mixlens.analysis.ranks import (
     standard_ranks,
 )
 
-HELD = ("object_count", "ink_fraction")
 LEVEL = 0.05  # of p over the whole table: what is at most this is beyond chance
 COLLINEAR = 0.95  # the interval of a partial correlation is more than three times as wide there
 LEAST = 4  # images, and one more for each attribute held fixed
@@ -45,7 +45,7 @@ def correlate(
     attributes: pd.DataFrame,
     permutations: int = 10_000,
     seed: int = 0,
-    held: Sequence[str] = HELD,
+    held: Sequence[str] | None = None,
 ) -> pd.DataFrame:
     """The `correlations` table: a row for each stream, layer, metric and ranked attribute.
 
@@ -64,7 +64,7 @@ def correlate(
         attributes: example_id and a column an attribute; those of words have no rows.
         permutations: of images, for the adjusted p; none is below 1 / (permutations + 1).
         seed: of the permutations.
-        held: the attributes to hold fixed.
+        held: the attributes to hold fixed; none: those of `held_of`.
 
     Raises:
         DataError: an image has no attributes, or has a metric or its attributes twice.
@@ -75,7 +75,8 @@ def correlate(
     if metrics.empty or not names:
         return pd.DataFrame(columns=list(COLUMNS))
     # Every column of the table as [metrics, attributes].
-    filled, hypotheses = _estimate_all(metrics.to_numpy(), facts, names, held)
+    fixed = held_of(names) if held is None else held
+    filled, hypotheses = _estimate_all(metrics.to_numpy(), facts, names, fixed)
     for kind in _KINDS:
         filled |= _adjusted(filled, kind, hypotheses[kind], len(metrics), permutations, seed)
     keys = metrics.columns.to_frame(index=False)
@@ -83,6 +84,14 @@ def correlate(
     table["attribute"] = names * len(keys)
     table = table.assign(**{name: values.ravel() for name, values in filled.items()})
     return table[list(COLUMNS)].astype({"layer": "int32", "n": "int64"})
+
+
+def held_of(names: Collection[str]) -> tuple[str, str]:
+    """What is held fixed among these attributes: how many objects, and how much of them there is.
+
+    The painted share of the image, or, where nothing is painted, the share that objects cover.
+    """
+    return ("object_count", "ink_fraction" if "ink_fraction" in names else "covered_fraction")
 
 
 def _estimate_all(

@@ -8,6 +8,7 @@ from mixlens.analysis.correlations import LEVEL
 from mixlens.analysis.diagnosis_probes import predicted, read_by_probes
 from mixlens.analysis.measured import MODEL, ModelTables
 from mixlens.analysis.tables import EXCESS, REDUNDANCY
+from mixlens.analysis.transfer_answer import transfer_sentences
 from mixlens.analysis.words import group_name, listing, number, span, with_interval
 from mixlens.probing.deletion import SEEDLESS
 from mixlens.spec import ENCODER
@@ -24,6 +25,7 @@ def diagnose(tables: ModelTables) -> list[str]:
     return [
         *_redundancy(tables.layers),
         *_complexity(tables.correlations),
+        *transfer_sentences(tables.transfer, tables.transfer_summary)[:1],
         *_energy(tables.layers),
         *read_by_probes(tables.probes),
         *_deletion(tables.deletion),

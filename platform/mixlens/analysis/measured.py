@@ -176,7 +176,7 @@ def compared(
 ) -> dict[str, pd.DataFrame]:
     """The tables of transfer by name, empty where the model was not measured on other images."""
     if transfer is None:
-        return {name: pd.DataFrame() for name in TRANSFER_TABLES}
+        return {name: pd.DataFrame(columns=list(some)) for name, some in TRANSFER_TABLES.items()}
     metrics = with_excess(transfer.image_metrics)
     return transfer_tables(correlations, metrics, transfer.attributes, sides)
 

@@ -2,16 +2,21 @@
 
 import pandas as pd
 
-from mixlens.analysis.correlations import correlate
-from mixlens.analysis.transfer import transfer_table
-from mixlens.analysis.transfer_chance import transfer_summary
-from mixlens.spec import ComponentSpec
+from mixlens.analysis import correlations
+from mixlens.analysis.transfer import COLUMNS, transfer_table
+from mixlens.analysis.transfer_chance import SUMMARY, transfer_summary
+from mixlens.spec import MeasureSpec, SweepSpec
 
-TRANSFER_TABLES = ("transfer", "transfer_summary", "transfer_correlations")
+TRANSFER_TABLES = {
+    "transfer": COLUMNS,
+    "transfer_summary": SUMMARY,
+    "transfer_correlations": correlations.COLUMNS,
+}
+"""Tables of transfer, and their columns."""
 
 
 def transfer_tables(
-    correlations: pd.DataFrame,
+    here: pd.DataFrame,
     image_metrics: pd.DataFrame,
     attributes: pd.DataFrame,
     sides: tuple[str, str],
@@ -19,17 +24,25 @@ def transfer_tables(
     """The tables named in `TRANSFER_TABLES`, in that order.
 
     Args:
-        correlations: of the model on its own images.
+        here: correlations of the model on its own images.
         image_metrics: of the model on the other images.
         attributes: of the other images.
         sides: what its images and the other images are called.
     """
-    there = correlate(image_metrics, attributes)
-    table = transfer_table(correlations, there)
+    there = correlations.correlate(image_metrics, attributes)
+    table = transfer_table(here, there)
     summary = transfer_summary(table, image_metrics, attributes, sides)
     return dict(zip(TRANSFER_TABLES, (table, summary, there), strict=True))
 
 
-def side_name(name: str, component: ComponentSpec) -> str:
-    """What the images of a component are called: its name, and whether it is drawn or taken."""
-    return f"{name} ({'scenes' if component.kind == 'synthetic' else 'photographs'})"
+def sides_of(spec: SweepSpec | MeasureSpec) -> tuple[str, str]:
+    """What the images that models are measured on, and those of `transfer`, are called.
+
+    The name of the component, and whether it is drawn or taken.
+    """
+    asked = spec.evaluation
+    here, there = (
+        f"{name} ({'scenes' if spec.components[name].kind == 'synthetic' else 'photographs'})"
+        for name in (asked.component, asked.transfer or asked.component)
+    )
+    return here, there

@@ -4,6 +4,8 @@ from mixlens.analysis import SweepResults, Tables
 from mixlens.analysis.recommendation import MARGIN
 from mixlens.analysis.tables import REDUNDANCY
 from mixlens.analysis.words import GROUP_NAMES
+from mixlens.report.components import about_photographs
+from mixlens.spec import ComponentSpec
 
 # What a summary of the study reports for its four task groups; cited on the page, used nowhere.
 STUDY = {"coarse": 0.78, "attribute": 0.62, "relational": 0.48, "scene_graph": 0.35}
@@ -114,6 +116,7 @@ def caveats(sweep: SweepResults, tables: Tables) -> list[str]:
         "width by at most 12 % against a full jackknife in simulations. Patches of blank "
         "background are alike by construction; compare with the pixel floor, and read the "
         "score as a comparison between models on the same images.",
+        *about_photographs(sweep.spec),
         "Right or wrong beside an example follows the relaxed match.",
     ]
     scores = tables.sweep[tables.sweep["metric"] == REDUNDANCY]
@@ -154,28 +157,35 @@ def _about_arms(sweep: SweepResults) -> list[str]:
             f"redundancy scores for the four task groups: {reported}. Its score and its model are "
             "others, so the numbers do not compare with those here, only their order does."
         )
-    if _same_images(sweep):
-        notes.append(
-            "With the same seed all arms train on the same images in the same order; only the "
-            "questions about them differ."
-        )
-    else:
-        notes.append("The arms train on different images as well as on different questions.")
-    return notes
+    return [*notes, _images_of_arms(sweep)]
 
 
-def _same_images(sweep: SweepResults) -> bool:
-    """Whether each arm is one component, and all of these draw the same scenes."""
+def _images_of_arms(sweep: SweepResults) -> str:
+    """Whether the arms train on the same images."""
     parts = [
         [sweep.spec.components[name] for name, weight in weights.items() if weight > 0]
         for weights in (sweep.spec.arms or {}).values()
     ]
-    if any(len(components) > 1 for components in parts):
-        return False
-    first = parts[0][0]
-    return all(
-        (one.scene, one.seed, one.size) == (first.scene, first.seed, None) for (one,) in parts
-    )
+    drawn = [_drawn_from(components[0]) for components in parts if len(components) == 1]
+    if len(drawn) == len(parts) and drawn.count(drawn[0]) == len(drawn):
+        if parts[0][0].kind == "coco":
+            return (
+                "All arms draw from the same photographs, each from those that can carry its "
+                "questions, so their images differ in part, as well as the questions."
+            )
+        if parts[0][0].size is None:
+            return (
+                "With the same seed all arms train on the same images in the same order; only the "
+                "questions about them differ."
+            )
+    return "The arms train on different images as well as on different questions."
+
+
+def _drawn_from(component: ComponentSpec) -> tuple[object, ...]:
+    """What decides the images of a component."""
+    if component.kind == "coco":
+        return component.data, component.strata
+    return component.scene, component.seed, component.size
 
 
 def _covers(tables: Tables) -> str:

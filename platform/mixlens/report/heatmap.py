@@ -1,5 +1,7 @@
 """Which measures of the tokens go with which attributes of the image, by layer, as a heat map."""
 
+from collections.abc import Collection
+
 import matplotlib as mpl
 import numpy as np
 import pandas as pd
@@ -10,7 +12,7 @@ from matplotlib.figure import Figure
 from matplotlib.lines import Line2D
 from matplotlib.patches import Patch
 
-from mixlens.analysis.correlations import LEVEL
+from mixlens.analysis.correlations import LEVEL, held_of
 from mixlens.analysis.intervals import Array
 from mixlens.analysis.tables import REDUNDANCY
 from mixlens.report.style import BASE_BAND, INK, new_figure
@@ -23,14 +25,19 @@ SHOWN = {
     "gini": "Gini of norms",
     "stable_rank": "Stable rank",
 }
-_KINDS = {"": "Spearman correlation", "partial_": "Count and ink held fixed"}
+_KINDS = ("", "partial_")
 _CELL_HEIGHT = 0.165  # inches
 
-HELD_FIXED = (
-    "with object count and ink held fixed (object count itself is held against ink only, and ink "
-    "against object count only)"
-)
-"""What the partial correlations are, for captions."""
+_HELD = {"object_count": "object count", "ink_fraction": "ink", "covered_fraction": "covered share"}
+
+
+def held_fixed(attributes: Collection[str]) -> str:
+    """What the partial correlations of images with these attributes are, for captions."""
+    one, other = (_HELD[name] for name in held_of(attributes))
+    return (
+        f"with {one} and {other} held fixed ({one} itself is held against {other} only, and "
+        f"{other} against {one} only)"
+    )
 
 
 def correlation_heatmap(table: pd.DataFrame) -> Figure | None:
@@ -59,7 +66,8 @@ def correlation_heatmap(table: pd.DataFrame) -> Figure | None:
     figure = new_figure(sum(heights))
     rows = figure.subfigures(len(kinds), 1, squeeze=False, height_ratios=heights)[:, 0]
     for place, (row, kind) in enumerate(zip(rows, kinds, strict=True)):
-        row.suptitle(f"{'ab'[place]}  {_KINDS[kind]}", x=0.01, ha="left", size=9.5, weight="bold")
+        title = _title(own["given"]) if kind else "Spearman correlation"
+        row.suptitle(f"{'ab'[place]}  {title}", x=0.01, ha="left", size=9.5, weight="bold")
         axes = row.subplots(1, len(metrics), sharey=True, squeeze=False)[0]
         for axis, metric in zip(axes, metrics, strict=True):
             cells = own[own["metric"] == metric].pivot(
@@ -108,6 +116,12 @@ def _panel(axis: Axes, rho: Array, p: Array, norm: CenteredNorm) -> QuadMesh:
                   color=colour)  # fmt: skip
     axis.invert_yaxis()
     return mesh
+
+
+def _title(given: pd.Series) -> str:
+    names = {name for some in given.unique() for name in some.split(",")}
+    words = " and ".join(words for name, words in _HELD.items() if name in names)
+    return f"{words.capitalize()} held fixed"
 
 
 def _layer_ticks(axis: Axes, layers: list[int]) -> None:

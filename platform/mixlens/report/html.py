@@ -1,7 +1,9 @@
 """One self-contained page from a run directory."""
 
+from collections.abc import Mapping
 from pathlib import Path
 
+import pandas as pd
 import yaml
 
 from mixlens.analysis import (
@@ -19,6 +21,8 @@ from mixlens.analysis.tables import write_tables
 from mixlens.analysis.words import GROUP_NAMES
 from mixlens.report.arm_grids import arms_grid, matrix_grid, pairs_grid
 from mixlens.report.captions import captions, caveats
+from mixlens.report.components import content, turns
+from mixlens.report.data import data_section, left_out_table, replaced_table
 from mixlens.report.examples import compared_models, show_examples
 from mixlens.report.figures import draw
 from mixlens.report.grids import Grid, accuracy_grid, cost_grid, effects_grid, redundancy_grid
@@ -28,7 +32,10 @@ from mixlens.report.inside import (
     inside_figures,
     inside_tables,
 )
-from mixlens.report.page import data_uri, style, template
+from mixlens.report.page import style, template
+from mixlens.report.section import shown_figures
+from mixlens.report.transfer import FIGURES as TRANSFER_FIGURES
+from mixlens.report.transfer import transfer_section, transfer_title
 from mixlens.spec import Layout, SweepSpec
 from mixlens.tasks import prompts_digest
 
@@ -51,6 +58,9 @@ def write_report(sweep_dir: Path) -> tuple[Path, Tables]:
     tables = build_tables(sweep)
     tables.write(layout.tables)
     inside = inside_tables(sweep)
+    if sweep.spec.data:
+        replaced = replaced_table([(run.name, run.folder) for run in sweep.trials])
+        inside |= {"left_out": left_out_table(sweep.spec), "replaced": replaced}
     write_tables(layout.tables, inside)
     figures = draw(tables)
     # In the order of the page, which numbers them.
@@ -61,17 +71,40 @@ def write_report(sweep_dir: Path) -> tuple[Path, Tables]:
     for name, svg in figures.items():
         (folder / f"{name}.svg").write_bytes(svg)
     part = layout.report.with_suffix(".part")
-    part.write_text(render(sweep, tables, figures), encoding="utf-8")
+    part.write_text(render(sweep, tables, inside, figures), encoding="utf-8")
     part.replace(layout.report)
     return layout.report, tables
 
 
-def render(sweep: SweepResults, tables: Tables, figures: dict[str, bytes]) -> str:
-    """The page as HTML text."""
+def render(
+    sweep: SweepResults,
+    tables: Tables,
+    inside: Mapping[str, pd.DataFrame],
+    figures: dict[str, bytes],
+) -> str:
+    """The page as HTML text.
+
+    Args:
+        sweep: what was run.
+        tables: of the sweep.
+        inside: see `inside_tables`, and, of a sweep over data sets, `left_out` and `replaced`.
+        figures: name -> SVG, in the order of the page.
+    """
     headline, *sentences = answer_sentences(tables)
     recorded = read_provenance(sweep.folder)
     provenance = recorded or collect_provenance("")
-    texts = captions(sweep, tables) | inside_captions(sweep)
+    texts = captions(sweep, tables) | inside_captions(sweep, inside)
+    shown = shown_figures(figures, {n: (text["title"], text["text"]) for n, text in texts.items()})
+    transfer = transfer_section(
+        f"{transfer_title(sweep.spec)}: the base model",
+        inside,
+        [shown[name] for name in TRANSFER_FIGURES if name in shown],
+    )
+    data = (
+        data_section(sweep.spec, inside["left_out"], inside["replaced"])
+        if sweep.spec.data
+        else None
+    )
     return template("report.html.jinja").render(
         title=f"Sweep {sweep.spec.name}",
         style=style(),
@@ -79,10 +112,9 @@ def render(sweep: SweepResults, tables: Tables, figures: dict[str, bytes]) -> st
         sentences=sentences,
         facts=_facts(sweep),
         missing=sweep.missing,
-        figures=[
-            {"name": name, "data": data_uri(svg), "place": place + 1, **texts[name]}
-            for place, (name, svg) in enumerate(figures.items())
-        ],
+        figures=list(shown.values()),
+        transfer=transfer,
+        data=data,
         inside=INSIDE,
         has_arms=bool(sweep.arms),
         models=[_model_name(run) for run in compared_models(sweep)],
@@ -174,13 +206,9 @@ def _mixture(spec: SweepSpec, weights: dict[str, float]) -> str:
     for name, weight in weights.items():
         if weight:
             component = spec.components[name]
-            low, high = component.scene.objects
-            asked = ", ".join(
-                f"{turns} {GROUP_NAMES.get(group, group)}"
-                for group, turns in component.tasks.items()
-            )
             share = f"{100 * weight:g} % " if len(weights) > 1 else ""
-            parts.append(f"{share}{name}: {low} to {high} objects; turns an image: {asked}")
+            asked = f"turns an image: {turns(component)}"
+            parts.append(f"{share}{name}: {content(component)}; {asked}")
     return "; ".join(parts)
 
 

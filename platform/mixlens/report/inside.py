@@ -1,6 +1,6 @@
 """What a sweep's report shows of single models: the base, and what fine-tuning made of it."""
 
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from pathlib import Path
 
 import matplotlib as mpl
@@ -9,22 +9,38 @@ from matplotlib.figure import Figure
 
 from mixlens.analysis import SweepResults
 from mixlens.analysis.correlations import correlate
-from mixlens.analysis.measured import ModelResults, by_count, load_model, with_excess
+from mixlens.analysis.measured import (
+    ModelResults,
+    by_count,
+    compared,
+    load_model,
+    load_transfer,
+    with_excess,
+)
+from mixlens.analysis.transfer_build import sides_of
 from mixlens.report.embedding import AGREEMENT, embedding_of
 from mixlens.report.examples import compared_models
-from mixlens.report.heatmap import HELD_FIXED, correlation_heatmap
+from mixlens.report.heatmap import correlation_heatmap, held_fixed
 from mixlens.report.model_comparison import deletion_compared, probes_compared
 from mixlens.report.model_figures import count_curves
 from mixlens.report.style import STYLE, svg
+from mixlens.report.transfer import FIGURES as TRANSFER_FIGURES
+from mixlens.report.transfer import transfer_captions, transfer_figure
 
 INSIDE = ("count", "correlations", "probes", "deletion", "embedding")
-"""The figures of this part of the report, in their order."""
+"""The figures of this part of the report, in their order; those of transfer follow."""
 
 
 def inside_tables(sweep: SweepResults) -> dict[str, pd.DataFrame]:
-    """Correlations (of the base); and nulls, probes and deletion of every run that has them."""
+    """Correlations, and their transfer (of the base); nulls, probes and deletion of every run.
+
+    What was not measured is not there.
+    """
     base = load_model(sweep.base.folder / "measure")
     tables = {"correlations": correlate(with_excess(base.image_metrics), base.attributes)}
+    transfer = load_transfer(sweep.base.folder)
+    if transfer is not None:
+        tables |= compared(tables["correlations"], transfer, sides_of(sweep.spec))
     for name in ("nulls", "probes", "deletion"):
         parts = [
             pd.read_parquet(file).assign(run=run.name)
@@ -46,6 +62,11 @@ def inside_figures(sweep: SweepResults, tables: dict[str, pd.DataFrame]) -> dict
         "embedding": lambda: embedding_of(models),
     }
     probes = {n: m.probes for n, m in models.items() if m.probes is not None}
+    if "transfer" in tables:
+        makers["transfer"] = lambda: transfer_figure(tables["transfer"], tables["transfer_summary"])
+        makers["transfer_correlations"] = lambda: correlation_heatmap(
+            tables["transfer_correlations"]
+        )
     if probes:
         makers["probes"] = lambda: probes_compared(probes)
     deletion = {n: m.deletion for n, m in models.items() if m.deletion is not None}
@@ -53,15 +74,20 @@ def inside_figures(sweep: SweepResults, tables: dict[str, pd.DataFrame]) -> dict
         makers["deletion"] = lambda: deletion_compared(deletion)
     drawn = {}
     with mpl.rc_context(dict(STYLE)):
-        for name in INSIDE:
+        for name in (*INSIDE, *TRANSFER_FIGURES):
             figure = makers[name]() if name in makers else None
             if figure is not None:
                 drawn[name] = svg(figure)
     return drawn
 
 
-def inside_captions(sweep: SweepResults) -> dict[str, dict[str, str]]:
+def inside_captions(
+    sweep: SweepResults, tables: Mapping[str, pd.DataFrame]
+) -> dict[str, dict[str, str]]:
     """Title and text of each of these figures."""
+    known = list(tables["correlations"]["attribute"].unique())
+    area = "ink" if "ink_fraction" in known else "of the image covered"
+    transfer = transfer_captions(tables)
     n = len(sweep.example_ids)
     deletion = sweep.spec.evaluation.deletion
     deleted = min(n, deletion.examples or n) if deletion else 0
@@ -71,13 +97,13 @@ def inside_captions(sweep: SweepResults) -> dict[str, dict[str, str]]:
         "count": {
             "title": "Compression against the number of objects, in the base model.",
             "text": "Measures of the visual tokens at the first, a middle and the last layer. More "
-            f"objects also mean more ink: the next figure holds it fixed. {bands}",
+            f"objects also mean more {area}: the next figure holds it fixed. {bands}",
         },
         "correlations": {
             "title": "What the measures of the base model's tokens go with.",
             "text": "Spearman correlation over images of each measure, by layer, with each "
-            f"attribute of the scene, and the same {HELD_FIXED}. Marked cells are beyond chance "
-            f"by a max-T permutation test over the whole table; n = {n} images.",
+            f"attribute of the image, and the same {held_fixed(known)}. Marked cells are beyond "
+            f"chance by a max-T permutation test over the whole table; n = {n} images.",
         },
         "probes": {
             "title": "What a linear probe reads from the mean token, before and after.",
@@ -95,6 +121,7 @@ def inside_captions(sweep: SweepResults) -> dict[str, dict[str, str]]:
             "text": "One point an image, coloured by an attribute. t-SNE shows neighbours, not "
             f"distances; below each panel {AGREEMENT}.",
         },
+        **{name: {"title": title, "text": text} for name, (title, text) in transfer.items()},
     }
 
 

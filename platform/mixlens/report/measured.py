@@ -1,7 +1,6 @@
 """The page of one measured model."""
 
 from collections.abc import Callable
-from dataclasses import dataclass, field
 from pathlib import Path
 
 import matplotlib as mpl
@@ -12,25 +11,27 @@ from matplotlib.figure import Figure
 from mixlens.analysis.diagnosis import diagnose
 from mixlens.analysis.measured import MODEL, Measured, ModelTables, load_measured, model_tables
 from mixlens.analysis.provenance import Provenance, collect_provenance, read_provenance
-from mixlens.analysis.tables import EXCESS, REDUNDANCY
+from mixlens.analysis.tables import EXCESS, REDUNDANCY, write_tables
+from mixlens.analysis.transfer_build import sides_of
 from mixlens.analysis.words import GROUP_NAMES, number
+from mixlens.report.components import about_photographs, content, turns
+from mixlens.report.data import data_section, left_out_table
 from mixlens.report.deletion_figures import deletion_curves
 from mixlens.report.embedding import AGREEMENT, embedding_of
 from mixlens.report.grids import Grid
-from mixlens.report.heatmap import HELD_FIXED, correlation_heatmap
+from mixlens.report.heatmap import correlation_heatmap, held_fixed
 from mixlens.report.model_figures import control_profiles, count_curves, energy_profile
-from mixlens.report.page import data_uri, style, template
+from mixlens.report.page import style, template
 from mixlens.report.probe_figures import probe_curves, probe_maps
+from mixlens.report.section import Section, Table, shown_figures
 from mixlens.report.style import STYLE, svg
-
-
-@dataclass(frozen=True)
-class Section:
-    """A part of the page: its figures, then its tables."""
-
-    title: str
-    figures: list[dict[str, object]] = field(default_factory=list)
-    grids: list[dict[str, object]] = field(default_factory=list)
+from mixlens.report.transfer import FIGURES as TRANSFER_FIGURES
+from mixlens.report.transfer import (
+    transfer_captions,
+    transfer_figure,
+    transfer_section,
+    transfer_title,
+)
 
 
 def report_model(folder: Path) -> tuple[Path, ModelTables, list[str]]:
@@ -46,7 +47,9 @@ def report_model(folder: Path) -> tuple[Path, ModelTables, list[str]]:
         DataError: the folder holds no finished measurement.
     """
     measured = load_measured(folder)
-    tables = model_tables(measured.model, measured.controls)
+    tables = model_tables(
+        measured.model, measured.controls, measured.transfer, sides_of(measured.spec)
+    )
     sentences = diagnose(tables)
     return write_measured_report(measured, tables, sentences), tables, sentences
 
@@ -59,13 +62,15 @@ def write_measured_report(measured: Measured, tables: ModelTables, sentences: li
     """
     folder = measured.folder
     tables.write(folder / "tables")
+    left_out = left_out_table(measured.spec)
+    write_tables(folder / "tables", {"left_out": left_out} if measured.spec.data else {})
     figures = draw_model(measured, tables)
     (folder / "figures").mkdir(exist_ok=True)
-    for name, content in figures.items():
-        (folder / "figures" / f"{name}.svg").write_bytes(content)
+    for name, drawn in figures.items():
+        (folder / "figures" / f"{name}.svg").write_bytes(drawn)
     page = folder / "report.html"
     part = page.with_suffix(".part")
-    part.write_text(_render(measured, tables, sentences, figures), encoding="utf-8")
+    part.write_text(_render(measured, tables, sentences, figures, left_out), encoding="utf-8")
     part.replace(page)
     return page
 
@@ -84,6 +89,9 @@ def draw_model(measured: Measured, tables: ModelTables) -> dict[str, bytes]:
         makers["probe_maps"] = lambda: probe_maps(tables.probes)
     if len(tables.deletion):
         makers["deletion"] = lambda: deletion_curves(tables.deletion)
+    if len(tables.transfer):
+        makers["transfer"] = lambda: transfer_figure(tables.transfer, tables.transfer_summary)
+        makers["transfer_correlations"] = lambda: correlation_heatmap(tables.transfer_correlations)
     drawn = {}
     with mpl.rc_context(dict(STYLE)):
         for name, make in makers.items():
@@ -96,6 +104,8 @@ def draw_model(measured: Measured, tables: ModelTables) -> dict[str, bytes]:
 def model_captions(tables: ModelTables, n: int) -> dict[str, tuple[str, str]]:
     """Title and text of each figure of a model measured on `n` images."""
     bands = f"Bands: 95 % intervals over n = {n} images."
+    known = list(tables.correlations["attribute"].unique())
+    area = "ink" if "ink_fraction" in known else "of the image covered"
     deleted = int(tables.deletion["n"].max()) if len(tables.deletion) else 0
     return {
         "energy": (
@@ -108,7 +118,7 @@ def model_captions(tables: ModelTables, n: int) -> dict[str, tuple[str, str]]:
         "count": (
             "Compression against the number of objects.",
             "The visual tokens of images with few and with many objects, at the first, a middle "
-            f"and the last layer. More objects also mean more ink, which the correlations hold "
+            f"and the last layer. More objects also mean more {area}, which the correlations hold "
             f"fixed. {bands}",
         ),
         "controls": (
@@ -120,7 +130,7 @@ def model_captions(tables: ModelTables, n: int) -> dict[str, tuple[str, str]]:
         "correlations": (
             "What the tokens' measures go with.",
             "Spearman correlation over images of each measure, by layer, with each attribute of "
-            f"the scene; below, {HELD_FIXED}. Marked cells are beyond chance by a max-T "
+            f"the image; below, {held_fixed(known)}. Marked cells are beyond chance by a max-T "
             f"permutation test over the whole table. n = {n} images.",
         ),
         "probe_curves": (
@@ -144,6 +154,7 @@ def model_captions(tables: ModelTables, n: int) -> dict[str, tuple[str, str]]:
             "One point an image, coloured by an attribute. t-SNE shows neighbours, not distances; "
             f"below each panel {AGREEMENT}.",
         ),
+        **transfer_captions(vars(tables)),
     }
 
 
@@ -157,7 +168,11 @@ _SECTIONS = {
 
 
 def _render(
-    measured: Measured, tables: ModelTables, sentences: list[str], figures: dict[str, bytes]
+    measured: Measured,
+    tables: ModelTables,
+    sentences: list[str],
+    figures: dict[str, bytes],
+    left_out: pd.DataFrame,
 ) -> str:
     recorded = read_provenance(measured.folder)
     provenance = recorded or collect_provenance("")
@@ -166,7 +181,7 @@ def _render(
         style=style(),
         sentences=sentences,
         facts=_facts(measured),
-        sections=_sections(measured, tables, figures),
+        sections=_sections(measured, tables, figures, left_out),
         caveats=_caveats(measured),
         recipe=_recipe(measured, provenance),
         patch=provenance.diff,
@@ -176,54 +191,37 @@ def _render(
     )
 
 
-def _sections(measured: Measured, tables: ModelTables, figures: dict[str, bytes]) -> list[Section]:
+def _sections(
+    measured: Measured, tables: ModelTables, figures: dict[str, bytes], left_out: pd.DataFrame
+) -> list[Section]:
+    order = [name for names in (*_SECTIONS.values(), TRANSFER_FIGURES) for name in names]
     captions = model_captions(tables, len(measured.model.attributes))
-    order = [name for names in _SECTIONS.values() for name in names if name in figures]
-    sections = []
+    shown = shown_figures({name: figures[name] for name in order if name in figures}, captions)
+    sections: list[Section | None] = []
     for title, names in _SECTIONS.items():
-        shown: list[dict[str, object]] = [
-            {
-                "name": name,
-                "data": data_uri(figures[name]),
-                "place": order.index(name) + 1,
-                "title": captions[name][0],
-                "text": captions[name][1],
-            }
-            for name in names
-            if name in figures
-        ]
-        section = Section(title, shown)
+        section = Section(title, figures=[shown[name] for name in names if name in shown])
         if title == _LAYERS:
-            section.grids.append(
-                {"grid": _redundancy_grid(tables),
-                 "caption": "Redundancy score of visual tokens by layer, with 95 % intervals."}
-            )  # fmt: skip
-        if section.figures or section.grids:
-            sections.append(section)
-    sections.append(
-        Section(
-            "Answers",
-            grids=[
-                {"grid": _accuracy_grid(tables),
-                 "caption": "Headline score of each task group, with 95 % intervals over images. "
-                 "On blank and noise images the model answers from the question alone."}
-            ],
-        )
-    )  # fmt: skip
-    return sections
+            caption = "Redundancy score of visual tokens by layer, with 95 % intervals."
+            section.tables.append(Table(_redundancy_grid(tables), caption))
+        sections.append(section if section.figures or section.tables else None)
+    drawn = [shown[name] for name in TRANSFER_FIGURES if name in shown]
+    sections.append(transfer_section(transfer_title(measured.spec), vars(tables), drawn))
+    answers = (
+        "Headline score of each task group, with 95 % intervals over images. On blank and noise "
+        "images the model answers from the question alone."
+    )
+    sections.append(Section("Answers", tables=[Table(_accuracy_grid(tables), answers)]))
+    sections.append(data_section(measured.spec, left_out))
+    return [section for section in sections if section is not None]
 
 
 def _facts(measured: Measured) -> list[tuple[str, str]]:
     spec = measured.spec
     component = spec.components[spec.evaluation.component]
-    low, high = component.scene.objects
-    asked = ", ".join(
-        f"{turns} {GROUP_NAMES.get(group, group)}" for group, turns in component.tasks.items()
-    )
     return [
         ("Model", spec.model),
-        ("Images", f"{len(measured.model.attributes)}, of {low} to {high} objects"),
-        ("Turns an image", asked),
+        ("Images", f"{len(measured.model.attributes)}: {content(component)}"),
+        ("Turns an image", turns(component)),
         ("Controls", ", ".join(measured.controls) or "none"),
     ]
 
@@ -275,9 +273,10 @@ def _caveats(measured: Measured) -> list[str]:
         "Intervals are over the held-out images. The model is one draw of its training.",
         "What a probe can read the decoder need not use, and what is deleted may be made up for by "
         "what stays: probes and deletion answer different questions.",
-        "A correlation over images is one of scenes as they were drawn; attributes that go "
-        "together, such as count and ink, are told apart only as far as the partial correlations "
-        "tell them apart.",
+        "A correlation over images is one of the images as they were drawn or chosen; attributes "
+        "that go together, such as the number of objects and how much of the image they fill, are "
+        "told apart only as far as the partial correlations tell them apart.",
+        *about_photographs(measured.spec),
         "The redundancy score is this project's own definition; see the documentation of "
         "mixlens.metrics.redundancy for what it is exact for.",
     ]

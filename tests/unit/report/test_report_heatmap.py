@@ -27,7 +27,7 @@ def _table(layers: int = 3) -> pd.DataFrame:
         table[kind + "rho"] = random.uniform(-0.7, 0.3, len(table))
         table[kind + "p"] = random.choice([0.01, 0.05, 0.06, 1.0], len(table))
     table.loc[table["attribute"] == "crowding", ["partial_rho", "partial_p"]] = np.nan
-    return table.reindex(columns=list(COLUMNS))
+    return table.reindex(columns=list(COLUMNS)).assign(given="object_count,ink_fraction")
 
 
 def _panels(figure: Figure) -> list[tuple[np.ma.MaskedArray, set[tuple[int, int]], QuadMesh]]:

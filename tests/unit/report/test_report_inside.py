@@ -49,7 +49,7 @@ def test_what_was_measured_is_shown_in_the_order_of_the_page(probed: SweepResult
     assert set(tables["deletion"]["run"]) == {probed.base.name}
     figures = inside_figures(probed, tables)
     assert list(figures) == ["count", "correlations", "probes", "deletion", "embedding"]
-    assert figures.keys() == inside_captions(probed).keys()
+    assert figures.keys() == inside_captions(probed, tables).keys()
     assert b"ratio 0" in figures["probes"]
     assert b"ratio 0" not in figures["deletion"]
     write_tables(tmp_path, tables)
@@ -57,7 +57,10 @@ def test_what_was_measured_is_shown_in_the_order_of_the_page(probed: SweepResult
 
 
 def test_captions_name_what_is_held_fixed_and_the_images_that_were_used(plain: SweepResults):
-    text = {name: caption["text"] for name, caption in inside_captions(plain).items()}
+    text = {
+        name: caption["text"]
+        for name, caption in inside_captions(plain, inside_tables(plain)).items()
+    }
     assert (
         "object count itself is held against ink only, and ink against object count"
         in (text["correlations"])
@@ -68,4 +71,4 @@ def test_captions_name_what_is_held_fixed_and_the_images_that_were_used(plain: S
         evaluation = {**plain.spec.evaluation.model_dump(), "deletion": deletion}
         content = {**plain.spec.model_dump(), "evaluation": evaluation}
         sweep = replace(plain, spec=type(plain.spec).model_validate(content))
-        assert f"n = {n} images" in inside_captions(sweep)["deletion"]["text"]
+        assert f"n = {n} images" in inside_captions(sweep, inside_tables(plain))["deletion"]["text"]

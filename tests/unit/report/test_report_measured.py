@@ -22,7 +22,8 @@ from mixlens.report.style import STYLE
 
 FIGURES = ("energy", "count", "controls", "correlations", "probe_curves", "probe_maps",
            "embedding", "deletion")  # fmt: skip
-TABLES = {"accuracy", "layers", "by_count", "correlations", "nulls", "probes", "deletion"}
+TABLES = {"accuracy", "layers", "by_count", "correlations", "nulls", "probes", "deletion",
+          "transfer", "transfer_summary", "transfer_correlations"}  # fmt: skip
 FULL = FakeMeasured()
 BARE = replace(FULL, parts=(), controls=(), layers=1, groups=("coarse",))
 

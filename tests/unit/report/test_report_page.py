@@ -16,6 +16,7 @@ from mixlens.analysis import answer_sentences, build_tables, collect_provenance,
 from mixlens.report import write_report
 from mixlens.report.examples import show_examples
 from mixlens.report.html import render
+from mixlens.report.inside import inside_tables
 
 ROOT = Path(__file__).parents[3]
 SMALL = FakeSweep(ratios=(0.0, 0.5, 1.0), images=24, layers=6, steps=20)
@@ -139,14 +140,14 @@ def test_what_a_model_answers_is_not_html(tmp_path: Path) -> None:
     table["response"] = "<script>alert(1)</script>"
     table.to_parquet(file)
     sweep = load_sweep(folder)
-    text = render(sweep, build_tables(sweep), {})
+    text = render(sweep, build_tables(sweep), inside_tables(sweep), {})
     assert "<script>" not in text
     assert "&lt;script&gt;alert(1)" in text
 
 
 def test_an_unfinished_sweep_says_so(tmp_path: Path) -> None:
     sweep = load_sweep(replace(SMALL, unfinished=2).write(tmp_path))
-    page = _Page(render(sweep, build_tables(sweep), {}))
+    page = _Page(render(sweep, build_tables(sweep), inside_tables(sweep), {}))
     assert "Not finished yet" in page.text
     assert "ratio=1,seed=0; ratio=1,seed=1" in page.text
     assert "4 of 6 finished" in page.text

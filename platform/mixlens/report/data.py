@@ -1,0 +1,137 @@
+"""The part of a page on its data sets: what was used, what was left out or repaired, and why."""
+
+import json
+from collections.abc import Sequence
+from pathlib import Path
+
+import pandas as pd
+
+from mixlens.errors import MixlensError
+from mixlens.report.components import content, turns
+from mixlens.report.grids import Grid
+from mixlens.report.section import Section, Table
+from mixlens.sources import open_source
+from mixlens.sources.coco.index import LEFT_OUT, RECORD
+from mixlens.spec import CocoSpec, MeasureSpec, SweepSpec
+from mixlens.spec.held_out import used_data
+
+_SPLITS = {"train": "training", "held_out": "held out"}
+_NAMED = 5
+_COUNTED = ["data", "split", "what", "outcome", "reason"]
+
+
+def left_out_table(spec: SweepSpec | MeasureSpec) -> pd.DataFrame:
+    """Table `left_out`: every thing that indexing left out or repaired, a row each.
+
+    data, split, what, outcome, reason, image_id, id, file_name, detail; no rows where no component
+    takes images from a data set, or where its index is not there any more.
+    """
+    parts = [
+        pd.read_parquet(file).assign(data=name)
+        for name, data in _data(spec).items()
+        if (file := Path(data.index) / LEFT_OUT).is_file()
+    ]
+    columns = [*_COUNTED, "image_id", "id", "file_name", "detail"]
+    return pd.concat(parts, ignore_index=True)[columns] if parts else pd.DataFrame(columns=columns)
+
+
+def replaced_table(runs: Sequence[tuple[str, Path]]) -> pd.DataFrame:
+    """Table `replaced`: positions whose image did not decode in training, and what took its place.
+
+    Args:
+        runs: name and folder of each.
+    """
+    parts = [
+        pd.read_parquet(file).assign(run=name)
+        for name, folder in runs
+        if (file := folder / LEFT_OUT).is_file()
+    ]
+    return pd.concat(parts, ignore_index=True) if parts else pd.DataFrame({"run": []})
+
+
+def data_section(
+    spec: SweepSpec | MeasureSpec, left_out: pd.DataFrame, replaced: pd.DataFrame | None = None
+) -> Section | None:
+    """The section; None where no component takes images from a data set.
+
+    Args:
+        spec: with the index of each data set.
+        left_out: see `left_out_table`.
+        replaced: see `replaced_table`; None where nothing was trained.
+    """
+    data = _data(spec)
+    if not data:
+        return None
+    facts = [(f"Data set {name}", _described(name, one, left_out)) for name, one in data.items()]
+    facts += [(f"Component {name}", _sized(spec, name)) for name in spec.components]
+    sentences = []
+    if replaced is not None:
+        runs = replaced["run"].nunique()
+        sentences.append(
+            f"In training, {len(replaced):,} positions of {runs} run{'s' * (runs != 1)} had an "
+            "image that could not be decoded and took another of its component (tables/replaced)."
+            if len(replaced)
+            else "In training every image that was drawn could be decoded."
+        )
+    tables = []
+    if len(left_out):
+        caption = "What indexing left out or repaired, with the ids of the first few of each kind."
+        tables.append(Table(_reasons(left_out), caption))
+    else:
+        sentences.insert(0, "Nothing was left out and nothing had to be repaired.")
+    return Section("Data", facts=facts, sentences=sentences, tables=tables)
+
+
+def _data(spec: SweepSpec | MeasureSpec) -> dict[str, CocoSpec]:
+    return used_data(spec, list(spec.components))
+
+
+def _described(name: str, data: CocoSpec, left_out: pd.DataFrame) -> str:
+    """Where a data set is, how many of its images are used, and how many are not."""
+    folder = Path(data.index)
+    if not (folder / RECORD).is_file():
+        return f"{data.root}; its index is not in {folder} any more, so its images are not counted"
+    used = json.loads((folder / RECORD).read_text())["counts"]["images"]
+    images = left_out[(left_out["data"] == name) & (left_out["what"] == "image")]
+    outcomes = images["outcome"].value_counts()
+    return (
+        f"{data.root}; {used['train']:,} images to train on and {used['held_out']:,} held out; "
+        f"{outcomes.get('left_out', 0):,} left out and "
+        f"{outcomes.get('repaired', 0):,} repaired. Fingerprint {data.fingerprint}."
+    )
+
+
+def _sized(spec: SweepSpec | MeasureSpec, name: str) -> str:
+    """What a component holds, how many images that are, and what it is for."""
+    component = spec.components[name]
+    uses = [use for use, field in (("evaluated on", "component"), ("compared with", "transfer"))
+            if getattr(spec.evaluation, field) == name]  # fmt: skip
+    try:
+        source = open_source(name, component, spec.data)
+        sizes = [
+            "never ending" if size is None else f"{size:,}"
+            for size in (source.size, source.held_out_size)
+        ]
+        images = f"images to train on {sizes[0]}, held out {sizes[1]}"
+    except (MixlensError, OSError) as error:
+        images = f"images not counted ({error})"
+    return f"{content(component)}; {images}; turns an image: {turns(component)}" + "".join(
+        f"; {use}" for use in uses
+    )
+
+
+def _reasons(left_out: pd.DataFrame) -> Grid:
+    """A row a reason, with how many there are and the first few of them."""
+    rows = []
+    for key, some in left_out.groupby(_COUNTED, sort=True):
+        data, split, what, outcome, reason = map(str, key)
+        ids = some["image_id" if what == "image" else "id"].head(_NAMED)
+        names = [str(one) for one in ids if one >= 0]
+        shown = names or [str(name) for name in some["file_name"].head(_NAMED) if name]
+        rows.append(
+            (f"{reason.replace('_', ' ')}", outcome.replace("_", " "), f"{what}s", data,
+             _SPLITS.get(split, split), f"{len(some):,}",
+             ", ".join(shown) + (" …" if len(some) > len(shown) else ""))
+        )  # fmt: skip
+    head = ("reason", "outcome", "of", "data set", "split", "number", "ids")
+    return Grid(head, tuple(rows))
