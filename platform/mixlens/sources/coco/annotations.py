@@ -75,6 +75,7 @@ class Objects:
         id: in the file.
         category: its place in `Categories`.
         boxes: x0, y0, x1, y1 inside the declared frame, pixels.
+        clipped: whether the box reached outside.
         crowd: whether it is a region of many objects.
         segmentation: as the file has it, JSON.
     """
@@ -83,6 +84,7 @@ class Objects:
     id: Int64[np.ndarray, " objects"]
     category: Int16[np.ndarray, " objects"]
     boxes: Float[np.ndarray, "objects 4"]
+    clipped: Bool[np.ndarray, " objects"]
     crowd: Bool[np.ndarray, " objects"]
     segmentation: Sequence[msgspec.Raw]
 
@@ -96,6 +98,7 @@ class Objects:
             self.id[places],
             self.category[places],
             self.boxes[places],
+            self.clipped[places],
             self.crowd[places],
             [self.segmentation[place] for place in places.tolist()],
         )
@@ -110,7 +113,7 @@ def read_annotations(
         records: of a file.
         listed: the images of that file.
         places: category id -> its place in `Categories`.
-        ledger: gets those that are left out or clipped; not those of images that were left out.
+        ledger: gets those that are left out, except where the image is left out.
     """
     decode = msgspec.json.Decoder(_Annotation).decode
     rows, ids, categories = array("q"), array("q"), array("h")
@@ -152,6 +155,7 @@ def read_annotations(
         np.array(ids, np.int64),
         np.array(categories, np.int16),
         np.array(boxes, np.float64).reshape(-1, 4),
+        np.zeros(len(rows), bool),
         np.array(crowd, bool),
         segmentation,
     )
@@ -161,23 +165,23 @@ def read_annotations(
 
 
 def _inside(objects: Objects, rows: Rows, ledger: Ledger) -> Objects:
-    """From x, y, width, height to corners inside the frame; the ledger gets what that changes."""
+    """From x, y, width, height to corners inside the frame, without what has none there."""
     corner, size = objects.boxes[:, :2], objects.boxes[:, 2:]
     frame = rows.frames[objects.row].astype(float)
     boxes = np.hstack([np.clip(corner, 0, frame), np.clip(corner + size, 0, frame)])
-    empty = (size <= 0).any(1)
-    outside = ~empty & (boxes[:, 2:] <= boxes[:, :2]).any(1)
-    over = ((corner < -ROUNDING) | (corner + size > frame + ROUNDING)).any(1)
-    for place in np.flatnonzero(empty | outside | over).tolist():
+    is_empty = (size <= 0).any(axis=1)
+    is_outside = (boxes[:, 2:] <= boxes[:, :2]).any(axis=1)
+    for place in np.flatnonzero(is_empty | is_outside).tolist():
         row = int(objects.row[place])
-        reason = "zero_area" if empty[place] else "outside_frame" if outside[place] else "clipped"
         x, y, width, height = objects.boxes[place].tolist()
-        frame_width, frame_height = rows.frames[row].tolist()
-        ledger.add(rows.split[row], "annotation", reason, image_id=rows.image_id[row],
-                   id=int(objects.id[place]),
+        ledger.add(rows.split[row], "annotation",
+                   "zero_area" if is_empty[place] else "outside_frame",
+                   image_id=rows.image_id[row], id=int(objects.id[place]),
                    detail=f"box at {x:g}, {y:g} of {width:g} x {height:g} in a frame of "
-                          f"{frame_width} x {frame_height}")  # fmt: skip
-    return replace(objects, boxes=boxes).take(np.flatnonzero(~(empty | outside)))
+                          "{} x {}".format(*rows.frames[row]))  # fmt: skip
+    clipped = ((corner < -ROUNDING) | (corner + size > frame + ROUNDING)).any(axis=1)
+    inside = replace(objects, boxes=boxes, clipped=clipped)
+    return inside.take(np.flatnonzero(~(is_empty | is_outside)))
 
 
 def joined(parts: Sequence[Objects]) -> Objects:
@@ -187,6 +191,7 @@ def joined(parts: Sequence[Objects]) -> Objects:
         np.concatenate([part.id for part in parts]),
         np.concatenate([part.category for part in parts]),
         np.concatenate([part.boxes for part in parts]),
+        np.concatenate([part.clipped for part in parts]),
         np.concatenate([part.crowd for part in parts]),
         [raw for part in parts for raw in part.segmentation],
     )
@@ -200,7 +205,7 @@ def read_captions(
     Args:
         records: of a file of captions.
         listed: the images of the file of annotations beside it.
-        ledger: gets those that are left out; not those of images that were left out.
+        ledger: gets those that are left out, except where the image is left out.
     """
     decode = msgspec.json.Decoder(_Caption).decode
     captions: dict[int, list[str]] = {}

@@ -12,6 +12,7 @@ import pyarrow.parquet as pq
 
 from mixlens.sources.coco.columns import Part, Progress, timed, write_tables
 from mixlens.sources.coco.documents import (
+    Document,
     parse_captions,
     parse_document,
     read_categories,
@@ -54,8 +55,8 @@ def build_index(name: str, spec: CocoSpec, indexes: Path, progress: Progress) ->
     if not (folder / RECORD).is_file():
         with timed(seconds, "inspect"):
             pictures = _pictures(spec, parts, files, sizes, ledger, progress)
-        refuse_empty(name, pictures, ledger, folder)
-        documents = {part.splits[0]: part.document for part in parts}
+        refuse_empty(name, spec, pictures, ledger, folder)
+        documents: dict[str, Document] = {part.splits[0]: part.document for part in parts}
         categories, places = read_categories(documents)
         with _put_in_place(folder) as unfinished:
             record = write_tables(

@@ -25,7 +25,7 @@ from mixlens.sources.coco.index import CORNERS, TABLES, write_columns
 from mixlens.sources.coco.ledger import SPLITS, Ledger, Split, count, damaged
 from mixlens.sources.coco.masks import measure_masks
 from mixlens.sources.coco.pictures import Picture, upright_boxes
-from mixlens.tasks.photo import find_questions
+from mixlens.tasks.photo import QUESTION, find_questions
 from mixlens.tasks.photo.photo import Categories
 
 Progress = Callable[[str, int, int], None]
@@ -163,14 +163,14 @@ def write_tables(
         annotations = {
             "category": objects.category, **corners, "area": area, "crowd": objects.crowd
         }  # fmt: skip
-        columns = {name: questions.rows[name] for name in questions.rows.dtype.names}
+        columns = {name: questions.rows[name] for name in QUESTION.names or ()}
         tables = (images, attributes, annotations, columns)
         for name, table in zip(TABLES, tables, strict=True):
             write_columns(folder / f"{name}.arrow", table)
     return {
         "categories": categories.names,
         "supercategories": categories.supercategories,
-        "presence": questions.presence.tolist(),
+        "possible": questions.possible.tolist(),
         "counts": {
             "images": {split: rows.split.count(split) for split in SPLITS},
             "objects": len(objects),

@@ -13,7 +13,7 @@ from typing import Any
 
 import numpy as np
 import pyarrow as pa
-from jaxtyping import Float, Int8, Int64, UInt16
+from jaxtyping import Bool, Int8, Int64, UInt16
 from pyarrow import ipc
 
 from mixlens.errors import DataError, explain
@@ -55,14 +55,14 @@ class CocoIndex:
         image_id: of each image, in its file of annotations.
         carries: bit i is set if an image can carry a turn of group i of `tasks.photo.GROUPS`.
         categories: of the data set.
-        presence: chances of categories in questions about presence.
+        possible: of `tasks.photo.find.Questions`.
         attribute_columns: name -> value of each image; names are Python strings.
     """
 
     split: Int8[np.ndarray, " images"]
     image_id: Int64[np.ndarray, " images"]
     carries: UInt16[np.ndarray, " images"]
-    presence: Float[np.ndarray, "2 categories"]
+    possible: Bool[np.ndarray, "2 categories"]
 
     def __init__(self, folder: Path) -> None:
         self._folder = folder
@@ -73,7 +73,7 @@ class CocoIndex:
         self.categories = Categories(
             tuple(self.record["categories"]), tuple(self.record["supercategories"])
         )
-        self.presence = np.array(self.record["presence"])
+        self.possible = np.array(self.record["possible"])
         self.split = _numbers(images["split"])
         self.image_id = _numbers(images["image_id"])
         self.carries = _numbers(images["carries"])

@@ -14,12 +14,17 @@ from mixlens.spec import CocoFiles, CocoSpec
 
 
 def refuse_empty(
-    name: str, pictures: Sequence[Sequence[Picture]], ledger: Ledger, folder: Path
+    name: str,
+    spec: CocoSpec,
+    pictures: Sequence[Sequence[Picture]],
+    ledger: Ledger,
+    folder: Path,
 ) -> None:
     """Refuse a data set without images to train on, or to hold out.
 
     Args:
         name: of the data set.
+        spec: of the data set.
         pictures: sound images of each file.
         ledger: of what was left out; written into `folder`.
         folder: of the index, which is not made.
@@ -34,9 +39,21 @@ def refuse_empty(
             pq.write_table(ledger.table(), folder / LEFT_OUT)
             rows = [row for row in ledger.rows if row.what == "image" and row.outcome == "left_out"]
             why = f"left out: {summary(rows)}" if rows else "none was left out"
-            problem = f"no image of the {split} split can be used ({why})"
-            remedy = f"All that was left out is in {folder / LEFT_OUT}."
-            raise DataError(explain(f"data.{name}", split, problem, remedy))
+            raise DataError(
+                explain(
+                    f"data.{name}.{split}",
+                    _files(spec, split).annotations,
+                    f"no image of this split can be used ({why})",
+                    f"All that was left out is in {folder / LEFT_OUT}.",
+                )
+            )
+
+
+def _files(spec: CocoSpec, split: Split) -> CocoFiles:
+    """The files that a split is taken from."""
+    if split == "held_out" and isinstance(spec.held_out, CocoFiles):
+        return spec.held_out
+    return spec.train
 
 
 def refuse_damaged(name: str, spec: CocoSpec, folder: Path) -> None:
@@ -52,14 +69,12 @@ def refuse_damaged(name: str, spec: CocoSpec, folder: Path) -> None:
     """
     damage = json.loads((folder / RECORD).read_text())["damage"]
     for split, kinds in damage.items():
-        own = spec.held_out if split == "held_out" else spec.train
-        assert isinstance(own, CocoFiles)
         for plural, (bad, of) in kinds.items():
             if bad > spec.max_left_out * of:
                 rows = [LeftOut(**row) for row in pq.read_table(folder / LEFT_OUT).to_pylist()]
                 splits: tuple[Split, ...] = SPLITS if len(damage) == 1 else (split,)
                 found = damaged(rows, plural.removesuffix("s"), splits)
-                problem = (f"{bad:,} of {of:,} {plural} of {own.annotations} cannot be used: "
+                problem = (f"{bad:,} of {of:,} {plural} of {_files(spec, split).annotations} cannot be used: "
                            f"{summary(found)}")  # fmt: skip
                 remedy = (f"Repair the data set, or allow more. All that was left out is in "
                           f"{folder / LEFT_OUT}.")  # fmt: skip

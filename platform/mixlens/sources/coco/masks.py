@@ -17,8 +17,9 @@ _REPORT_EVERY = 4096
 # pycocotools walks along the edges of a polygon in steps of a fifth of a pixel and keeps them all.
 _LONGEST_EDGE = 2**20  # pixels
 _LARGEST_MATRIX = 2**22  # overlaps at a time
-# What its decoder of run lengths reads without leaving the text: each number ends.
-_COUNTS = re.compile(rb"(?:[P-o]{0,6}[0-O])+")
+# Numbers of one to six digits of five bits, each of which ends: what its decoder reads without
+# leaving the text, and without more bits than it shifts them into.
+_COUNTS = re.compile(rb"(?:[P-o]{0,5}[0-O])+")
 
 _Rle = dict[str, Any]
 
@@ -127,37 +128,40 @@ def _rles(
     rles: list[_Rle | None] = [None] * (end - first)
     polygons: list[list[float]] = []
     owners: list[int] = []
-
-    def note(place: int, reason: str, detail: str) -> None:
-        ledger.add(rows.split[row], "annotation", reason, image_id=rows.image_id[row],
-                   id=int(objects.id[first + place]), detail=detail)  # fmt: skip
-
+    left_out: dict[int, tuple[str, str]] = {}
+    repaired: list[tuple[int, str, str]] = []
+    clipped = objects.clipped[first:end].tolist()
     for place in range(end - first):
         try:
             shape = parse_mask(objects.segmentation[first + place], width, height)
         except MaskError as error:
-            note(place, "bad_mask", str(error))
+            left_out[place] = "bad_mask", str(error)
             continue
         if isinstance(shape, dict):
             rles[place] = shape
-            continue
-        if not shape:
-            x0, y0, x1, y1 = objects.boxes[first + place].tolist()
-            shape = [[x0, y0, x0, y1, x1, y1, x1, y0]]
-            note(place, "box_as_mask", "no segmentation")
-        elif any(_reaches_out(polygon, width, height) for polygon in shape):
-            note(place, "clipped", f"a polygon in a frame of {width} x {height}")
-        polygons += shape
-        owners += [place] * len(shape)
+        else:
+            if not shape:
+                x0, y0, x1, y1 = objects.boxes[first + place].tolist()
+                shape = [[x0, y0, x0, y1, x1, y1, x1, y0]]
+                repaired.append((place, "box_as_mask", "no segmentation"))
+            elif any(_reaches_out(polygon, width, height) for polygon in shape):
+                clipped[place] = True
+            polygons += shape
+            owners += [place] * len(shape)
+        if clipped[place]:
+            detail = f"reached outside the frame of {width} x {height}"
+            repaired.append((place, "clipped", detail))
     if polygons:
         _join(rles, coco.frPyObjects(polygons, height, width), owners)
     made = [place for place, rle in enumerate(rles) if rle is not None]
-    if made:
-        areas = coco.area([rles[place] for place in made]).tolist()
-        for place, pixels in zip(made, areas, strict=True):
-            if not pixels:
-                rles[place] = None
-                note(place, "zero_area", "its mask covers no pixel")
+    for place, pixels in zip(made, coco.area([rles[place] for place in made]), strict=True):
+        if not pixels:
+            rles[place] = None
+            left_out[place] = "zero_area", "its mask covers no pixel"
+    kept = [repair for repair in repaired if repair[0] not in left_out]
+    for place, reason, detail in [*((place, *why) for place, why in left_out.items()), *kept]:
+        ledger.add(rows.split[row], "annotation", reason, image_id=rows.image_id[row],
+                   id=int(objects.id[first + place]), detail=detail)  # fmt: skip
     return rles
 
 
@@ -228,7 +232,7 @@ def _run_lengths(runs: _Runs, width: int, height: int) -> _Rle:
     if isinstance(runs.counts, str):
         text = runs.counts.encode()
         if not _COUNTS.fullmatch(text):
-            raise MaskError("compressed run lengths that end in the middle, or of other characters")
+            raise MaskError("compressed run lengths with letters that they cannot have there")
         _check_runs(_lengths(text), width * height)
         return {"size": [height, width], "counts": text}
     _check_runs(runs.counts, width * height)
