@@ -34,11 +34,16 @@ def write_transfer(folder: Path, turn: float, seed: int = 5) -> None:
     facts = pd.read_parquet(measure / "attributes.parquet")
     n = len(facts)
     shapes, kinds = random.normal(size=(2, n))
+    drawn, taken = (
+        {name: random.random(n) for name in ("covered_fraction", "size_mean", "crowding")}
+        for _ in range(2)
+    )
     scores = (metrics["metric"] == "redundancy_score") & (metrics["stream"] == "visual")
     by_image = dict(zip(facts["example_id"], 0.2 * shapes, strict=True))
     metrics.loc[scores, "value"] += metrics.loc[scores, "example_id"].map(by_image)
     metrics.to_parquet(measure / "image_metrics.parquet", index=False)
-    facts.assign(shape_diversity=shapes).to_parquet(measure / "attributes.parquet", index=False)
+    facts = facts.assign(shape_diversity=shapes, **drawn)
+    facts.to_parquet(measure / "attributes.parquet", index=False)
 
     names = {name: f"photos/{2**62 + place}" for place, name in enumerate(facts["example_id"])}
     photos = metrics.assign(example_id=metrics["example_id"].map(names))
@@ -52,7 +57,7 @@ def write_transfer(folder: Path, turn: float, seed: int = 5) -> None:
             "object_count": random.integers(1, 20, n),
             "category_diversity": kinds,
             "crowd_fraction": 0.0,
-            "covered_fraction": random.random(n),
+            **taken,
             "dominant_category": random.choice(["dog", "person", "tie"], n),
         }
     ).to_parquet(there / "attributes.parquet", index=False)

@@ -3,10 +3,10 @@
 import json
 from collections.abc import Sequence
 from pathlib import Path
+from typing import Any
 
 import pandas as pd
 
-from mixlens.errors import MixlensError
 from mixlens.report.components import content, turns
 from mixlens.report.grids import Grid
 from mixlens.report.section import Section, Table
@@ -77,7 +77,7 @@ def data_section(
     if len(left_out):
         caption = "What indexing left out or repaired, with the ids of the first few of each kind."
         tables.append(Table(_reasons(left_out), caption))
-    else:
+    elif all(_record(one) for one in data.values()):
         sentences.insert(0, "Nothing was left out and nothing had to be repaired.")
     return Section("Data", facts=facts, sentences=sentences, tables=tables)
 
@@ -88,10 +88,10 @@ def _data(spec: SweepSpec | MeasureSpec) -> dict[str, CocoSpec]:
 
 def _described(name: str, data: CocoSpec, left_out: pd.DataFrame) -> str:
     """Where a data set is, how many of its images are used, and how many are not."""
-    folder = Path(data.index)
-    if not (folder / RECORD).is_file():
-        return f"{data.root}; its index is not in {folder} any more, so its images are not counted"
-    used = json.loads((folder / RECORD).read_text())["counts"]["images"]
+    record = _record(data)
+    if not record:
+        return f"{data.root}; its index ({data.index}) is gone, so its images are not counted"
+    used = record["counts"]["images"]
     images = left_out[(left_out["data"] == name) & (left_out["what"] == "image")]
     outcomes = images["outcome"].value_counts()
     return (
@@ -101,23 +101,29 @@ def _described(name: str, data: CocoSpec, left_out: pd.DataFrame) -> str:
     )
 
 
+def _record(data: CocoSpec) -> dict[str, Any]:
+    """What its index says of itself; nothing where it is not there any more."""
+    file = Path(data.index) / RECORD
+    return dict(json.loads(file.read_text())) if data.index and file.is_file() else {}
+
+
 def _sized(spec: SweepSpec | MeasureSpec, name: str) -> str:
     """What a component holds, how many images that are, and what it is for."""
     component = spec.components[name]
-    uses = [use for use, field in (("evaluated on", "component"), ("compared with", "transfer"))
-            if getattr(spec.evaluation, field) == name]  # fmt: skip
-    try:
+    asked = spec.evaluation
+    uses = {asked.component: "; models are measured on it", asked.transfer: "; trends are held "
+            "against it"}  # fmt: skip
+    if component.kind == "coco" and not _record(spec.data[component.data]):
+        images = "images not counted"
+    else:
         source = open_source(name, component, spec.data)
         sizes = [
-            "never ending" if size is None else f"{size:,}"
+            "without end" if size is None else f"{size:,}"
             for size in (source.size, source.held_out_size)
         ]
-        images = f"images to train on {sizes[0]}, held out {sizes[1]}"
-    except (MixlensError, OSError) as error:
-        images = f"images not counted ({error})"
-    return f"{content(component)}; {images}; turns an image: {turns(component)}" + "".join(
-        f"; {use}" for use in uses
-    )
+        images = f"images to train on: {sizes[0]}, held out: {sizes[1]}"
+    use = uses.get(name, "")
+    return f"{content(component)}; {images}; turns an image: {turns(component)}{use}"
 
 
 def _reasons(left_out: pd.DataFrame) -> Grid:

@@ -93,7 +93,7 @@ def transfer_figure(table: pd.DataFrame, summary: pd.DataFrame) -> Figure | None
     figure.supxlabel(f"Spearman correlation on {first['here']}", size=9)
     figure.supylabel(f"on {first['there']}", size=9)
     if len(layers) > 1:
-        bar = figure.colorbar(colours, ax=axes.ravel().tolist(), pad=0.01, fraction=0.03)
+        bar = figure.colorbar(colours, ax=list(figure.axes), pad=0.01, fraction=0.03)
         bar.set_label("Decoder layer")
         bar.outline.set_visible(False)
         bar.locator = mpl.ticker.MaxNLocator(6, integer=True)
@@ -158,7 +158,11 @@ def transfer_grids(table: pd.DataFrame, summary: pd.DataFrame) -> list[Table]:
     shown = [layers[at] for at in dict.fromkeys((0, len(layers) // 2, len(layers) - 1))]
     main = _main(table)
     at = "the first, a middle and the last layer"
-    brackets = "95 % intervals over images, each by itself; difference: first less second side"
+    brackets = (
+        "95 % intervals over images, each by itself. Difference: first less second. Only here: a "
+        "trend on the first side that is weaker on the second beyond noise; unclear: one of which "
+        "the second side does not tell whether it is weaker; neither: none on either side"
+    )
     grids = [
         Table(_grid(main[main["layer"].isin(shown)], names),
               f"Redundancy score of visual tokens at {at}: Spearman correlation with each "

@@ -5,6 +5,7 @@
     controls/<control>/<metric>         the same of the visual tokens of a control
     probes/<attribute>/<stream>_<kind>  held-out score on the mean token: step = layer
     deletion/<policy>/<group>           accuracy behind the encoder: step = percent deleted
+    transfer/<scope>/<what>             of trends on other images; see `transfer_points`
 
 so that MLflow's charts overlay the curves of several models.
 """
@@ -18,7 +19,7 @@ from mixlens.analysis.measured import MODEL, ModelTables
 from mixlens.probing.deletion import SEEDLESS
 from mixlens.probing.probes import POOLED
 from mixlens.spec import ENCODER
-from mixlens.tracking.results import log_files, log_provenance
+from mixlens.tracking.results import log_files, log_provenance, transfer_points
 from mixlens.tracking.tracker import TrackedRun
 
 Point = tuple[str, float, int]
@@ -56,6 +57,7 @@ def model_points(tables: ModelTables) -> Iterator[Point]:
         ]
         names = "deletion/" + some["policy"] + "/" + some["group"]
         yield from _points(some, names, (100 * some["share"]).round().astype(int))
+    yield from transfer_points(tables.transfer_summary)
 
 
 def _points(table: pd.DataFrame, names: pd.Series, steps: pd.Series | None) -> Iterator[Point]:

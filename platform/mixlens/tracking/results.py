@@ -10,8 +10,8 @@ lie side by side: the params `ratio` (or `arm`) and `seed`, and beside them
     layers/<metric>/<stream>    the layer profile: step = layer
 
 and in the sweep's own run `by_ratio/...`, where step = percent of complex data, or `by_arm/...`,
-where step = place of the arm from 1 on, and `effect/...`: highest ratio minus lowest, or last arm
-minus first, and of arms `trend/...`, per arm.
+where step = place of the arm from 1 on, `effect/...`: highest ratio minus lowest, or last arm minus
+first, of arms `trend/...`, per arm, and `transfer/...`: trends of the base on other images.
 """
 
 from collections.abc import Iterator, Sequence
@@ -61,6 +61,9 @@ def log_sweep(tracked: TrackedRun, tables: Tables, sentences: Sequence[str], fol
     holds.
     """
     tracked.log_metrics("sweep", list(sweep_points(tables)))
+    summary = folder / "tables" / "transfer_summary.parquet"
+    if summary.is_file():
+        tracked.log_metrics("transfer", list(transfer_points(pd.read_parquet(summary))))
     tracked.log_text("answer.txt", "\n".join(sentences) + "\n")
     log_provenance(tracked, folder)
     log_files(tracked, folder)
@@ -150,6 +153,17 @@ def sweep_points(tables: Tables) -> Iterator[Point]:
             yield "sufficient_ratio/value", float(chosen["ratio"]), 0
             yield "sufficient_ratio/low", float(first["sufficient_low"]), 0
             yield "sufficient_ratio/high", float(first["sufficient_high"]), 0
+
+
+def transfer_points(summary: pd.DataFrame) -> Iterator[Point]:
+    """Of each scope: trends, and how many hold, reverse or are weaker on other images.
+
+    Beside those that hold and reverse, what chance gives and how often as many.
+    """
+    for row in summary.to_dict("records"):
+        for name in ("trends", "holds", "reverses", "only_here", "unclear", "chance_holds",
+                     "holds_p", "chance_reverses", "reverses_p"):  # fmt: skip
+            yield f"transfer/{row['scope']}/{name}", float(row[name]), 0
 
 
 def realised_mixture(run: RunResults) -> dict[str, int]:

@@ -55,7 +55,8 @@ def test_the_page_answers_shows_and_tabulates(
     assert figures >= {"arms", "layers", "tradeoff", "token_metrics", "training"}
     assert not figures & {"redundancy", "accuracy", "sufficiency"}
     assert "What the arms did" in text
-    assert "Arm scene_graph scene_graph_data: scenes of 3 to 6 objects; turns an image: 1 scene-graph" in text
+    arm = "scene_graph_data: scenes of 3 to 6 objects; turns an image: 1 scene-graph"
+    assert f"Arm scene_graph {arm}" in text
     assert "Trained on scene_graph" in text
     result = text.split("Recipe")[0]
     assert not re.search(r"hare of complex data|\bratios\b|\bratio \d|\bnan\b", result)
