@@ -74,9 +74,8 @@ def refuse_damaged(name: str, spec: CocoSpec, folder: Path) -> None:
                 rows = [LeftOut(**row) for row in pq.read_table(folder / LEFT_OUT).to_pylist()]
                 splits: tuple[Split, ...] = SPLITS if len(damage) == 1 else (split,)
                 found = damaged(rows, plural.removesuffix("s"), splits)
-                problem = (f"{bad:,} of {of:,} {plural} of {_files(spec, split).annotations} cannot be used: "
-                           f"{summary(found)}")  # fmt: skip
-                remedy = (f"Repair the data set, or allow more. All that was left out is in "
-                          f"{folder / LEFT_OUT}.")  # fmt: skip
+                named = _files(spec, split).annotations
+                problem = f"{bad:,} of {of:,} {plural} of {named} cannot be used: {summary(found)}"
+                remedy = f"Repair them or allow more. All of them are in {folder / LEFT_OUT}."
                 where = f"data.{name}.max_left_out"
                 raise DataError(explain(where, spec.max_left_out, problem, remedy))
