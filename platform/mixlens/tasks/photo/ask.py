@@ -5,13 +5,12 @@ from functools import partial
 from random import Random
 
 import numpy as np
-from jaxtyping import Float
+from jaxtyping import Bool
 
 from mixlens.spec import TaskGroup
 from mixlens.tasks.ask import LEVELS
 from mixlens.tasks.facts import Draft, Draw
 from mixlens.tasks.photo.listing import box_words, graph_words
-from mixlens.tasks.photo.objects import MIN_SHARE
 from mixlens.tasks.photo.photo import Categories, Photo
 from mixlens.tasks.photo.rows import (
     FORMS,
@@ -19,7 +18,6 @@ from mixlens.tasks.photo.rows import (
     ROW_KINDS,
     SIZE_CLASSES,
     category_names,
-    same_name,
     spoken_name,
     supercategory_names,
 )
@@ -37,22 +35,23 @@ class _Photo:
         rows: per kind of row, those that have not been drawn yet.
         used: per property (an axis, size, place), the objects that a turn has asked it of. None is
             asked twice: of three objects, two answers could tell the third.
+        asked_for: categories whose presence a turn has asked for.
     """
 
-    __slots__ = ("_yes_no", "categories", "names", "photo", "presence", "rows", "used")
+    __slots__ = ("asked_for", "categories", "names", "photo", "possible", "rows", "used")
 
     def __init__(
-        self, photo: Photo, categories: Categories, presence: Float[np.ndarray, "2 categories"]
+        self, photo: Photo, categories: Categories, possible: Bool[np.ndarray, "2 categories"]
     ) -> None:
-        self.photo, self.categories, self.presence = photo, categories, presence
+        self.photo, self.categories, self.possible = photo, categories, possible
         self.names = category_names(categories)
         self.rows: dict[str, list[Row]] = {kind: [] for kind in ROW_KINDS}
         for row in photo.questions.tolist():
             self.rows[ROW_KINDS[row[1]]].append(row)
+        self.asked_for: set[int] = set()
         self.used: dict[str, set[int]] = {
             what: set() for what in ("horizontal", "vertical", "size", "place")
         }
-        self._yes_no: tuple[dict[int, float], Float[np.ndarray, " categories"]] | None = None
 
     def row(self, kind: str, draw: Draw, what: str = "") -> Row | None:
         """One of the rows that are left, none of whose objects a turn has used for `what`."""
@@ -75,73 +74,36 @@ class _Photo:
         place, form = divmod(reference, FORMS)
         return spoken_name(self.names, int(self.photo.category[place]), form)
 
-    def yes_no(self) -> tuple[dict[int, float], Float[np.ndarray, " categories"]]:
-        """Weights of the categories whose presence can be asked: of those there, and the others."""
-        if self._yes_no is None:
-            first = same_name(self.categories)
-            photo, weights = self.photo, self.presence
-            seen = photo.crowd | (
-                photo.area.astype(np.float64) / (photo.width * photo.height) >= MIN_SHARE
-            )
-            absent = weights[1].copy()
-            present: dict[int, float] = {}
-            for category, is_seen in zip(photo.category.tolist(), seen.tolist(), strict=True):
-                category = first[category]
-                if category >= 0:
-                    absent[category] = 0.0
-                    if is_seen and weights[0, category] > 0:
-                        present[category] = float(weights[0, category])
-            for category in self._barred():
-                absent[category] = 0.0
-                present.pop(category, None)
-            self._yes_no = dict(sorted(present.items())), absent
-        return self._yes_no
-
-    def _barred(self) -> list[int]:
-        """Categories that the coarse questions of the image give away."""
-        barred = [row[4] for row in self.rows["largest"]]
-        if self.rows["dominant"]:
-            names = supercategory_names(self.categories)
-            wanted = {names[row[4]] for row in self.rows["dominant"]}
-            barred += [
-                place
-                for place, name in enumerate(self.categories.supercategories)
-                if " ".join(name.split()) in wanted
-            ]
-        return barred
+    def choices(self, names: tuple[str, ...], which: int) -> tuple[str, ...]:
+        """The distinct names, of those of all categories, that are possible answers."""
+        possible = np.flatnonzero(self.possible[which]).tolist()
+        return tuple(dict.fromkeys(" ".join(names[place].split()) for place in possible))
 
 
 def _dominant(photo: _Photo, draw: Draw) -> Draft | None:
     row = photo.row("dominant", draw)
-    names = supercategory_names(photo.categories)
-    return ({}, names[row[4]], names) if row else None
+    if row is None:
+        return None
+    choices = photo.choices(photo.categories.supercategories, 1)
+    return {}, supercategory_names(photo.categories)[row[4]], choices
 
 
 def _presence(photo: _Photo, draw: Draw) -> Draft | None:
-    """Yes or no first, so that either is as likely."""
-    present, absent = photo.yes_no()
-    reach = absent.cumsum()
-    if not present or reach[-1] <= 0:
+    """Of a category that is there and one that is not, either is as likely."""
+    row = photo.row("presence", draw)
+    while row is not None and photo.asked_for & {row[2], row[3]}:
+        row = photo.row("presence", draw)
+    if row is None:
         return None
-    yes = draw() < 0.5
-    if yes:
-        weights = np.array(list(present.values())).cumsum()
-        place = int(np.searchsorted(weights, draw() * weights[-1], side="right"))
-        category = list(present)[min(place, len(present) - 1)]
-    else:
-        place = int(np.searchsorted(reach, draw() * reach[-1], side="right"))
-        category = min(place, int(np.flatnonzero(absent)[-1]))
-    present.pop(category, None)
-    absent[category] = 0.0
-    return {"word": photo.names[category]}, YES_NO[not yes], YES_NO
+    second = draw() < 0.5
+    category = row[2 + second]
+    photo.asked_for.add(category)
+    return {"word": photo.names[category]}, YES_NO[second != row[4]], YES_NO
 
 
 def _largest(photo: _Photo, draw: Draw) -> Draft | None:
     row = photo.row("largest", draw)
-    if row is None:
-        return None
-    choices = tuple(dict.fromkeys(name for name in photo.names if name))
-    return {}, photo.names[row[4]], choices
+    return ({}, photo.names[row[4]], photo.choices(photo.names, 0)) if row else None
 
 
 def _size_class(photo: _Photo, draw: Draw) -> Draft | None:
@@ -235,14 +197,14 @@ _STAGES = {
     "photo_caption": 6,
 }
 
-# Asked once; any other type as long as there are rows or categories.
+# Asked once; any other type as long as there are rows.
 _ONCE = ("photo_caption",)
 
 
 def ask_photo(
     photo: Photo,
     categories: Categories,
-    presence: Float[np.ndarray, "2 categories"],
+    possible: Bool[np.ndarray, "2 categories"],
     tasks: Mapping[TaskGroup, int],
     seed: int,
     index: int,
@@ -259,30 +221,27 @@ def ask_photo(
     Args:
         photo: what is asked about, with the questions that its index has accepted.
         categories: of its data set.
-        presence: of its data set, from `find_questions`.
+        possible: of its data set, from `find_questions`.
         tasks: turns of each task group. There are fewer when the photograph cannot carry them.
         seed: seed of the component.
         index: index of the example in the component.
     """
     draw = Random((seed << 72) + (index << 1) + 1).random
-    state = _Photo(photo, categories, presence)
-    # Before any row is drawn: what the coarse questions bar holds whether they are asked or not.
-    if "coarse" in tasks:
-        state.yes_no()
+    state = _Photo(photo, categories, possible)
     stages: list[list[Turn]] = [[] for _ in range(7)]
     for group in GROUPS:
         turns = tasks.get(group, 0)
         tickets = list(_ASK[group]) if turns else []
-        possible: list[str] = []
+        again: list[str] = []
         # Each round goes through the types that were possible so far in a new random order.
-        while turns and (tickets or possible):
+        while turns and (tickets or again):
             if not tickets:
-                tickets, possible = possible, []
+                tickets, again = again, []
             kind = tickets.pop(int(draw() * len(tickets)))
             draft = _ASK[group][kind](state, draw)
             if draft is not None:
                 if kind not in _ONCE:
-                    possible.append(kind)
+                    again.append(kind)
                 stages[_STAGES.get(kind, 3)].append(_turn(group, kind, draft, draw))
                 turns -= 1
     for stage in stages:

@@ -1,7 +1,7 @@
 """Accepting questions so that their text says nothing about their answer."""
 
 import numpy as np
-from jaxtyping import Bool, Float, Int, UInt64
+from jaxtyping import Bool, Float, Int
 
 FEW = 0.25
 """Answers that are rarer than this share of the mean count of their key are never asked for."""
@@ -18,13 +18,13 @@ def chances(
     Hashes by the finaliser of SplitMix64 (Steele, Lea and Flood, 2014), which does not depend on
     the order of rows, on the machine, or on a process.
     """
-    state = np.asarray(image, np.uint64)
+    state: np.ndarray = np.asarray(image, np.uint64)
     for part in what:
         state = _mixed(state) ^ np.asarray(part, np.int64).astype(np.uint64)
     return (_mixed(state) >> np.uint64(11)).astype(np.float64) * 2.0**-53
 
 
-def _mixed(state: UInt64[np.ndarray, " rows"]) -> UInt64[np.ndarray, " rows"]:
+def _mixed(state: np.ndarray) -> np.ndarray:
     state = state + np.uint64(0x9E3779B97F4A7C15)
     state = (state ^ (state >> np.uint64(30))) * np.uint64(0xBF58476D1CE4E5B9)
     state = (state ^ (state >> np.uint64(27))) * np.uint64(0x94D049BB133111EB)
@@ -34,7 +34,7 @@ def _mixed(state: UInt64[np.ndarray, " rows"]) -> UInt64[np.ndarray, " rows"]:
 def balanced(
     key: Int[np.ndarray, " rows"],
     answer: Int[np.ndarray, " rows"],
-    objects: Int[np.ndarray, " rows"],
+    like: Int[np.ndarray, " rows"],
     chance: Float[np.ndarray, " rows"],
 ) -> Bool[np.ndarray, " rows"]:
     """Which questions are accepted: all answers are equally likely for those who read the key.
@@ -42,13 +42,13 @@ def balanced(
     Answers of a key that are much rarer than the others (`FEW`) are never asked for, nor is a key
     that this leaves with a single answer. Of the others the rarest is always accepted, and each
     one with the probability that makes it as frequent. A frequent key is balanced in blocks of
-    images with about as many objects, so that it stays balanced where crowded images are drawn
-    more often than others, or where a question is asked less often because an image has many.
+    images that are about as crowded, so that it stays balanced where crowded images are drawn
+    more often than others, or where a question is asked less often because its image has many.
 
     Args:
         key: all that the text of the question says.
         answer: not negative.
-        objects: in the image.
+        like: a number such as that of the objects in the image; blocks have about the same ones.
         chance: uniform in [0, 1).
     """
     accepted = np.zeros(len(key), bool)
@@ -68,7 +68,7 @@ def balanced(
     _, example, pair = np.unique(pair[rows], return_index=True, return_inverse=True)
     wanted = np.bincount(key[example])  # answers of each key
     many = np.bincount(key)
-    order = np.lexsort((chance[rows], objects[rows], key))
+    order = np.lexsort((chance[rows], like[rows], key))
     rank = np.empty(len(rows), np.int64)
     rank[order] = np.arange(len(rows)) - np.repeat(np.cumsum(many) - many, many)
     blocks = np.maximum(many // (BLOCK * wanted), 1)

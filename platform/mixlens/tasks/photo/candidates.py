@@ -1,29 +1,26 @@
-"""Every question that can be asked about photographs with exactly one right answer, as columns."""
-
-from dataclasses import dataclass
+"""Questions about single objects and pairs of them that have exactly one right answer."""
 
 import numpy as np
-from jaxtyping import Bool, Float, Int
+from jaxtyping import Bool, Int
 
 from mixlens.tasks.photo.balance import chances
-from mixlens.tasks.photo.objects import AREA_RATIO, DIRECTION_MARGIN, MIN_SHARE, Objects
+from mixlens.tasks.photo.objects import AREA_RATIO, DIRECTION_MARGIN, Objects
 from mixlens.tasks.photo.photo import Categories
 from mixlens.tasks.photo.rows import (
     FORMS,
     LARGEST,
     LEFTMOST,
+    MAX_PLACE,
     PLAIN,
     RIGHTMOST,
     ROW_KIND,
     SIZE_CLASSES,
+    Rows,
     category_names,
-    supercategory_names,
+    nothing,
 )
 from mixlens.tasks.scene_graph import MAX_LISTED
 from mixlens.tasks.vocabulary import GRID
-
-DOMINANT_RATIO = 1.2
-"""The dominant supercategory covers this many times what the next one covers."""
 
 SIZE_RANGES = ((0.0, 0.01), (0.02, 0.08), (0.16, 1.01))
 """Mask area of small, medium and large objects, shares of the image; in between is not asked."""
@@ -46,84 +43,20 @@ MAX_BOX = 0.5
 OWN_KEY = 8
 """Cells are balanced within a name from this many times the number of cells on; else within all."""
 
-_MAX_PLACE = np.iinfo(np.int16).max // FORMS
 _IN_SIZE = (PLAIN, LEFTMOST, RIGHTMOST)
 _IN_PLACE = (PLAIN, LARGEST)
 _ALL = (PLAIN, LEFTMOST, RIGHTMOST, LARGEST)
-
-
-@dataclass(frozen=True, slots=True)
-class Rows:
-    """Questions of one kind: columns as in `QUESTION`, and what their text says.
-
-    Attributes:
-        key: equal for questions whose text is the same up to the phrasing.
-    """
-
-    kind: str
-    image: Int[np.ndarray, " rows"]
-    a: Int[np.ndarray, " rows"]
-    b: Int[np.ndarray, " rows"]
-    answer: Int[np.ndarray, " rows"]
-    key: Int[np.ndarray, " rows"]
-
-    def chances(self) -> Float[np.ndarray, " rows"]:
-        """A uniform number for each row."""
-        return chances(self.image, ROW_KIND[self.kind], self.a, self.b)
-
-    def where(self, chosen: Bool[np.ndarray, " rows"]) -> "Rows":
-        """Some of the rows."""
-        columns = (self.image, self.a, self.b, self.answer, self.key)
-        return Rows(self.kind, *(column[chosen] for column in columns))
-
-
-def dominant(objects: Objects, categories: Categories) -> Rows:
-    """Which supercategory covers most of the image, crowd regions included."""
-    names = supercategory_names(categories)
-    cleaned = [" ".join(name.split()) for name in categories.supercategories]
-    of_category = np.array([names.index(name) if name else -1 for name in cleaned], np.int64)
-    place = of_category[objects.category]
-    place[objects.category < 0] = -1
-    covered = np.zeros((objects.images, len(names)))
-    np.add.at(covered, (objects.image[place >= 0], place[place >= 0]), objects.mask[place >= 0])
-    ordered = np.sort(covered, 1)
-    second = ordered[:, -2] if len(names) > 1 else 0.0
-    most = ordered[:, -1]
-    # An object without a name could be of any supercategory.
-    nameless = np.bincount(objects.image, place < 0, objects.images) > 0
-    image = np.flatnonzero((most >= DOMINANT_RATIO * second) & (most >= MIN_SHARE) & ~nameless)
-    none = np.full(len(image), -1)
-    return Rows("dominant", image, none, none, covered[image].argmax(1), none)
-
-
-def largest(objects: Objects) -> Rows:
-    """Which object is the largest, where there are two or more and no crowd region."""
-    crowded = np.bincount(objects.image, objects.crowd, objects.images) > 0
-    possible = np.flatnonzero((objects.many > 1) & ~crowded)
-    last = np.cumsum(objects.many)[possible] - 1
-    ahead = np.ones(len(possible), bool)
-    winner = []
-    for size in (objects.box, objects.mask):
-        order = np.lexsort((size, objects.image))
-        ahead &= size[order[last]] >= AREA_RATIO * size[order[last - 1]]
-        winner.append(order[last])
-    i = winner[0]
-    i = i[ahead & (i == winner[1]) & objects.seen[i] & (objects.category[i] >= 0)]
-    i = i[objects.place[i] <= _MAX_PLACE]
-    none = np.full(len(i), -1)
-    reference = objects.place[i] * FORMS + PLAIN
-    return Rows("largest", objects.image[i], reference, none, objects.category[i], none)
 
 
 def size_class(objects: Objects, told: Bool[np.ndarray, " objects"]) -> Rows:
     """Whether a named object is small, medium or large."""
     i, form, code = _named(objects, _IN_SIZE, "size_class", ~told)
     share = objects.mask[i]
-    answer = np.full(len(i), -1)
+    answer = nothing(i)
     for place, (low, high) in zip(range(len(SIZE_CLASSES)), SIZE_RANGES, strict=True):
         answer[(share >= low) & (share <= high)] = place
     reference = objects.place[i] * FORMS + form
-    rows = Rows("size_class", objects.image[i], reference, np.zeros_like(i), answer, code)
+    rows = Rows("size_class", objects.image[i], reference, nothing(i), answer, code)
     return rows.where(answer >= 0)
 
 
@@ -138,7 +71,8 @@ def direction(objects: Objects, kind: str) -> Rows:
     narrower = np.minimum(high[i] - low[i], high[j] - low[j])
     clear = (np.abs(gap) >= DIRECTION_MARGIN) & (shared <= MAX_OVERLAP * narrower)
     answer = (gap < 0).astype(np.int64)
-    return Rows(kind, objects.image[i], *references, answer, key).where(clear)
+    one, other = references
+    return Rows(kind, objects.image[i], one, other, answer, key).where(clear)
 
 
 def size(objects: Objects, told: Bool[np.ndarray, " objects"]) -> Rows:
@@ -148,8 +82,9 @@ def size(objects: Objects, told: Bool[np.ndarray, " objects"]) -> Rows:
     for area in (objects.box, objects.mask):
         smaller[0] &= area[j] >= AREA_RATIO * area[i]
         smaller[1] &= area[i] >= AREA_RATIO * area[j]
-    rows = Rows("size", objects.image[i], *references, smaller[1].astype(np.int64), key)
-    return rows.where(smaller.any(0))
+    one, other = references
+    rows = Rows("size", objects.image[i], one, other, smaller[1].astype(np.int64), key)
+    return rows.where(smaller[0] | smaller[1])
 
 
 def count_category(objects: Objects) -> Rows:
@@ -160,7 +95,7 @@ def count_category(objects: Objects) -> Rows:
     fine = ~hidden & (number >= 1) & (number <= MAX_COUNT) & (objects.category[first] >= 0)
     i, number = first[fine], number[fine]
     category = objects.category[i]
-    return Rows("count_category", objects.image[i], category, np.zeros_like(i), number, category)
+    return Rows("count_category", objects.image[i], category, nothing(i), number, category)
 
 
 def locate(objects: Objects, kind: str) -> Rows:
@@ -177,7 +112,7 @@ def locate(objects: Objects, kind: str) -> Rows:
     codes, code, many = np.unique(key, return_inverse=True, return_counts=True)
     key = np.where(many[code] >= OWN_KEY * GRID * GRID, codes[code], -1) if len(i) else key
     reference = objects.place[i] * FORMS + form
-    return Rows(kind, objects.image[i], reference, np.full(len(i), -1), row * GRID + column, key)
+    return Rows(kind, objects.image[i], reference, nothing(i), row * GRID + column, key)
 
 
 def category_graph(objects: Objects, categories: Categories) -> Rows:
@@ -187,8 +122,8 @@ def category_graph(objects: Objects, categories: Categories) -> Rows:
     fine = objects.seen & (objects.category >= 0) & listable[objects.category]
     others = np.bincount(objects.image, ~fine, objects.images) > 0
     image = np.flatnonzero((objects.many > 1) & (objects.many <= MAX_LISTED) & ~others)
-    none = np.full(len(image), -1)
-    return Rows("category_graph", image, none, none, np.zeros_like(image), none)
+    none = nothing(image)
+    return Rows("category_graph", image, none, none, none, none)
 
 
 def _named(
@@ -197,7 +132,7 @@ def _named(
     """Objects that one of the allowed forms names; the form, by chance; a code of the name."""
     fits = objects.forms[:, allowed]
     i = np.flatnonzero(
-        fits.any(1) & fine & objects.seen & (objects.category >= 0) & (objects.place <= _MAX_PLACE)
+        fits.any(1) & fine & objects.seen & (objects.category >= 0) & (objects.place <= MAX_PLACE)
     )
     chance = chances(objects.image[i], ROW_KIND[kind], objects.place[i])
     order = fits[i].cumsum(1)

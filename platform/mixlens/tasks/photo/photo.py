@@ -30,7 +30,7 @@ class Photo:
         boxes: x0, y0, x1, y1 of each object, pixels, inside the picture.
         area: of each object's mask, pixels.
         crowd: whether it is a region of many objects that are not told apart.
-        questions: what can be asked, from the index, of type `QUESTION` (`mixlens.tasks.photo.rows`).
+        questions: what can be asked, from the index, of type `QUESTION`.
         captions: sentences about the whole picture.
     """
 
