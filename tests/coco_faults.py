@@ -81,7 +81,7 @@ def empty_file(train: Split, held_out: Split) -> None:
 
 @_fault
 def missing_file(train: Split, held_out: Split) -> None:
-    names = ("not_there.jpg", "no/such/folder.jpg", "folder.jpg", "", "a" * 300 + ".jpg",
+    names = ("not_there.jpg", "no/such/folder.jpg", "folder.jpg", "a" * 300 + ".jpg",
              "nul\0.jpg")  # fmt: skip
     (train.folder / "folder.jpg").mkdir()
     for name in names:
@@ -137,7 +137,8 @@ def duplicate_image(train: Split, held_out: Split) -> None:
 @_fault
 def malformed_image(train: Split, held_out: Split) -> None:
     wrong = (
-        {"file_name": ABSENT}, {"file_name": 7}, {"file_name": None}, {"width": ABSENT},
+        {"file_name": ABSENT}, {"file_name": 7}, {"file_name": ""},
+        {"file_name": None}, {"width": ABSENT},
         {"height": ABSENT}, {"width": 0}, {"height": -120}, {"width": "160"}, {"width": 160.5},
         {"height": None}, {"width": 10**12},
     )  # fmt: skip
@@ -243,7 +244,7 @@ def clipped(train: Split, held_out: Split) -> None:
 @_fault
 def box_as_mask(train: Split, held_out: Split) -> None:
     image = train.add(train.scene())
-    for segmentation in (ABSENT, None, []):
+    for segmentation in (ABSENT, None, [], [[]]):
         number = train.annotate(image, (20, 20, 50, 60), kept=30 * 40, segmentation=segmentation)
         train.expect("annotation", "repaired", "box_as_mask", image["id"], number)
 
@@ -271,7 +272,9 @@ BAD_MASKS: tuple[Any, ...] = (
     [SQUARE[:-1]],  # an odd number of coordinates
     [SQUARE, SQUARE[:-1]],
     [SQUARE[:4]],  # two corners
-    [[]],
+    [SQUARE, []],
+    [[1e9, 20, 50, 20, 50, 60]],
+    [[-1e9, 20, 50, 20, 50, 60] * 50],
     [[20, 20, None, 20, 50, 60]],
     [["20", "20", "50", "20", "50", "60"]],
     [20, 20, 50, 20, 50, 60],  # a polygon that is not in a list

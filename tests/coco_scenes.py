@@ -3,6 +3,7 @@
 from dataclasses import dataclass
 
 import numpy as np
+from coco_truth import pixels_of
 from PIL import Image
 from pycocotools import mask as coco_mask
 
@@ -81,7 +82,7 @@ class Thing:
         if self.crowd is not None:
             return self.crowd
         rle = coco_mask.frPyObjects([p.ravel().tolist() for p in self.parts], height, width)
-        return coco_mask.decode(coco_mask.merge(rle)).astype(bool)
+        return pixels_of(coco_mask.merge(rle))
 
     def box(self) -> tuple[float, float, float, float]:
         """x0, y0, x1, y1 of its polygons or of its crowd's pixels."""
