@@ -149,15 +149,19 @@ def _paint(
     down = 1 / (1 + np.exp(-14 * (np.arange(height) / height - horizon)))[:, None, None]
     picture = far * (1 - down) + near * down + random.normal(0, 8, 3)
     picture = picture + _grain(random, width, height, 24, 16) + _grain(random, width, height, 6, 9)
-    ys, xs = np.mgrid[:height, :width]
     for thing in things:
         x0, y0, x1, y1 = thing.box()
+        left, top = int(x0), int(y0)
+        patch = picture[top : int(y1) + 1, left : int(x1) + 1]
+        tall, wide = patch.shape[:2]
+        ys, xs = np.mgrid[:tall, :wide]
         colour = np.array(_LOOKS[thing.category][0]) + random.normal(0, 14, 3)
-        shade = 22 * (0.5 - (ys - y0) / max(y1 - y0, 1)) + 10 * (0.5 - (xs - x0) / max(x1 - x0, 1))
+        shade = 22 * (0.5 - ys / tall) + 10 * (0.5 - xs / wide)
         angle, pitch = random.uniform(0, np.pi), random.uniform(3, 7)
         weave = 9 * np.sin(2 * np.pi * (xs * np.cos(angle) + ys * np.sin(angle)) / pitch)
-        look = colour + (shade + weave + _grain(random, width, height, 5, 8)[..., 0])[..., None]
-        picture = np.where(thing.mask(width, height)[..., None], look, picture)
+        look = colour + (shade + weave)[..., None] + _grain(random, wide, tall, 5, 8)
+        mask = thing.mask(width, height)[top : top + tall, left : left + wide]
+        patch[mask] = look[mask]
     picture = picture + random.normal(0, 5, picture.shape)
     return np.clip(picture, 0, 255).astype(np.uint8)
 
