@@ -15,7 +15,7 @@ so selectivity (score less control) is the score with that taken off; it says le
 capacity to memorise than in their setting, where the same words come in training and test.
 """
 
-from collections.abc import Iterable, Iterator
+from collections.abc import Iterable, Iterator, Sequence
 from typing import Any
 
 import pandas as pd
@@ -27,8 +27,10 @@ from mixlens.probing.bootstrap import ratio_intervals
 from mixlens.probing.components import Components, components
 from mixlens.probing.linear import linear_v_information, ridge
 from mixlens.probing.mlp import mlp, smoothed
+from mixlens.probing.rare import without_rare
 from mixlens.probing.targets import (
     FOLDS,
+    NOT_ESTIMABLE,
     Targets,
     check_rows,
     fold_of_images,
@@ -94,6 +96,8 @@ def probe_layer(
     family of probes finds about a category beyond the shares of its classes; of networks from their
     held-out ln p, of linear ones from a linear softmax, for the pooled position only (NaN
     elsewhere: it has no closed form). What cannot be estimated is NaN with the reason in `note`.
+    Images of a class that has fewer of them than there are folds are neither learned from nor
+    judged for that category: `n` is without them, and `note` names them.
 
     Args:
         tokens: states; anything where no token exists.
@@ -118,12 +122,13 @@ def probe_layer(
         for targets in groups:
             there = present & targets.has
             notes = targets.notes(there)
-            parts = components(states, there, fold, FOLDS)
-            for kind in spec.kinds:
-                columns = _judge(kind, parts, there, targets, fold, seed)
-                if kind == "linear" and position == [POOLED]:
-                    columns["v_information"] = _softmax(states[0], there[0], targets, fold)
-                rows += _rows(position, kind, targets, columns, notes)
+            rows += _probed(position, states, there, targets, notes, spec, fold, seed)
+            for fewer in without_rare(targets, there):
+                at = fewer.positions
+                rows += _probed(
+                    [position[one] for one in at], states[at], present[at] & fewer.targets.has,
+                    fewer.targets, [[note] for note in fewer.notes], spec, fold, seed,
+                )  # fmt: skip
     table = pd.DataFrame(rows, columns=list(COLUMNS[2:]))
     order = {name: place for place, name in enumerate(names)}
     table = table.sort_values(
@@ -132,6 +137,25 @@ def probe_layer(
         ignore_index=True,
     )
     return table.astype({"position": "int32", "n": "int64"})
+
+
+def _probed(
+    positions: list[int],
+    states: Tensor,
+    there: Tensor,
+    targets: Targets,
+    notes: Sequence[Sequence[str | None]],
+    spec: ProbeSpec,
+    fold: Tensor,
+    seed: int,
+) -> Iterator[dict[str, Any]]:
+    """The rows of some positions; `there` says which images have both position and attributes."""
+    parts = components(states, there, fold, FOLDS)
+    for kind in spec.kinds:
+        columns = _judge(kind, parts, there, targets, fold, seed)
+        if kind == "linear" and positions == [POOLED]:
+            columns["v_information"] = _softmax(states[0], there[0], targets, fold)
+        yield from _rows(positions, kind, targets, columns, notes)
 
 
 def _chunks(
@@ -234,14 +258,16 @@ def _rows(
     kind: str,
     targets: Targets,
     columns: dict[str, Tensor],
-    notes: list[list[str]],
+    notes: Sequence[Sequence[str | None]],
 ) -> Iterator[dict[str, Any]]:
     plain = {name: column.tolist() for name, column in columns.items()}
     for row, position in enumerate(positions):
         for place, part in enumerate(targets.parts):
             note = notes[row][place]
+            if note is None:  # probed without its rare classes
+                continue
             numbers = {name: column[row][place] for name, column in plain.items()}
-            if note:
+            if note.startswith(NOT_ESTIMABLE):
                 numbers = dict.fromkeys(numbers, float("nan")) | {"n": numbers["n"]}
             yield {
                 "position": position,

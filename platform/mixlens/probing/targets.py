@@ -18,6 +18,8 @@ from mixlens.errors import DataError, SpecError, explain
 FOLDS = 5
 MIN_IMAGES = 20
 """Fewer images than this say nothing about a probe: four in each fold."""
+NOT_ESTIMABLE = "not estimable: "
+"""What a note begins with where there is no number."""
 
 
 @dataclass(frozen=True)
@@ -72,8 +74,11 @@ class Targets:
 
     def notes(
         self, present: Bool[Tensor, "positions images"], folds: int = FOLDS
-    ) -> list[list[str]]:
-        """Why each attribute cannot be probed at each position; "" where it can."""
+    ) -> list[list[str | None]]:
+        """Why each attribute cannot be probed at each position; "" where it can.
+
+        None where it can only without its rare classes: see `mixlens.probing.rare`.
+        """
         counts = (present.double() @ self.values).tolist()
         return [
             [
@@ -187,15 +192,32 @@ def _together(attributes: pd.DataFrame, names: list[str], device: torch.device |
     return Targets(tuple(parts), values, torch.from_numpy(has).to(device))
 
 
-def _note(part: Target, images: int, counts: list[float], spread: float, folds: int) -> str:
+def _note(part: Target, images: int, counts: list[float], spread: float, folds: int) -> str | None:
     if images < MIN_IMAGES:
-        return f"not estimable: {images} images, {MIN_IMAGES} are needed"
+        return f"{NOT_ESTIMABLE}{images} images, {MIN_IMAGES} are needed"
     if not part.classes:
-        return "" if spread > 0 else "not estimable: the same for all images"
+        return "" if spread > 0 else f"{NOT_ESTIMABLE}the same for all images"
+    why = fate(list(map(int, counts)), folds)
+    if not why:
+        return why
     shown = {name: int(count) for name, count in zip(part.classes, counts, strict=True) if count}
-    if len(shown) < 2:
-        return "not estimable: the same for all images"
     rarest = min(shown, key=lambda name: shown[name])
-    if shown[rarest] < folds:
-        return f"not estimable: only {shown[rarest]} images are {rarest}, {folds} are needed"
-    return ""
+    return why.format(count=shown[rarest], rarest=rarest)
+
+
+def fate(counts: list[int], folds: int) -> str | None:
+    """Nothing if all classes have enough images, None if some do, or why they are too few."""
+    there = [count for count in counts if count]
+    common = [count for count in there if count >= folds]
+    if len(there) < 2:
+        return f"{NOT_ESTIMABLE}the same for all images"
+    if len(common) == len(there):
+        return ""
+    if len(common) < 2:
+        return f"{NOT_ESTIMABLE}only {{count}} images are {{rarest}}, {folds} are needed"
+    if sum(common) < MIN_IMAGES:
+        return (
+            f"{NOT_ESTIMABLE}{sum(common)} images of classes with {folds} or more, {MIN_IMAGES} "
+            "are needed"
+        )
+    return None
