@@ -15,7 +15,12 @@ ASKED_BY = {
     "colour_diversity": ("attribute",),
     "shape_diversity": ("attribute",),
     "texture_diversity": ("attribute",),
+    "dominant_supercategory": ("coarse",),
+    "dominant_category": ("attribute",),
+    "category_diversity": ("coarse", "scene_graph"),
+    "supercategory_diversity": ("coarse",),
     "size_mean": ("attribute",),
+    "size_spread": ("attribute",),
     "crowding": ("relational", "locate"),
 }
 

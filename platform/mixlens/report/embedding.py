@@ -20,7 +20,7 @@ from matplotlib.lines import Line2D
 from mixlens.analysis.agreement import Agreement, agreement_gain, neighbour_agreement
 from mixlens.analysis.measured import ModelResults
 from mixlens.analysis.words import number
-from mixlens.report.style import BLUE, GREEN, GREY, ORANGE, WIDTH, new_figure
+from mixlens.report.style import BASE_BAND, BLUE, GREEN, GREY, ORANGE, WIDTH, new_figure
 from mixlens.scenes.render import RGB
 
 POINTS = 1500  # images at most, the first: more do not make a picture clearer
@@ -36,9 +36,10 @@ AGREEMENT = (
 )
 """What the number below each panel is, for captions."""
 
-_NAMED = ("dominant_colour", "dominant_category", "dominant_shape")
+_NAMED = ("dominant_colour", "dominant_supercategory", "dominant_category", "dominant_shape")
 _COUNTED = ("object_count",)
 _SHAPES = ("o", "s", "^", "D", "v", "P", "X", "*", "<", ">")
+_REST = "others"
 _OTHERS = (BLUE, ORANGE, GREEN, "#CC79A7", "#E69F00", "#56B4E9", "#F0E442", "#1a1a1a")
 
 
@@ -132,7 +133,7 @@ def embedding_figure(panels: Sequence[Panel], attributes: pd.DataFrame) -> Figur
     Args:
         panels: of the same images; at most four.
         attributes: a column each to colour by, a row an image. Names become colours of their own
-            (those that are colours, themselves), numbers a scale.
+            (those that are colours, themselves), the rarest of very many one grey, numbers a scale.
     """
     rows, columns = len(attributes.columns), len(panels)
     side = (WIDTH - _LEGEND) / columns
@@ -178,14 +179,27 @@ def _attributes(table: pd.DataFrame) -> list[str]:
     """What to colour by: the first named and the first counted attribute that differ at all."""
     chosen = []
     for names in (_NAMED, _COUNTED):
-        usable = [n for n in names if n in table and 1 < table[n].nunique() <= _most(n)]
-        chosen += usable[:1]
+        chosen += [n for n in names if n in table and _is_usable(table[n], n in _COUNTED)][:1]
     return chosen
 
 
-def _most(name: str) -> float:
-    """More names than marks cannot be told apart."""
-    return np.inf if name in _COUNTED else len(_SHAPES)
+def _is_usable(values: pd.Series, is_counted: bool) -> bool:
+    """Whether a picture of it shows something: names that a colour of their own each tell apart.
+
+    Of more names than marks, those with a mark of their own must be most images.
+    """
+    if values.nunique() < 2:
+        return False
+    return is_counted or (_shown(values) != _REST).mean() > 0.5
+
+
+def _shown(values: Shaped[np.ndarray, "images"] | pd.Series) -> np.ndarray:
+    """Names as a picture shows them: of more than there are marks, the rarest are all `others`."""
+    counts = pd.Series(values).value_counts()
+    if len(counts) <= len(_SHAPES):
+        return np.asarray(values)
+    common = counts.index[: len(_SHAPES) - 1]
+    return np.where(np.isin(values, common), values, _REST)
 
 
 def _number(found: Agreement, gain: tuple[float, float, float] | None) -> str:
@@ -207,11 +221,14 @@ def _colour(
 ) -> None:
     """The points of a row of panels, and what their colours mean in the last of its axes."""
     numbers = values.dtype.kind in "biuf"
-    kinds = [] if numbers else sorted(set(values))
+    values = values if numbers else _shown(values)
+    kinds = [] if numbers else sorted(set(values), key=lambda name: (name == _REST, name))
     looks = {
         kind: (np.array(RGB[kind]) / 255 if kind in RGB else _OTHERS[at % len(_OTHERS)], marker)
         for at, (kind, marker) in enumerate(zip(kinds, _SHAPES, strict=False))
     }
+    if _REST in looks:
+        looks[_REST] = (BASE_BAND, ".")
     for axis, panel in zip(row, panels, strict=False):
         x, y = panel.picture.T
         if numbers:
