@@ -3,6 +3,7 @@
 import re
 import time
 from collections import Counter
+from collections.abc import Callable
 from dataclasses import dataclass, field
 
 import numpy as np
@@ -19,6 +20,7 @@ GED_SECONDS = 10.0
 MAX_PARSED = 256
 """Objects and triplets of a response that are looked at; further ones count as wrong."""
 
+_THING = re.compile(r"y([0-7]) x([0-7]) (\S(?:.*\S)?)", re.ASCII)
 _OBJECT = re.compile(r"y(\d) x(\d)(?: ([a-z]+))? ([a-z]+) ([a-z]+) ([a-z]+)", re.ASCII)
 _TRIPLET = re.compile(r"(\d{1,3}) (left|right|above|below) (\d{1,3})", re.ASCII)
 
@@ -31,7 +33,8 @@ class SceneGraph:
     """A parsed scene graph.
 
     Attributes:
-        nodes: per object: row, column, attributes (size, empty if none; colour; texture; shape).
+        nodes: per object: row, column, attributes (size, empty if none; colour; texture; shape),
+            or for a graph of categories the category alone.
         triplets: (object, "left" or "above", object), from 0; right and below are turned round.
         well_formed: whether the whole text follows the grammar in `prompts.yaml`.
         left_out: objects beyond `MAX_PARSED`.
@@ -41,33 +44,6 @@ class SceneGraph:
     triplets: set[Triplet] = field(default_factory=set)
     well_formed: bool = True
     left_out: int = 0
-
-
-def parse_graph(text: str) -> SceneGraph:
-    """Read a scene graph; pieces that do not follow the grammar are left out.
-
-    The order of the objects is not checked.
-    """
-    graph = SceneGraph()
-    objects, bar, relations = text.partition(" | ")
-    numbers: dict[int, int] = {}
-    for number, piece in enumerate(objects.split(" ; "), 1):
-        node = _node(piece)
-        if node is None:
-            graph.well_formed = False
-        elif len(graph.nodes) == MAX_PARSED:
-            graph.left_out += 1
-        else:
-            numbers[number] = len(graph.nodes)
-            graph.nodes.append(node)
-    for piece in relations.split(" ; ")[:MAX_PARSED] if bar else ():
-        match = _TRIPLET.fullmatch(piece)
-        ends = (numbers.get(int(match[1])), numbers.get(int(match[3]))) if match else (None, None)
-        if match is None or ends[0] is None or ends[1] is None or ends[0] == ends[1]:
-            graph.well_formed = False
-        else:
-            graph.triplets.add(_turned(ends[0], match[2], ends[1]))
-    return graph
 
 
 def _node(piece: str) -> Node | None:
@@ -80,6 +56,38 @@ def _node(piece: str) -> Node | None:
     if int(row) >= GRID or int(column) >= GRID:
         return None
     return int(row), int(column), (size or "", colour, texture, shape)
+
+
+def _thing(piece: str) -> Node | None:
+    match = _THING.fullmatch(piece)
+    return (int(match[1]), int(match[2]), (match[3],)) if match else None
+
+
+def parse_graph(text: str, node: Callable[[str], Node | None] = _node) -> SceneGraph:
+    """Read a scene graph; pieces that do not follow the grammar are left out.
+
+    The order of the objects is not checked. `node` reads one object.
+    """
+    graph = SceneGraph()
+    objects, bar, relations = text.partition(" | ")
+    numbers: dict[int, int] = {}
+    for number, piece in enumerate(objects.split(" ; "), 1):
+        found = node(piece)
+        if found is None:
+            graph.well_formed = False
+        elif len(graph.nodes) == MAX_PARSED:
+            graph.left_out += 1
+        else:
+            numbers[number] = len(graph.nodes)
+            graph.nodes.append(found)
+    for piece in relations.split(" ; ")[:MAX_PARSED] if bar else ():
+        match = _TRIPLET.fullmatch(piece)
+        ends = (numbers.get(int(match[1])), numbers.get(int(match[3]))) if match else (None, None)
+        if match is None or ends[0] is None or ends[1] is None or ends[0] == ends[1]:
+            graph.well_formed = False
+        else:
+            graph.triplets.add(_turned(ends[0], match[2], ends[1]))
+    return graph
 
 
 def _turned(i: int, word: str, j: int) -> Triplet:
@@ -121,19 +129,52 @@ def score_graph(answer: str, response: str) -> dict[str, float]:
     """
     truth, said = parse_graph(answer), parse_graph(response)
     pairs = _match(truth.nodes, said.nodes)
-    right = [(i, j) for i, j in pairs if _same_kind(truth.nodes[i], said.nodes[j])]
-    exact = [(i, j) for i, j in right if truth.nodes[i][:2] == said.nodes[j][:2]]
     equal = sum(_equal_attributes(truth.nodes[i], said.nodes[j]) for i, j in pairs)
-    many, said_many = len(truth.nodes), len(said.nodes) + said.left_out
-    scores = {"parsed": float(said.well_formed)}
-    scores.update(_rates("object", len(right), said_many, many))
-    exact_rates = _rates("object_exact", len(exact), said_many, many)
-    scores.update({key: rate for key, rate in exact_rates.items() if key.endswith("f1")})
+    many = len(truth.nodes)
+    scores = {"parsed": float(said.well_formed)} | _object_rates(truth, said, pairs)
     per_object = sum(1 for word in truth.nodes[0][2] if word) if many else 0
     said_words = sum(1 for node in said.nodes for word in node[2] if word)
     said_words += per_object * said.left_out
     scores.update(_rates("attribute", equal, said_words, per_object * many))
 
+    scores.update(_relation_rates(truth, said, pairs))
+    scores.update(_edit_distance(truth, said, pairs))
+    return scores
+
+
+def score_category_graph(answer: str, response: str) -> dict[str, float]:
+    """Compare two graphs of categories; a malformed response scores low and never raises.
+
+    Objects are matched as in `score_graph`, with the category in place of shape and colour.
+
+    Returns:
+        parsed, object_precision, object_recall, object_f1, object_exact_f1, relation_precision,
+        relation_recall and relation_f1, as of `score_graph`.
+    """
+    truth, said = parse_graph(answer, _thing), parse_graph(response, _thing)
+    pairs = _match(truth.nodes, said.nodes)
+    return (
+        {"parsed": float(said.well_formed)}
+        | _object_rates(truth, said, pairs)
+        | (_relation_rates(truth, said, pairs))
+    )
+
+
+def _object_rates(
+    truth: SceneGraph, said: SceneGraph, pairs: list[tuple[int, int]]
+) -> dict[str, float]:
+    many, said_many = len(truth.nodes), len(said.nodes) + said.left_out
+    right = [(i, j) for i, j in pairs if _same_kind(truth.nodes[i], said.nodes[j])]
+    exact = [(i, j) for i, j in right if truth.nodes[i][:2] == said.nodes[j][:2]]
+    exact_rates = _rates("object_exact", len(exact), said_many, many)
+    return _rates("object", len(right), said_many, many) | {
+        key: rate for key, rate in exact_rates.items() if key.endswith("f1")
+    }
+
+
+def _relation_rates(
+    truth: SceneGraph, said: SceneGraph, pairs: list[tuple[int, int]]
+) -> dict[str, float]:
     partner = {j: i for i, j in pairs}
     stated = {(i, j) for i, _, j in truth.triplets}
     correct = counted = 0
@@ -144,9 +185,7 @@ def score_graph(answer: str, response: str) -> dict[str, float]:
                 continue
             correct += (i, word, j) in truth.triplets
         counted += 1
-    scores.update(_rates("relation", correct, counted, len(truth.triplets)))
-    scores.update(_edit_distance(truth, said, pairs))
-    return scores
+    return _rates("relation", correct, counted, len(truth.triplets))
 
 
 def _rates(part: str, right: int, said: int, there: int) -> dict[str, float]:
@@ -165,6 +204,8 @@ def _close(one: Node, other: Node) -> bool:
 
 
 def _same_kind(one: Node, other: Node) -> bool:
+    if len(one[2]) == 1:
+        return one[2] == other[2]
     return one[2][1] == other[2][1] and one[2][3] == other[2][3]
 
 

@@ -7,7 +7,12 @@ FEW = 0.25
 """Answers that are rarer than this share of the mean count of their key are never asked for."""
 
 BLOCK = 64
-"""Rows of a key for each of its answers, from which on it is balanced in blocks."""
+"""A key is balanced in blocks of this many rows for each of its answers."""
+
+TURNS = 2
+"""An image is asked about this many questions of a kind; balance depends little on this."""
+
+_ROUNDS = 6
 
 
 def chances(
@@ -34,6 +39,7 @@ def _mixed(state: np.ndarray) -> np.ndarray:
 def balanced(
     key: Int[np.ndarray, " rows"],
     answer: Int[np.ndarray, " rows"],
+    image: Int[np.ndarray, " rows"],
     like: Int[np.ndarray, " rows"],
     chance: Float[np.ndarray, " rows"],
 ) -> Bool[np.ndarray, " rows"]:
@@ -41,13 +47,17 @@ def balanced(
 
     Answers of a key that are much rarer than the others (`FEW`) are never asked for, nor is a key
     that this leaves with a single answer. Of the others the rarest is always accepted, and each
-    one with the probability that makes it as frequent. A frequent key is balanced in blocks of
-    images that are about as crowded, so that it stays balanced where crowded images are drawn
-    more often than others, or where a question is asked less often because its image has many.
+    one with the probability that makes it as frequent.
+
+    Frequent means frequently asked: an accepted question is asked less often where its image has
+    many more. How often depends on what is accepted, so that the probabilities are found in a few
+    rounds. Besides, a frequent key is balanced in blocks of images that are about as crowded, so
+    that it stays balanced where crowded images are drawn more often than others.
 
     Args:
         key: all that the text of the question says.
         answer: not negative.
+        image: row of the image.
         like: a number such as that of the objects in the image; blocks have about the same ones.
         chance: uniform in [0, 1).
     """
@@ -74,15 +84,19 @@ def balanced(
     blocks = np.maximum(many // (BLOCK * wanted), 1)
     block = (np.cumsum(blocks) - blocks)[key] + rank * blocks[key] // many[key]
 
-    cells, cell, counts = np.unique(
-        block * (int(pair.max()) + 1) + pair, return_inverse=True, return_counts=True
-    )
+    cells, cell = np.unique(block * (int(pair.max()) + 1) + pair, return_inverse=True)
     block_of_cell = cells // (int(pair.max()) + 1)
-    fewest = np.full(int(blocks.sum()), np.iinfo(np.int64).max)
-    np.minimum.at(fewest, block_of_cell, counts)
     # A block in which an answer does not occur at all cannot be balanced.
-    fewest[np.bincount(block_of_cell, minlength=len(fewest)) < np.repeat(wanted, blocks)] = 0
-    accepted[rows] = chance[rows] < (fewest[block_of_cell] / counts)[cell]
+    whole = np.bincount(block_of_cell, minlength=blocks.sum()) == np.repeat(wanted, blocks)
+    share = np.ones(len(rows))
+    for _ in range(_ROUNDS):
+        others = np.bincount(image[rows], share)[image[rows]] - share
+        often = np.minimum(1.0, TURNS / (1.0 + others))
+        total = np.bincount(cell, often)
+        fewest = np.full(len(whole), np.inf)
+        np.minimum.at(fewest, block_of_cell, total)
+        share = (np.where(whole, fewest, 0.0)[block_of_cell] / total)[cell]
+    accepted[rows] = chance[rows] < share
     return accepted
 
 

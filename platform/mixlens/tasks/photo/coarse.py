@@ -31,15 +31,20 @@ def dominant(objects: Objects, categories: Categories) -> Rows:
     of_category = supercategories_of(categories)
     place = np.where(objects.category >= 0, of_category[objects.category], -1)
     known = place >= 0
-    covered = np.zeros((objects.images, 1 + int(of_category.max(initial=1))))
-    np.add.at(covered, (objects.image[known], place[known]), objects.mask[known])
-    second, most = np.sort(covered, 1)[:, -2:].T
+    many = len(of_category)
+    pairs, pair = np.unique(objects.image[known] * many + place[known], return_inverse=True)
+    covered = np.bincount(pair, objects.mask[known], len(pairs))
+    image, place = np.divmod(pairs, many)
+    order = np.lexsort((covered, image))
+    last = np.flatnonzero(np.diff(image[order], append=-1))
+    most, before = order[last], order[last - 1]
+    second = np.where(image[before] == image[most], covered[before], 0.0)
+    second[before == most] = 0.0
+    clear = (covered[most] >= DOMINANT_RATIO * second) & (covered[most] >= MIN_SHARE)
     # An object without a name could be of any supercategory.
-    clear = (most >= DOMINANT_RATIO * second) & (most >= MIN_SHARE)
-    clear &= np.bincount(objects.image, ~known, objects.images) == 0
-    image = np.flatnonzero(clear)
-    none = nothing(image)
-    return Rows("dominant", image, none, none, covered[image].argmax(1), none)
+    clear &= (np.bincount(objects.image, ~known, objects.images) == 0)[image[most]]
+    none = nothing(most[clear])
+    return Rows("dominant", image[most[clear]], none, none, place[most[clear]], none)
 
 
 def largest(objects: Objects) -> Rows:

@@ -98,7 +98,7 @@ def find_questions(
 def _accept(rows: Rows, objects: Objects, crowding: Int[np.ndarray, " rows"] | int = 0) -> Rows:
     """Those accepted, balanced among images of like `crowding`, then like numbers of objects."""
     like = crowding * (1 + int(objects.many.max(initial=0))) + objects.many[rows.image]
-    rows = rows.where(balanced(rows.key, rows.answer, like, rows.chances()))
+    rows = rows.where(balanced(rows.key, rows.answer, rows.image, like, rows.chances()))
     if rows.kind in ("size_class", "count_category"):
         rows.b[:] = answers_of(rows.key, rows.answer)
     return rows
