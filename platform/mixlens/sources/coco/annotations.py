@@ -9,7 +9,7 @@ import msgspec
 import numpy as np
 from jaxtyping import Bool, Float, Int16, Int64
 
-from mixlens.sources.coco.documents import Id, names_in
+from mixlens.sources.coco.documents import UNREADABLE, Id, names_in
 from mixlens.sources.coco.ledger import Ledger, Split
 
 # Boxes are written with two decimals: their far edges lie outside by as much without any mistake.
@@ -124,7 +124,7 @@ def read_annotations(
     for position, raw in enumerate(records):
         try:
             one = decode(raw)
-        except (msgspec.MsgspecError, UnicodeDecodeError) as error:
+        except UNREADABLE as error:
             _malformed(ledger, listed, "annotation", raw, f"annotations[{position}]: {error}")
             continue
         row = listed.row_of.get(one.image_id)
@@ -168,7 +168,9 @@ def _inside(objects: Objects, rows: Rows, ledger: Ledger) -> Objects:
     """From x, y, width, height to corners inside the frame, without what has none there."""
     corner, size = objects.boxes[:, :2], objects.boxes[:, 2:]
     frame = rows.frames[objects.row].astype(float)
-    boxes = np.hstack([np.clip(corner, 0, frame), np.clip(corner + size, 0, frame)])
+    with np.errstate(over="ignore"):  # a file may say anything
+        far = corner + size
+    boxes = np.hstack([np.clip(corner, 0, frame), np.clip(far, 0, frame)])
     is_empty = (size <= 0).any(axis=1)
     is_outside = (boxes[:, 2:] <= boxes[:, :2]).any(axis=1)
     for place in np.flatnonzero(is_empty | is_outside).tolist():
@@ -179,7 +181,7 @@ def _inside(objects: Objects, rows: Rows, ledger: Ledger) -> Objects:
                    image_id=rows.image_id[row], id=int(objects.id[place]),
                    detail=f"box at {x:g}, {y:g} of {width:g} x {height:g} in a frame of "
                           "{} x {}".format(*rows.frames[row]))  # fmt: skip
-    clipped = ((corner < -ROUNDING) | (corner + size > frame + ROUNDING)).any(axis=1)
+    clipped = ((corner < -ROUNDING) | (far > frame + ROUNDING)).any(axis=1)
     inside = replace(objects, boxes=boxes, clipped=clipped)
     return inside.take(np.flatnonzero(~(is_empty | is_outside)))
 
@@ -212,7 +214,7 @@ def read_captions(
     for position, raw in enumerate(records):
         try:
             one = decode(raw)
-        except (msgspec.MsgspecError, UnicodeDecodeError) as error:
+        except UNREADABLE as error:
             _malformed(ledger, listed, "caption", raw, f"annotations[{position}]: {error}")
             continue
         row, text = listed.row_of.get(one.image_id), " ".join(one.caption.split())

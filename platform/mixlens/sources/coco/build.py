@@ -2,6 +2,7 @@
 
 import hashlib
 import json
+import posixpath
 import shutil
 import uuid
 from collections.abc import Iterator, Sequence
@@ -10,9 +11,9 @@ from pathlib import Path
 
 import pyarrow.parquet as pq
 
+from mixlens.errors import DataError
 from mixlens.sources.coco.columns import Part, Progress, timed, write_tables
 from mixlens.sources.coco.documents import (
-    Document,
     parse_captions,
     parse_document,
     read_categories,
@@ -48,16 +49,18 @@ def build_index(name: str, spec: CocoSpec, indexes: Path, progress: Progress) ->
     files, ledger, seconds = open_files(spec.root), Ledger(), dict[str, float]()
     with timed(seconds, "read"):
         parts, digest = _read(name, spec, files, ledger, progress)
+        documents = {f"data.{name}.{part.splits[0]}.annotations": part.document for part in parts}
+        categories, places = read_categories(documents)
     with timed(seconds, "list"):
-        sizes = _sizes(spec, files)
+        sizes = _sizes(spec, files, parts)
     fingerprint = _fingerprint(spec, digest, parts, sizes)
     folder = indexes / f"{name}-{fingerprint}"
     if not (folder / RECORD).is_file():
+        documents = {f"data.{name}.{part.splits[0]}.annotations": part.document for part in parts}
+        categories, places = read_categories(documents)
         with timed(seconds, "inspect"):
             pictures = _pictures(spec, parts, files, sizes, ledger, progress)
         refuse_empty(name, spec, pictures, ledger, folder)
-        documents: dict[str, Document] = {part.splits[0]: part.document for part in parts}
-        categories, places = read_categories(documents)
         with _put_in_place(folder) as unfinished:
             record = write_tables(
                 unfinished, parts, pictures, categories, places, ledger, seconds, progress
@@ -102,10 +105,17 @@ def _read(
     return parts, digests
 
 
-def _sizes(spec: CocoSpec, files: Files) -> dict[str, int]:
+def _sizes(spec: CocoSpec, files: Files, parts: Sequence[Part]) -> dict[str, int]:
+    """Bytes of the files in all folders that images are in, by path."""
     both = [spec.train, spec.held_out]
     folders = dict.fromkeys(own.images for own in both if isinstance(own, CocoFiles))
-    return {path: size for folder in folders for path, size in files.listing(folder).items()}
+    sizes = {path: size for folder in folders for path, size in files.listing(folder).items()}
+    absent = {path for part in parts for path in part.paths if path not in sizes}
+    # A file name may lead into a folder beside these, such as ../val2017/1.jpg.
+    for folder in sorted({posixpath.dirname(path) for path in absent}):
+        with suppress(DataError):
+            sizes |= files.listing(folder)
+    return sizes
 
 
 def _fingerprint(
@@ -153,10 +163,11 @@ def _put_in_place(folder: Path) -> Iterator[Path]:
     unfinished.mkdir()
     try:
         yield unfinished
-        while not (folder / RECORD).is_file():
-            # What is there without a record was refused or never finished.
+        with suppress(OSError):  # something is there already
+            unfinished.rename(folder)
+        if not (folder / RECORD).is_file():
+            # Not by this function, which writes elsewhere: somebody took a part of it away.
             shutil.rmtree(folder, ignore_errors=True)
-            with suppress(OSError):  # another one came between
-                unfinished.rename(folder)
+            unfinished.rename(folder)
     finally:
         shutil.rmtree(unfinished, ignore_errors=True)

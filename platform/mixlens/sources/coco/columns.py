@@ -1,6 +1,5 @@
 """From sound images and records of annotations to the tables of an index."""
 
-import resource
 import time
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
@@ -106,7 +105,7 @@ def write_tables(
             row_of = {
                 row.image_id: -1
                 for row in ledger.rows
-                if row.what == "image" and row.split in part.splits
+                if row.what == "image" and row.split in part.splits and row.image_id != -1
             }
             row_of |= {
                 picture.record.id: row
@@ -189,5 +188,4 @@ def write_tables(
             for part, number in zip(parts, examined, strict=True)
         },
         "seconds": seconds,
-        "peak_bytes": resource.getrusage(resource.RUSAGE_SELF).ru_maxrss * 1024,
     }

@@ -14,6 +14,9 @@ from mixlens.errors import DataError, explain
 from mixlens.sources.coco.ledger import Ledger, Split
 from mixlens.tasks.photo.photo import Categories
 
+UNREADABLE = (msgspec.MsgspecError, UnicodeDecodeError, RecursionError)
+"""What msgspec raises for JSON that is damaged or not what it should be."""
+
 _MOST_CATEGORIES = 2**15 - 1
 
 Id = Annotated[int, Meta(ge=-(2**63), le=2**63 - 1)]
@@ -78,7 +81,7 @@ def parse_captions(data: bytes, field: str, path: str) -> CaptionDocument:
 def _parse(data: bytes, kind: type, field: str, path: str, lists: str) -> Any:
     try:
         return msgspec.json.decode(data, type=kind)
-    except (msgspec.MsgspecError, RecursionError, UnicodeDecodeError) as error:
+    except UNREADABLE as error:
         raise DataError(
             explain(
                 field,
@@ -95,19 +98,19 @@ def read_categories(documents: Mapping[str, Document]) -> tuple[Categories, dict
     A category without supercategory is one of its own.
 
     Args:
-        documents: by path.
+        documents: by the field that names their file, for messages.
 
     Raises:
         DataError: one is malformed, or an id stands for two: annotations could not be understood.
     """
     found: dict[int, _Category] = {}
-    for path, document in documents.items():
+    for field, document in documents.items():
         own: set[int] = set()
         for position, raw in enumerate(document.categories):
-            where = f"{path}: categories[{position}]"
+            where = f"{field}: categories[{position}]"
             try:
                 one = msgspec.json.decode(raw, type=_Category)
-            except (msgspec.MsgspecError, UnicodeDecodeError) as error:
+            except UNREADABLE as error:
                 raise _refused(where, _text(raw), f"is malformed ({error})") from error
             if one.id in own or found.setdefault(one.id, one) != one:
                 raise _refused(where, one.id, "the id stands for two categories")
@@ -143,7 +146,7 @@ def read_images(records: Sequence[msgspec.Raw], split: Split, ledger: Ledger) ->
     for position, raw in enumerate(records):
         try:
             image = decode(raw)
-        except (msgspec.MsgspecError, UnicodeDecodeError) as error:
+        except UNREADABLE as error:
             names = names_in(raw)
             ledger.add(split, "image", "malformed", image_id=names.id, file_name=names.file_name,
                        detail=f"images[{position}]: {error}")  # fmt: skip
@@ -162,7 +165,7 @@ def names_in(raw: msgspec.Raw) -> _Names:
     """What a malformed record calls itself, as far as that can be made out."""
     try:
         names = msgspec.json.decode(raw, type=_Names)
-    except (msgspec.MsgspecError, UnicodeDecodeError):
+    except UNREADABLE:
         return _Names()
     names.id, names.image_id = _as_id(names.id), _as_id(names.image_id)
     names.file_name = names.file_name if isinstance(names.file_name, str) else ""
@@ -170,5 +173,5 @@ def names_in(raw: msgspec.Raw) -> _Names:
 
 
 def _as_id(value: Any) -> int:
-    is_id = isinstance(value, int) and -(2**63) <= value < 2**63
-    return int(value) if is_id else -1
+    is_id = type(value) is int and -(2**63) <= value < 2**63
+    return value if is_id else -1
