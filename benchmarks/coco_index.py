@@ -223,8 +223,9 @@ def main() -> None:
     options = parser.parse_args()
     if options.stage:
         found = STAGES[options.stage](options.folder)
-        peak = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss / 2**20
-        print(json.dumps({**found, "peak_gib": peak}))
+        usage = resource.getrusage(resource.RUSAGE_SELF)
+        cpu = usage.ru_utime + usage.ru_stime
+        print(json.dumps({**found, "cpu": cpu, "peak_gib": usage.ru_maxrss / 2**20}))
         return
     with tempfile.TemporaryDirectory() as name:
         folder = Path(name)

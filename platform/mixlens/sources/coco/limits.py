@@ -26,7 +26,7 @@ def refuse_empty(
         name: of the data set.
         spec: of the data set.
         pictures: sound images of each file.
-        ledger: of what was left out; written into `folder`.
+        ledger: of what was left out; written beside `folder`.
         folder: of the index, which is not made.
 
     Raises:
@@ -35,8 +35,9 @@ def refuse_empty(
     filled = {picture.split for own in pictures for picture in own}
     for split in SPLITS:
         if split not in filled:
-            folder.mkdir(parents=True, exist_ok=True)
-            pq.write_table(ledger.table(), folder / LEFT_OUT)
+            table = folder.with_name(f"{folder.name}-{LEFT_OUT}")
+            table.parent.mkdir(parents=True, exist_ok=True)
+            pq.write_table(ledger.table(), table)
             rows = [row for row in ledger.rows if row.what == "image" and row.outcome == "left_out"]
             why = f"left out: {summary(rows)}" if rows else "none was left out"
             raise DataError(
@@ -44,7 +45,7 @@ def refuse_empty(
                     f"data.{name}.{split}",
                     _files(spec, split).annotations,
                     f"no image of this split can be used ({why})",
-                    f"All that was left out is in {folder / LEFT_OUT}.",
+                    f"All that was left out is in {table}.",
                 )
             )
 
