@@ -210,7 +210,7 @@ def _turned(thing: Thing, orientation: int, width: int, height: int) -> Thing:
         return Thing(thing.category, crowd=raw.astype(bool))
     place = {5: lambda x, y: (y, x), 6: lambda x, y: (y, width - x),
              7: lambda x, y: (height - y, width - x), 8: lambda x, y: (height - y, x)}  # fmt: skip
-    parts = tuple(np.stack(place[orientation](*part.T), 1) for part in thing.parts)
+    parts = tuple(np.round(np.stack(place[orientation](*p.T), 1), 2) for p in thing.parts)
     return Thing(thing.category, parts)
 
 

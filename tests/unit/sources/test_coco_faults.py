@@ -306,6 +306,40 @@ def assert_custom_truth(made: CocoSet, index: CocoIndex) -> None:
         assert (made.root / index.path(row)).is_file()
 
 
+@pytest.mark.parametrize(
+    ("fields", "reason"),
+    [
+        ({"segmentation": {"size": [120, 160], "counts": "CAFE"}}, "bad_mask"),
+        ({"iscrowd": "CAFE"}, "malformed"),
+        ({"bbox": [1, 2, 3, "CAFE"]}, "malformed"),
+    ],
+)
+def test_bytes_that_are_no_text_leave_one_record_out(fields, reason, tiny, tmp_path):
+    root = tmp_path / "set"
+    shutil.copytree(tiny.root, root)
+    path = root / "annotations/instances_train2017.json"
+    listed = json.loads(path.read_text())
+    listed["annotations"][0] |= fields
+    path.write_bytes(json.dumps(listed).encode().replace(b"CAFE", b"caf\xe9"))
+    (row,) = left_out(build(tiny, tmp_path / "indexes", root=str(root), max_left_out=0.5))
+    assert row["reason"] == reason
+
+
+def test_no_record_is_taken_for_one_of_an_image_without_id(tiny, tmp_path):
+    root = tmp_path / "set"
+    shutil.copytree(tiny.root, root)
+    path = root / "annotations/instances_train2017.json"
+    listed = json.loads(path.read_text())
+    listed["images"] += [{"file_name": "a.jpg"}, {"id": False}]
+    for image_id in (-1, 0):
+        listed["annotations"].append(listed["annotations"][0] | {"id": 5, "image_id": image_id})
+    path.write_text(json.dumps(listed))
+    table = left_out(build(tiny, tmp_path / "indexes", root=str(root), max_left_out=0.5))
+    found = Counter((row["what"], row["reason"], row["image_id"]) for row in table)
+    assert found == {("image", "malformed", -1): 2, ("annotation", "unlisted_image", -1): 1,
+                     ("annotation", "unlisted_image", 0): 1}  # fmt: skip
+
+
 def run_program(name: str, *arguments: object) -> list[dict]:
     """The lines of JSON that a program beside the tests prints; it must not have crashed."""
     done = subprocess.run(
