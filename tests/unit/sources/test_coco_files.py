@@ -155,10 +155,13 @@ def test_links_count_by_where_they_lead(tmp_path: Path, folder: Path):
     (images / "chain.jpg").symlink_to(images / "out.jpg")
     (images / "in.jpg").symlink_to(images / "a.jpg")
     (images / "away").symlink_to(outside)
+    beside = tmp_path / "set-other"  # whose name begins like the root's
+    beside.mkdir()
+    (images / "beside.jpg").symlink_to(beside / "b.jpg")
     (images / "twin").symlink_to(images / "deep")
     (images / "lost.jpg").symlink_to(images / "nowhere.jpg")
     files = open_files(str(folder))
-    for name in ("out.jpg", "chain.jpg", "away/secret.jpg", "away/new.jpg"):
+    for name in ("out.jpg", "chain.jpg", "away/secret.jpg", "away/new.jpg", "beside.jpg"):
         assert files.inside("images", name) is None, name
     assert files.inside("images", "in.jpg") == "images/in.jpg"
     assert files.inside("images", "twin/er/b c.jpg") == "images/twin/er/b c.jpg"

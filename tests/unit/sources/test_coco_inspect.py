@@ -151,6 +151,12 @@ def test_all_is_read_where_the_ends_do_not_tell(tmp_path: Path):
     assert not look(tmp_path, {"gif": encode("GIF"), "bmp": encode("BMP")})[0]["gif"].problem
 
 
+def test_of_a_bomb_only_the_head_is_read(tmp_path: Path):
+    found, reads = look(tmp_path, {"bomb": bomb() + bytes(HEAD)})
+    assert found["bomb"].problem == "too_many_pixels"
+    assert not reads
+
+
 def test_a_header_beyond_the_head_may_be_damaged_too(tmp_path: Path):
     data = padded(JPEG, HEAD)
     found, _ = look(tmp_path, {"a": data[:-5000], "b": data[: HEAD + 20]})

@@ -34,6 +34,18 @@ def test_blank_is_the_mean_colour(examples):
     assert np.array_equal(blank[2].image, blank[1].image)  # an encoded file counts as its pixels
 
 
+@pytest.mark.parametrize("kind", ["blank", "noise"])
+def test_of_a_photograph_the_upright_picture_counts(kind):
+    exif = Image.Exif()
+    exif[274] = 6  # shown turned to the right
+    file = io.BytesIO()
+    Image.new("L", (30, 20), 77).save(file, "jpeg", exif=exif)
+    (null,) = null_images([Example("p/0", "p", file.getvalue(), (), {})], kind)
+    assert null.image.shape == (30, 20, 3)
+    if kind == "blank":
+        assert np.unique(null.image).tolist() == [77]
+
+
 def test_noise_is_uniform_and_of_each_image_its_own(examples):
     noise = null_images(examples, "noise", seed=5)
     values = np.concatenate([null.image.ravel() for null in noise]).astype(float)

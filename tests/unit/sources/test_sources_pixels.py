@@ -12,7 +12,15 @@ import pytest
 from PIL import Image, ImageFile, ImageOps
 
 from mixlens.errors import DataError
-from mixlens.sources.pixels import MAX_PIXELS, ImageError, as_pixels, decode, opened, orientation
+from mixlens.sources.pixels import (
+    DAMAGE,
+    MAX_PIXELS,
+    ImageError,
+    as_pixels,
+    decode,
+    opened,
+    orientation,
+)
 
 
 def encode(image: Image.Image | np.ndarray, kind: str = "PNG", **options) -> bytes:
@@ -88,6 +96,7 @@ def test_an_orientation_that_does_not_exist_turns_nothing(picture, number):
 
 
 def test_exif_data_that_are_broken_spoil_no_photograph(picture):
+    assert np.array_equal(decode(encode(picture, exif=b"MM\0\xff\0\0\0\x08")), picture)
     plain = encode(picture, "JPEG")
     for junk in (b"", b"junk", b"II*\0\xff\xff\xff\x7f", b"MM\0*\0\0\0\x08\xff\xff\x01\x12"):
         body = b"Exif\0\0" + junk
@@ -226,7 +235,8 @@ LFS = b"version https://git-lfs.github.com/spec/v1\noid sha256:4d7a\nsize 12345\
         (b"<!DOCTYPE html><html><body>404</body></html>", "pointer_file", "web page"),
         (b'\n <?xml version="1.0"?><Error>AccessDenied</Error>', "pointer_file", "web page"),
         (b'{"error": "no such key"}', "pointer_file", "no such key"),
-        ("Bild nicht verfügbar: ü".encode() * 30, "pointer_file", "text"),
+        (b"x" + "ü".encode() * 400, "pointer_file", "text"),  # a letter lies across byte 512
+        (b"x" + "ü".encode() * 100 + b"\xff" * 400, "undecodable", "no image format"),
         (b"\0" * 4000, "undecodable", "no image format"),
         (bytes(range(256)) * 20, "undecodable", "no image format"),
         (b"\xff\xd8\xff", "undecodable", ""),
@@ -249,6 +259,21 @@ def test_pixels_without_a_range_are_refused(mode):
     with pytest.raises(ImageError, match="its pixels") as caught:
         decode(encode(values, "TIFF"))
     assert caught.value.reason == "undecodable"
+
+
+@pytest.mark.parametrize("place", ["open", "load"])
+@pytest.mark.parametrize("error", DAMAGE)
+def test_whatever_pillow_raises_becomes_one_error(picture, monkeypatch, error, place):
+    def fail(*_args, **_options):
+        raise error("first line\nsecond line")
+
+    whole = {"open": Image, "load": ImageFile.ImageFile}[place]
+    data = encode(picture, "JPEG")
+    monkeypatch.setattr(whole, place, fail)
+    with pytest.raises(ImageError, match="first line") as caught:
+        decode(data)
+    assert "\n" not in str(caught.value)
+    assert caught.value.reason == ("too_many_pixels" if "Bomb" in error.__name__ else "undecodable")
 
 
 def test_errors_are_one_line_and_travel_between_processes():
