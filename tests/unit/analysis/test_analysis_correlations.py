@@ -9,7 +9,7 @@ from scipy import stats
 
 from mixlens.analysis.aligned import ranked_attributes
 from mixlens.analysis.correlations import COLUMNS, correlate
-from mixlens.analysis.permutations import Hypotheses, restrict, adjusted_p, largest_of_all
+from mixlens.analysis.permutations import Hypotheses, adjusted_p, largest_of_all, restrict
 from mixlens.analysis.ranks import (
     interval,
     leave_one_out,
