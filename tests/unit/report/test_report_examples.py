@@ -22,7 +22,7 @@ def _shown(tmp_path: Path, monkeypatch: pytest.MonkeyPatch, image: bytes) -> str
         def __getitem__(self, index: int) -> Example:
             return Example(f"p/{index}", "p", image, (), {})
 
-    sweep = load_sweep(FakeSweep(ratios=(0.0, 1.0), images=6, layers=2, steps=4).write(tmp_path))
+    sweep = load_sweep(FakeSweep(ratios=(0.0, 1.0), images=24, layers=6, steps=20).write(tmp_path))
     monkeypatch.setattr(module, "open_source", lambda *_: Source())
     return show_examples(sweep, 1)[0].image
 
