@@ -13,6 +13,7 @@ from mixlens.tasks.photo.rows import (
     ROW_KIND,
     Rows,
     nothing,
+    same_name,
     supercategories_of,
 )
 
@@ -26,12 +27,10 @@ Pairs = tuple[Int[np.ndarray, " pairs"], Int[np.ndarray, " pairs"]]
 """(image, category)"""
 
 
-def dominant(objects: Objects, categories: Categories) -> Rows:
+def dominant(objects: Objects) -> Rows:
     """Which supercategory covers most of the image, crowd regions included."""
-    of_category = supercategories_of(categories)
-    place = np.where(objects.category >= 0, of_category[objects.category], -1)
-    known = place >= 0
-    many = len(of_category)
+    place, known = objects.supercategory, objects.supercategory >= 0
+    many = 1 + int(place.max(initial=0))
     pairs, pair = np.unique(objects.image[known] * many + place[known], return_inverse=True)
     covered = np.bincount(pair, objects.mask[known], len(pairs))
     image, place = np.divmod(pairs, many)
@@ -41,7 +40,7 @@ def dominant(objects: Objects, categories: Categories) -> Rows:
     second = np.where(image[before] == image[most], covered[before], 0.0)
     second[before == most] = 0.0
     clear = (covered[most] >= DOMINANT_RATIO * second) & (covered[most] >= MIN_SHARE)
-    # An object without a name could be of any supercategory.
+    # An object without a supercategory could be of any.
     clear &= (np.bincount(objects.image, ~known, objects.images) == 0)[image[most]]
     none = nothing(most[clear])
     return Rows("dominant", image[most[clear]], none, none, place[most[clear]], none)
@@ -86,7 +85,10 @@ def given_away(
         (image, category) whose presence the answer tells; objects whose size it tells or hints at.
     """
     of_category = supercategories_of(categories)
-    members = [np.flatnonzero(of_category == place) for place in range(len(of_category))]
+    first = np.array(same_name(categories))
+    members = [
+        np.unique(first[(of_category == place) & (first >= 0)]) for place in range(len(of_category))
+    ]
     chosen = [members[place] for place in dominant.answer]
     image = np.concatenate(
         (np.repeat(dominant.image, [len(some) for some in chosen]), largest.image)
@@ -95,7 +97,7 @@ def given_away(
     of_image = np.full((2, objects.images), -2)
     of_image[0, dominant.image] = dominant.answer
     of_image[1, largest.image] = largest.a // FORMS
-    told = of_category[objects.category] == of_image[0, objects.image]
+    told = objects.supercategory == of_image[0, objects.image]
     told |= objects.place == of_image[1, objects.image]
     return (image.astype(np.int64), category.astype(np.int64)), told
 

@@ -65,7 +65,7 @@ def find_questions(
     objects = describe_objects(first, width, height, category, boxes, area, crowd, categories)
     dominant, largest = (
         _accept(rows, objects)
-        for rows in coarse.one_each(coarse.dominant(objects, categories), coarse.largest(objects))
+        for rows in coarse.one_each(coarse.dominant(objects), coarse.largest(objects))
     )
     barred, told = coarse.given_away(dominant, largest, objects, categories)
     presence, number = coarse.presence(objects, categories, barred)

@@ -6,7 +6,15 @@ import numpy as np
 from jaxtyping import Bool, Float, Int
 
 from mixlens.tasks.photo.photo import Categories
-from mixlens.tasks.photo.rows import FORMS, LARGEST, LEFTMOST, PLAIN, RIGHTMOST, same_name
+from mixlens.tasks.photo.rows import (
+    FORMS,
+    LARGEST,
+    LEFTMOST,
+    PLAIN,
+    RIGHTMOST,
+    same_name,
+    supercategories_of,
+)
 
 MIN_SHARE = 0.001
 """Objects with a smaller mask, as a share of the image, are not asked about."""
@@ -28,6 +36,7 @@ class Objects:
         place: of each object in its image.
         many: objects in each image.
         category: the first category of the same name; -1 without a name.
+        supercategory: place in `supercategory_names`; -1 without one.
         low: x0, y0.
         high: x1, y1.
         box: area of the box.
@@ -45,6 +54,7 @@ class Objects:
     place: Int[np.ndarray, " objects"]
     many: Int[np.ndarray, " images"]
     category: Int[np.ndarray, " objects"]
+    supercategory: Int[np.ndarray, " objects"]
     low: Float[np.ndarray, "objects 2"]
     high: Float[np.ndarray, "objects 2"]
     box: Float[np.ndarray, " objects"]
@@ -103,6 +113,7 @@ def describe_objects(
         place=np.arange(len(image)) - np.repeat(first[:-1], many),
         many=many,
         category=name,
+        supercategory=supercategories_of(categories)[category],
         low=low,
         high=high,
         box=box,
