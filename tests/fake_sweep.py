@@ -36,6 +36,8 @@ class FakeSweep:
     groups: tuple[str, ...] = tuple(GROUPS)
     component: str = "complex"
     arms: tuple[tuple[str, float], ...] = ()  # name, and the ratio that has the same effect
+    photos: dict | None = None  # a component of photographs that trends are held against
+    coco: dict | None = None  # and its data set
 
     def spec(self, runs_dir: Path) -> SweepSpec:
         return SweepSpec.model_validate(
@@ -57,11 +59,17 @@ class FakeSweep:
                         "seed": 2,
                     },
                     **self._data_of_arms(),
+                    **({"photos": self.photos} if self.photos else {}),
                 },
+                "data": {"coco": self.coco} if self.coco else {},
                 **self._axis(),
                 "seeds": self.seeds,
                 "training": {"steps": self.steps, "global_batch": 16, "micro_batch": 16},
-                "evaluation": {"component": self.component, "examples": self.images},
+                "evaluation": {
+                    "component": self.component,
+                    "transfer": "photos" if self.photos else None,
+                    "examples": self.images,
+                },
             }
         )  # fmt: skip
 
