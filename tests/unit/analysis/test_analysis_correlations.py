@@ -437,6 +437,21 @@ def test_without_something_to_hold_fixed_there_is_no_partial_result() -> None:
     assert not np.isnan(row["p"])
 
 
+def test_photographs_hold_the_covered_share_in_place_of_ink() -> None:
+    metrics, facts = _scenes(30)
+    photos = facts.rename(columns={"ink_fraction": "covered_fraction"})
+    table, other = correlate(_long(metrics), photos, 50), correlate(_long(metrics), facts, 50)
+    row = _row(table, "gini", "occlusion")
+    assert row["given"] == "object_count,covered_fraction"
+    assert row["partial_rho"] == _row(other, "gini", "occlusion")["partial_rho"]
+    assert _row(table, "gini", "covered_fraction")["given"] == "object_count"
+    # Scenes have both: ink is held, and the covered share is an attribute like others.
+    both = correlate(_long(metrics), facts.assign(covered_fraction=facts["occlusion"]), 50)
+    assert _row(both, "gini", "covered_fraction")["given"] == "object_count,ink_fraction"
+    none = correlate(_long(metrics), facts, 50, held=())
+    assert set(none["note"]) == {"nothing to hold fixed"}
+
+
 def test_images_without_attributes_and_values_given_twice_are_named() -> None:
     metrics, facts = _scenes(20)
     with pytest.raises(DataError, match=r"scenes/19.*not there"):

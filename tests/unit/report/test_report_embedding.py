@@ -153,3 +153,23 @@ def test_nothing_to_show_is_no_figure():
     assert len([axis for axis in only.axes if axis.get_xlabel()]) == 3
     many = embedding_of({"m": results(dominant_colour=[f"c{i}" for i in range(IMAGES)])})
     assert len([axis for axis in many.axes if axis.get_xlabel()]) == 3
+
+
+def test_kinds_of_photographs_share_a_mark_where_they_are_many():
+    names = ["person"] * 12 + ["vehicle"] * 10 + [f"kind {i // 2}" for i in range(26)]
+    photos = results(dominant_colour="red", dominant_supercategory=names)
+    figure = embedding_of({"m": photos})
+    assert len([axis for axis in figure.axes if axis.get_xlabel()]) == 6  # kind and count
+    shown = [len(group.get_offsets()) for group in figure.axes[0].collections]
+    assert len(shown) == 10
+    assert sorted(shown)[-3:] == [10, 12, 26 - 7 * 2]
+    legend = next(axis.get_legend() for axis in figure.axes if axis.get_legend())
+    labels = [text.get_text() for text in legend.get_texts()]
+    assert labels[-1] == "others"
+    assert {"person", "vehicle"} < set(labels)
+    # What is nearly all others shows nothing; the next attribute that there is does.
+    rare = [f"kind {i}" for i in range(IMAGES)]
+    figure = embedding_of({"m": results(dominant_colour="red", dominant_supercategory=rare,
+                                        dominant_shape=["star", "cross"] * 24)})  # fmt: skip
+    legend = next(axis.get_legend() for axis in figure.axes if axis.get_legend())
+    assert [text.get_text() for text in legend.get_texts()] == ["cross", "star"]

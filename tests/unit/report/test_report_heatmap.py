@@ -95,3 +95,21 @@ def test_what_is_not_there_has_no_line_row_or_figure() -> None:
     assert correlation_heatmap(table.assign(rho=np.nan)) is None
     assert correlation_heatmap(table[table["stream"] == "text"]) is None
     assert correlation_heatmap(pd.DataFrame(columns=list(COLUMNS))) is None
+
+
+@pytest.mark.parametrize(
+    ("given", "title"),
+    [
+        (["object_count", "object_count,ink_fraction"], "b  Object count and ink held fixed"),
+        (["covered_fraction", "object_count,covered_fraction"],
+         "b  Object count and covered share held fixed"),
+        (["object_count", "object_count"], "b  Object count held fixed"),
+    ],
+)  # fmt: skip
+def test_the_title_says_what_is_held_fixed(given: list[str], title: str) -> None:
+    table = _table()
+    table["given"] = np.resize(given, len(table))
+    figure = correlation_heatmap(table)
+    assert figure is not None
+    titles = [part._suptitle.get_text() for part in figure.subfigs]
+    assert titles == ["a  Spearman correlation", title]
