@@ -92,7 +92,8 @@ def pixels_of(rle: dict[str, Any]) -> np.ndarray:
 
     Its own decoder does the same, with a warning about NumPy for each mask.
     """
-    runs = slow_run_lengths(rle["counts"].decode())
+    counts = rle["counts"]
+    runs = slow_run_lengths(counts if isinstance(counts, str) else counts.decode())
     return np.repeat(np.arange(len(runs)) % 2 == 1, runs).reshape(rle["size"], order="F")
 
 
