@@ -2,7 +2,8 @@
 
     python jobs/order.py runs/quickstart/trials/TRIAL/run.json order.parquet
 
-The table has one row a position: position, step, component, index in the component.
+The table has one row a position: position, step, component, index in the component, and for a
+photograph the name of its file.
 """
 
 import argparse

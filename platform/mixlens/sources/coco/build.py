@@ -13,6 +13,7 @@ import pyarrow.parquet as pq
 
 from mixlens.errors import DataError
 from mixlens.sources.coco.columns import Part, Progress, timed, write_tables
+from mixlens.sources.coco.decodable import decodable
 from mixlens.sources.coco.documents import (
     parse_captions,
     parse_document,
@@ -149,7 +150,10 @@ def _pictures(
         if part.splits == ("held_out",):
             listed = list(zip(part.paths, own, strict=True))
             found[0] = without_held_out(found[0], listed, ledger)
-    return found
+    return [
+        decodable(pictures, files, ledger, lambda done, of: progress("decode held-out", done, of))
+        for pictures in found
+    ]
 
 
 @contextmanager
