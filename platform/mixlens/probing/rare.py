@@ -13,6 +13,9 @@ from torch import Tensor
 
 from mixlens.probing.targets import FOLDS, Target, Targets, fate
 
+WITHOUT = "without "
+"""What the note of such a probe begins with."""
+
 
 @dataclass(frozen=True)
 class Fewer:
@@ -67,6 +70,6 @@ def _left_out(part: Target, counts: list[int], folds: int) -> str:
     listed = ", ".join(f"{name} {rare[name]}" for name in names)
     images, classes = sum(rare.values()), len(rare)
     return (
-        f"without {images} image{'s' * (images > 1)} of {classes} "
+        f"{WITHOUT}{images} image{'s' * (images > 1)} of {classes} "
         f"class{'es' * (classes > 1)} with fewer than {folds}: {listed}"
     )

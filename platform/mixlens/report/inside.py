@@ -23,6 +23,7 @@ from mixlens.report.examples import compared_models
 from mixlens.report.heatmap import correlation_heatmap, held_fixed
 from mixlens.report.model_comparison import deletion_compared, probes_compared
 from mixlens.report.model_figures import count_curves
+from mixlens.report.probe_figures import without_rare_classes
 from mixlens.report.style import STYLE, svg
 from mixlens.report.transfer import FIGURES as TRANSFER_FIGURES
 from mixlens.report.transfer import transfer_captions, transfer_figure
@@ -108,7 +109,8 @@ def inside_captions(
         "probes": {
             "title": "What a linear probe reads from the mean token, before and after.",
             "text": f"The base model, and {names} (first seed). Held-out score of each attribute; "
-            f"dotted: chance. {bands} One seed each: a difference may be that of another training.",
+            f"dotted: chance. {bands} One seed each: a difference may be that of another training."
+            f"{without_rare_classes(tables.get('probes', pd.DataFrame()))}",
         },
         "deletion": {
             "title": "Accuracy with visual tokens deleted, before and after.",

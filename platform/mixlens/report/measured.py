@@ -17,9 +17,10 @@ from mixlens.analysis.words import GROUP_NAMES, number
 from mixlens.report.components import about_photographs, content, turns
 from mixlens.report.data import data_section, left_out_table
 from mixlens.report.deletion_figures import deletion_curves
-from mixlens.report.embedding import AGREEMENT, embedding_of
+from mixlens.report.embedding import embedding_of
 from mixlens.report.grids import Grid
-from mixlens.report.heatmap import correlation_heatmap, held_fixed
+from mixlens.report.heatmap import correlation_heatmap
+from mixlens.report.model_captions import model_captions
 from mixlens.report.model_figures import control_profiles, count_curves, energy_profile
 from mixlens.report.page import style, template
 from mixlens.report.probe_figures import probe_curves, probe_maps
@@ -27,7 +28,6 @@ from mixlens.report.section import Section, Table, shown_figures
 from mixlens.report.style import STYLE, svg
 from mixlens.report.transfer import FIGURES as TRANSFER_FIGURES
 from mixlens.report.transfer import (
-    transfer_captions,
     transfer_figure,
     transfer_section,
     transfer_title,
@@ -99,63 +99,6 @@ def draw_model(measured: Measured, tables: ModelTables) -> dict[str, bytes]:
             if figure is not None:
                 drawn[name] = svg(figure)
     return drawn
-
-
-def model_captions(tables: ModelTables, n: int) -> dict[str, tuple[str, str]]:
-    """Title and text of each figure of a model measured on `n` images."""
-    bands = f"Bands: 95 % intervals over n = {n} images."
-    known = list(tables.correlations["attribute"].unique())
-    area = "ink" if "ink_fraction" in known else "of the image covered"
-    deleted = int(tables.deletion["n"].max()) if len(tables.deletion) else 0
-    return {
-        "energy": (
-            "How tokens spread their energy and their directions, by decoder layer.",
-            "Gini and energy entropy say how unevenly norms spread over the tokens of an image; "
-            "participation ratio, stable and effective rank count the directions they span; the "
-            "redundancy score is 1 where all are alike and 0 where they are no more alike than "
-            f"tokens of different images. {bands}",
-        ),
-        "count": (
-            "Compression against the number of objects.",
-            "The visual tokens of images with few and with many objects, at the first, a middle "
-            f"and the last layer. More objects also mean more {area}, which the correlations hold "
-            f"fixed. {bands}",
-        ),
-        "controls": (
-            "The same measures without training and without content.",
-            "Random weights: the same architecture, never trained. Blank and noise images: this "
-            "model on pictures with nothing in them. Dotted: tokens drawn from a normal "
-            f"distribution, and images put together from tokens of different images. {bands}",
-        ),
-        "correlations": (
-            "What the tokens' measures go with.",
-            "Spearman correlation over images of each measure, by layer, with each attribute of "
-            f"the image; below, {held_fixed(known)}. Marked cells are beyond chance by a max-T "
-            f"permutation test over the whole table. n = {n} images.",
-        ),
-        "probe_curves": (
-            "What can be read from the tokens, by layer.",
-            "Held-out score of a linear probe and of one with two hidden layers on the mean token "
-            "of an image: accuracy for categories, R² for numbers. Chance, and the control task "
-            f"(the same labels shuffled over images), beside it. {bands}",
-        ),
-        "probe_maps": (
-            "Where it can be read: layer by position.",
-            "Held-out score of a linear probe at each token position by itself.",
-        ),
-        "deletion": (
-            "What the model does without visual tokens.",
-            "Tokens are removed, not masked: the sequence is shorter. Accuracy by task group and "
-            "by number of objects, policies at equal budgets, and the time of a forward pass. "
-            f"Bands and bars: 95 % intervals over n = {deleted} images.",
-        ),
-        "embedding": (
-            "Mean visual tokens of the images, by t-SNE.",
-            "One point an image, coloured by an attribute. t-SNE shows neighbours, not distances; "
-            f"below each panel {AGREEMENT}.",
-        ),
-        **transfer_captions(vars(tables)),
-    }
 
 
 _LAYERS = "Inside the layers"

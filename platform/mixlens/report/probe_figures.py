@@ -16,6 +16,7 @@ from matplotlib.image import AxesImage
 from matplotlib.lines import Line2D
 from matplotlib.patches import Patch
 
+from mixlens.probing.rare import WITHOUT
 from mixlens.report.style import BASE_BAND, BLUE, GREY, INK, ORANGE, new_figure
 
 POOLED = -1
@@ -72,6 +73,18 @@ def probe_curves(table: pd.DataFrame) -> Figure | None:
         title_fontproperties={"size": 8},
     )
     return figure
+
+
+def without_rare_classes(table: pd.DataFrame) -> str:
+    """What a caption says of categories whose rare classes were left out; nothing without any."""
+    some = table[table["note"].str.startswith(WITHOUT)] if len(table) else table
+    if some.empty:
+        return ""
+    names = ", ".join(map(_words, dict.fromkeys(some["attribute"])))
+    return (
+        f" Without the images of classes too rare to be in every fold: {names} (n from "
+        f"{int(some['n'].min())}; notes in tables/probes.parquet name them)."
+    )
 
 
 def probe_maps(table: pd.DataFrame) -> Figure | None:

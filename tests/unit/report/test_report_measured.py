@@ -15,7 +15,8 @@ from fake_measured import FakeMeasured
 from mixlens.analysis import collect_provenance
 from mixlens.analysis.diagnosis import diagnose
 from mixlens.analysis.measured import Measured, ModelTables, load_measured, model_tables
-from mixlens.report.measured import draw_model, model_captions, write_measured_report
+from mixlens.report.measured import draw_model, write_measured_report
+from mixlens.report.model_captions import model_captions
 from mixlens.report.model_comparison import deletion_compared, probes_compared
 from mixlens.report.model_figures import control_profiles, count_curves, energy_profile
 from mixlens.report.style import STYLE
@@ -166,6 +167,22 @@ def test_captions_say_how_many_images_and_what_is_held_fixed(
     for title, text in captions.values():
         assert title in page.text
         assert text in page.text
+
+
+def test_captions_fit_photographs_too(made: tuple[Measured, ModelTables, _Page]):
+    _, tables, _ = made
+    renamed = tables.correlations.replace({"attribute": {"ink_fraction": "covered_fraction"}})
+    captions = model_captions(replace(tables, correlations=renamed), 24)
+    assert "object count and covered share held fixed" in captions["correlations"][1]
+    assert "more of the image covered" in captions["count"][1]
+    assert not any("scene" in title + text for title, text in captions.values())
+    notes = tables.probes["note"].mask(
+        tables.probes["attribute"] == "dominant_colour", "without 2 images of 1 class"
+    )
+    fewer = tables.probes.assign(note=notes, n=tables.probes["n"] - (notes != "") * 2)
+    text = model_captions(replace(tables, probes=fewer), 24)["probe_curves"][1]
+    assert "too rare to be in every fold: dominant colour (n from 22" in text
+    assert "too rare" not in model_captions(tables, 24)["probe_curves"][1]
 
 
 def test_what_was_not_measured_is_left_out(bare: tuple[Measured, ModelTables, _Page]):

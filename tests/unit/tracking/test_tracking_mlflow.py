@@ -5,6 +5,7 @@ import time
 from dataclasses import replace
 from pathlib import Path
 
+import pandas as pd
 import pytest
 from fake_sweep import FakeSweep
 from mlflow.entities import Run
@@ -16,6 +17,7 @@ from mixlens.analysis import (
     collect_provenance,
     load_sweep,
 )
+from mixlens.analysis.transfer_chance import SUMMARY
 from mixlens.errors import ResourceError
 from mixlens.spec import TrackingSpec
 from mixlens.tracking import TrackedRun, Tracker, headline, log_run, log_sweep, open_tracker
@@ -58,6 +60,26 @@ def _log_all(sweep: SweepResults, tracker: Tracker) -> None:
     tables.write(sweep.folder / "tables")
     log_sweep(parent, tables, answer_sentences(tables), sweep.folder)
     parent.finish()
+
+
+class _Recorder:
+    """A run that only remembers what it is told."""
+
+    def __init__(self) -> None:
+        self.metrics: dict[str, list[tuple[str, float, int]]] = {}
+        self.files: list[str] = []
+
+    def log_metrics(self, kind: str, points: list[tuple[str, float, int]]) -> None:
+        self.metrics[kind] = points
+
+    def log_file(self, file: Path, folder: str = "") -> None:
+        self.files.append(file.name)
+
+    def log_text(self, *_: object) -> None: ...
+
+    def log_json(self, *_: object) -> None: ...
+
+    def tag(self, *_: object) -> None: ...
 
 
 def _runs(tracker: Tracker, kind: str) -> list[Run]:
@@ -285,3 +307,21 @@ def test_two_sweeps_share_no_run(runs_dir: Path, tmp_path: Path) -> None:
     one = tracker.sweep(spec, tmp_path / "one")
     other = tracker.sweep(spec, tmp_path / "other")
     assert one.run_id != other.run_id
+
+
+def test_trends_of_the_base_on_other_images_go_with_the_sweep(
+    logged: tuple[SweepResults, Tracker], tmp_path: Path
+) -> None:
+    tables = build_tables(logged[0])
+    row = dict.fromkeys(SUMMARY, 0.25) | {"scope": "redundancy", "trends": 12, "holds": 7}
+    plain = _Recorder()
+    log_sweep(plain, tables, [], tmp_path)  # type: ignore[arg-type]
+    assert "transfer" not in plain.metrics
+    (tmp_path / "tables").mkdir()
+    pd.DataFrame([row]).to_parquet(tmp_path / "tables" / "transfer_summary.parquet")
+    run = _Recorder()
+    log_sweep(run, tables, [], tmp_path)  # type: ignore[arg-type]
+    points = {name: (value, step) for name, value, step in run.metrics["transfer"]}
+    assert points["transfer/redundancy/trends"] == (12, 0)
+    assert points["transfer/redundancy/holds"] == (7, 0)
+    assert run.files == ["transfer_summary.parquet"]

@@ -1,5 +1,6 @@
 """What a measured model logs to a real MLflow over SQLite: names, steps, values, and only once."""
 
+from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
@@ -98,6 +99,21 @@ def test_what_was_not_measured_has_no_points(tables: ModelTables):
         }
     )
     assert {name.partition("/")[0] for name in _curves(alone)} == {"accuracy", "layers"}
+
+
+def test_what_becomes_of_trends_on_other_images_has_points(tables: ModelTables, tmp_path: Path):
+    measured = load_measured(replace(FAKE, transfer=1.0, layers=2).write(tmp_path))
+    found = model_tables(measured.model, {}, measured.transfer, ("here", "there"))
+    row = found.transfer_summary.set_index("scope").loc["redundancy"]
+    curves = _curves(found)
+    assert curves["transfer/redundancy/holds"] == [(0, row["holds"])]
+    assert curves["transfer/redundancy/chance_holds"] == [(0, row["chance_holds"])]
+    assert {name.rpartition("/")[2] for name in curves if name.startswith("transfer/all")} == {
+        "trends", "holds", "reverses", "only_here", "unclear", "chance_holds", "holds_p",
+        "chance_reverses", "reverses_p",
+    }  # fmt: skip
+    assert row["holds"] == 2
+    assert not [name for name in _curves(tables) if name.startswith("transfer")]
 
 
 def test_logged_twice_is_there_once(logged: tuple[Tracker, Run], tables: ModelTables):
