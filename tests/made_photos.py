@@ -88,8 +88,11 @@ def make_photos(images: int, seed: int = 0) -> PhotoSet:
     x = np.clip(draw.normal(0.5, 0.22, total), w / 2, 1 - w / 2)
     y = np.clip(draw.normal(level[category], 0.15), h / 2, 1 - h / 2)
     sides = np.stack((width, height, width, height), 1)[image]
-    boxes = np.stack((x - w / 2, y - h / 2, x + w / 2, y + h / 2), 1) * sides
-    area = w * h * sides[:, 0] * sides[:, 1] * draw.uniform(0.4, 0.8, total)
+    # In whole pixels, so that no rounding of another machine can matter.
+    boxes = np.round(np.stack((x - w / 2, y - h / 2, x + w / 2, y + h / 2), 1) * sides)
+    boxes[:, 2:] = np.maximum(boxes[:, 2:], boxes[:, :2] + 1)
+    full = np.prod(boxes[:, 2:] - boxes[:, :2], 1)
+    area = np.maximum(np.round(full * draw.uniform(0.4, 0.8, total)), 1)
     return PhotoSet(
         first,
         width.astype(np.int32),

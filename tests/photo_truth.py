@@ -2,6 +2,7 @@
 
 import re
 from collections import Counter
+from fractions import Fraction
 from itertools import combinations, pairwise
 
 from mixlens.tasks import Turn
@@ -132,8 +133,9 @@ def true_answer(turn: Turn, photo: Photo, categories: Categories) -> str | None:
         assert form in ("plain", "largest")
         if turn.kind == "locate":
             return f"y{min(int(thing.centre(1) * 8), 7)} x{min(int(thing.centre(0) * 8), 7)}"
-        corners = (*thing.low, *thing.high)
-        return " ".join(str(round(100 * value)) for value in corners)
+        sides = (photo.width, photo.height) * 2
+        corners = zip(photo.boxes[thing.i].tolist(), sides, strict=True)
+        return " ".join(str(round(100 * Fraction(value) / side)) for value, side in corners)
     if turn.kind == "category_graph":
         return true_graph(things)
     raise AssertionError(turn.kind)

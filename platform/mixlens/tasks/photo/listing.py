@@ -12,7 +12,9 @@ from mixlens.tasks.vocabulary import GRID, cell_words
 def box_words(photo: Photo, i: int) -> str:
     """The box of an object in whole percent: `12 40 55 97`."""
     sides = np.array([photo.width, photo.height, photo.width, photo.height], np.float64)
-    return " ".join(str(round(value)) for value in (100 * photo.boxes[i] / sides).tolist())
+    return " ".join(
+        str(round(value)) for value in (100 * photo.boxes[i].astype(np.float64) / sides).tolist()
+    )
 
 
 def graph_words(photo: Photo, names: tuple[str, ...]) -> str:
