@@ -61,6 +61,11 @@ def build_index(name: str, spec: CocoSpec, indexes: Path, progress: Progress) ->
         categories, places = read_categories(documents)
         with timed(seconds, "inspect"):
             pictures = _pictures(spec, parts, files, sizes, ledger, progress)
+        with timed(seconds, "decode held-out"):
+            pictures = [
+                decodable(own, files, ledger, lambda *so_far: progress("decode held-out", *so_far))
+                for own in pictures
+            ]
         refuse_empty(name, spec, pictures, ledger, folder)
         with _put_in_place(folder) as unfinished:
             record = write_tables(
@@ -150,10 +155,7 @@ def _pictures(
         if part.splits == ("held_out",):
             listed = list(zip(part.paths, own, strict=True))
             found[0] = without_held_out(found[0], listed, ledger)
-    return [
-        decodable(pictures, files, ledger, lambda done, of: progress("decode held-out", done, of))
-        for pictures in found
-    ]
+    return found
 
 
 @contextmanager

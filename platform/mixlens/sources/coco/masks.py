@@ -19,6 +19,8 @@ from mixlens.sources.coco.segmentation import (
     reaches_out,
 )
 
+# pycocotools puts the number of masks whose areas it is asked for into a byte.
+_MOST_AREAS = 255
 _REPORT_EVERY = 4096
 _LARGEST_MATRIX = 2**22  # overlaps at a time
 
@@ -66,7 +68,7 @@ def measure_masks(
         if row % _REPORT_EVERY == 0:
             progress(row, images)
         start, end = first[row], first[row + 1]
-        found, outcomes = image_masks(
+        found, areas, outcomes = image_masks(
             objects.segmentation[start:end], objects.boxes[start:end], objects.clipped[start:end],
             *frames[row],
         )  # fmt: skip
@@ -77,7 +79,7 @@ def measure_masks(
         masks = list(found.values())
         if masks:
             usable[kept] = True
-            area[kept] = coco.area(masks)
+            area[kept] = areas
             hidden[kept] = hidden_shares(masks)
             covered[row] = coco.area(coco.merge(masks))
             regions = [mask for mask, place in zip(masks, kept, strict=True) if crowd[place]]
@@ -111,7 +113,7 @@ def image_masks(
     clipped: Bool[np.ndarray, " objects"],
     width: int,
     height: int,
-) -> tuple[dict[int, Rle], list[tuple[int, str, str]]]:
+) -> tuple[dict[int, Rle], list[int], list[tuple[int, str, str]]]:
     """The masks of an image's objects.
 
     Args:
@@ -122,8 +124,8 @@ def image_masks(
         height: of the frame, pixels.
 
     Returns:
-        Masks by place of the object, in rising order; and the place, reason and detail of each
-        object that was left out or repaired.
+        Masks by place of the object, in rising order; their areas, pixels; and the place, reason
+        and detail of each object that was left out or repaired.
     """
     masks: dict[int, Rle | None] = {}
     polygons: list[Polygon] = []
@@ -154,12 +156,18 @@ def image_masks(
     if polygons:
         masks |= _joined(coco.frPyObjects(polygons, height, width), owners)
     drawn = cast(dict[int, Rle], masks)
-    for place, pixels in zip(list(drawn), coco.area(list(drawn.values())), strict=True):
-        if not pixels:
-            del drawn[place]
-            left_out[place] = "zero_area", "its mask covers no pixel"
+    areas = dict(zip(drawn, _areas(list(drawn.values())), strict=True))
+    for place in [place for place, pixels in areas.items() if not pixels]:
+        del drawn[place], areas[place]
+        left_out[place] = "zero_area", "its mask covers no pixel"
     outcomes = [(place, *why) for place, why in left_out.items()]
-    return drawn, outcomes + [repair for repair in repaired if repair[0] not in left_out]
+    outcomes += [repair for repair in repaired if repair[0] not in left_out]
+    return drawn, list(areas.values()), outcomes
+
+
+def _areas(masks: Sequence[Rle]) -> list[int]:
+    starts = range(0, len(masks), _MOST_AREAS)
+    return [int(n) for start in starts for n in coco.area(masks[start : start + _MOST_AREAS])]
 
 
 def _joined(parts: Sequence[Rle], owners: Sequence[int]) -> dict[int, Rle]:
