@@ -121,11 +121,11 @@ def test_verdicts_follow_the_three_intervals() -> None:
     for (*first, rho, low, high), verdict in cases.items():
         (row,) = transfer_table(_one(*first), _one(rho, low, high)).to_dict("records")
         assert row["verdict"] == verdict, first
-    # Zou's formula by hand: 0.5 [0.3, 0.7] less 0.0 [-0.1, 0.4].
-    (row,) = transfer_table(_one(0.5, 0.3, 0.7), _one(0.0, -0.1, 0.4)).to_dict("records")
+    # Zou's formula by hand: 0.5 [0.2, 0.6] less 0.0 [-0.3, 0.4].
+    (row,) = transfer_table(_one(0.5, 0.2, 0.6), _one(0.0, -0.3, 0.4)).to_dict("records")
     assert row["difference"] == 0.5
-    assert row["difference_low"] == pytest.approx(0.5 - np.sqrt(0.2**2 + 0.4**2))
-    assert row["difference_high"] == pytest.approx(0.5 + np.sqrt(0.2**2 + 0.1**2))
+    assert row["difference_low"] == pytest.approx(0.5 - np.sqrt(0.3**2 + 0.4**2))
+    assert row["difference_high"] == pytest.approx(0.5 + np.sqrt(0.1**2 + 0.3**2))
 
 
 def test_what_is_not_known_there_says_why() -> None:
@@ -153,6 +153,9 @@ def test_attributes_go_by_name_or_by_what_they_are_there() -> None:
         "object_count": "object_count", "category_diversity": "shape_diversity"
     }  # fmt: skip
     assert paired_attributes(scenes, scenes) == {name: name for name in scenes}
+    both = ["category_diversity", "shape_diversity"]
+    assert paired_attributes(["shape_diversity"], both) == {"shape_diversity": "shape_diversity"}
+    assert paired_attributes(both, ["shape_diversity"]) == {"shape_diversity": "shape_diversity"}
     table = transfer_table(
         _one(0.5, 0.3, 0.7, attribute="shape_diversity"),
         _one(0.4, 0.3, 0.7, attribute="category_diversity"),
@@ -222,6 +225,19 @@ def test_copies_of_a_trend_are_no_more_evidence_than_one() -> None:
     # That any holds is as rare as the interval promises; it is they all or none.
     assert row["holds_p"] == pytest.approx(0.025, abs=0.012)
     assert row["chance_holds"] == pytest.approx(20 * row["holds_p"], abs=0.02)
+
+
+def test_attributes_that_have_nothing_in_common_count_each() -> None:
+    random = np.random.default_rng(9)
+    facts = _facts("a", **{f"a{i}": random.normal(size=150) for i in range(8)})
+    metrics = _metrics(facts, {MAIN: facts.iloc[:, 1:].sum(axis=1)})
+    correlations = correlate(metrics, facts, permutations=50)
+    table = transfer_table(correlations, correlations)
+    row = transfer_summary(table, metrics, facts, SIDES, permutations=3000).iloc[0]
+    assert row["same_sign"] == 1
+    # Eight coins that all fall alike; one coin would do so in half of all cases.
+    assert row["trends"] == 8
+    assert row["same_sign_p"] == pytest.approx(1 / 256, abs=0.004)
 
 
 def test_missing_values_follow_the_shared_permutation() -> None:

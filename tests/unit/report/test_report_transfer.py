@@ -73,8 +73,10 @@ def test_the_figure_shows_both_correlations_of_every_layer(made: Made) -> None:
     lines = [line.get_xydata() for line in axis.lines[2:]]  # behind the two axes
     across, up, points = lines[::3], lines[1::3], lines[2::3]
     np.testing.assert_allclose(np.concatenate(points), rows[["rho", "rho_there"]])
-    np.testing.assert_allclose([one[:, 0] for one in across], rows[["low", "high"]])
-    np.testing.assert_allclose([one[:, 1] for one in up], rows[["low_there", "high_there"]])
+    for bars, along, other, side in ((across, 0, "rho_there", ""), (up, 1, "rho", "_there")):
+        ends = rows[[f"low{side}", f"high{side}"]]
+        np.testing.assert_allclose([one[:, along] for one in bars], ends)
+        np.testing.assert_allclose([one[:, 1 - along] for one in bars], rows[[other, other]])
     marks = {line.get_marker() for line in axis.lines[4::3]}
     assert marks == {"X"}
     assert figure.get_supxlabel().endswith(SIDES[0])
