@@ -104,12 +104,19 @@ def order_of(run: RunSpec) -> MixtureOrder:
     """The order that a run trains in.
 
     Raises:
-        SpecError: see `MixtureOrder`.
+        SpecError: see `MixtureOrder`; or a component without any example.
     """
     sizes = tuple(
         (name, open_source(name, run.components[name], run.data).size)
         for name in sorted({*run.weights} & {*run.components})
     )
+    for name, size in sizes:
+        if size == 0 and run.weights[name]:
+            tasks = ", ".join(run.components[name].tasks)
+            raise SpecError(
+                explain(f"components.{name}", tasks, "no training image can carry such a turn",
+                        "Widen its strata, or add task groups; captions need a file of them.")
+            )  # fmt: skip
     return _order(tuple(sorted(run.weights.items())), sizes, run.seed)
 
 

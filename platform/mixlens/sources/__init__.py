@@ -3,7 +3,6 @@
 from collections.abc import Mapping
 from typing import Protocol
 
-from mixlens.errors import SpecError, explain
 from mixlens.sources.example import Example, from_row, to_row
 from mixlens.sources.synthetic import SyntheticSource
 from mixlens.spec import CocoSpec, ComponentSpec
@@ -42,18 +41,10 @@ def open_source(
         data: the data sets that components name, each with its index.
 
     Raises:
-        SpecError: the spec cannot be satisfied: no scene, or no photograph, is like that.
+        SpecError: no scene can be as the spec says, or its strata are of no attribute.
     """
     if spec.kind == "synthetic":
         return SyntheticSource(name, spec)
     from mixlens.sources.coco.source import CocoSource  # those who only draw scenes go without
 
-    source = CocoSource(name, spec, (data or {})[spec.data])
-    if not source.size and not source.held_out_size:
-        strata = f" in {spec.strata}" if spec.strata else ""
-        raise SpecError(
-            explain(f"component {name}", ", ".join(spec.tasks),
-                    f"no image of {spec.data!r}{strata} can carry such a turn",
-                    "Widen its strata or add task groups.")
-        )  # fmt: skip
-    return source
+    return CocoSource(name, spec, (data or {})[spec.data])

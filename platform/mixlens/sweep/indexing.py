@@ -31,7 +31,9 @@ def index_data(spec: WithData) -> WithData:
                     name, _placed(spec.data[name]), indexes, view.stage(f"data.{name}")
                 )
             except MixlensError as error:
-                raise type(error)(f"data.{name}: {error}") from error
+                text = str(error)  # of what was read before the name was known: `root: ...`
+                place = "" if text.startswith("data.") else f"data.{name}."
+                raise type(error)(place + text) from error
     return spec.model_copy(update={"data": data})
 
 

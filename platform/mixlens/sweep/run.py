@@ -1,9 +1,10 @@
 """The whole of a sweep, from its file to the answer, as `jobs/sweep.py` runs it."""
 
+import json
 import os
 import shlex
 import sys
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from pathlib import Path
 from typing import Any, TypeVar
 
@@ -14,7 +15,10 @@ from mixlens.analysis import answer_sentences, collect_provenance, load_run, rea
 from mixlens.errors import MixlensError, ResourceError
 from mixlens.models import fingerprint, model_config, resolve_model
 from mixlens.report import write_report
+from mixlens.sources import open_source
+from mixlens.sources.coco.index import RECORD
 from mixlens.spec import Layout, MeasureSpec, RunSpec, SweepSpec
+from mixlens.spec.held_out import used_data
 from mixlens.sweep.indexing import index_data
 from mixlens.sweep.machine import address_of, check_reachable, trials_at_once
 from mixlens.sweep.plan import Plan, check_disk, check_evaluation, check_runs_dir, plan_sweep
@@ -200,7 +204,8 @@ def print_plan(spec: SweepSpec, plan: Plan, at_once: int | None, console: Consol
     training, resources = spec.training, spec.resources
     unknown = "unknown: the model is not on this machine"
     table = Table(title=f"{spec.name}: {len(plan.runs)} trials", title_justify="left")
-    names = [] if spec.arms else sorted(spec.components)
+    drawn = {name for run in plan.runs for name, weight in run.weights.items() if weight}
+    names = [] if spec.arms else sorted(drawn)
     table.add_column("trial", no_wrap=True)
     table.add_column("state")
     for column in names or ["examples"]:
@@ -234,8 +239,25 @@ def print_plan(spec: SweepSpec, plan: Plan, at_once: int | None, console: Consol
         if plan.disk_bytes
         else unknown,
     }
-    for name, fact in facts.items():
-        console.print(f"{name:14} {fact}", markup=False, highlight=False, soft_wrap=True)
+    for name, fact in [*facts.items(), *_photographs(spec)]:
+        console.print(f"{name:16} {fact}", markup=False, highlight=False, soft_wrap=True)
+
+
+def _photographs(spec: SweepSpec) -> Iterator[tuple[str, str]]:
+    """What there is of each data set, and of each component of photographs."""
+    for name, data in used_data(spec, list(spec.components)).items():
+        record = json.loads((Path(data.index) / RECORD).read_text())
+        left_out = sum(row["count"] for row in record["left_out"] if row["outcome"] == "left_out")
+        images = record["counts"]["images"]
+        yield (
+            f"data.{name}",
+            f"{images['train']:,} images to train on, {images['held_out']:,} held out; "
+            f"{left_out:,} images, annotations and captions left out: see {data.index}",
+        )
+    for name, component in spec.components.items():
+        if component.kind == "coco":
+            source = open_source(name, component, spec.data)
+            yield name, f"{source.size:,} images to train on, {source.held_out_size:,} held out"
 
 
 def _time(plan: Plan) -> str:
