@@ -241,12 +241,13 @@ def test_answers_are_balanced_among_images_that_are_alike():
     assert accepted.sum() > 5000
 
 
-def test_a_question_counts_as_often_as_its_image_asks_it():
+@pytest.mark.parametrize(("images", "each"), [(500, 6), (1000, 4), (1000, 3), (300, 12)])
+def test_a_question_counts_as_often_as_its_image_asks_it(images, each):
     """One answer comes in images that have many questions, the other in images with one."""
-    busy = np.repeat(np.arange(500), 6)
-    image = np.concatenate((busy, 500 + np.arange(3000)))
-    answer = np.repeat([0, 1], [len(busy), 3000])
-    accepted = balanced(np.zeros(6000, int), answer, image, np.zeros(6000, int), chances(image))
+    image = np.concatenate((np.repeat(np.arange(images), each), images + np.arange(2000)))
+    answer = np.repeat([0, 1], [images * each, 2000])
+    nothing = np.zeros(len(image), int)
+    accepted = balanced(nothing, answer, image, nothing, chances(image, np.arange(len(image))))
     many = np.bincount(image, accepted)
     often = np.minimum(1, 2 / np.maximum(many, 1))[image]
     asked_of = np.bincount(answer[accepted], often[accepted])

@@ -47,7 +47,7 @@ def balanced(
 
     Answers of a key that are much rarer than the others (`FEW`) are never asked for, nor is a key
     that this leaves with a single answer. Of the others the rarest is always accepted, and each
-    one with the probability that makes it as frequent.
+    other one with the probability that makes it as frequent.
 
     Frequent means frequently asked: an accepted question is asked less often where its image has
     many more. How often depends on what is accepted, so that the probabilities are found in a few
@@ -90,7 +90,8 @@ def balanced(
     whole = np.bincount(block_of_cell, minlength=blocks.sum()) == np.repeat(wanted, blocks)
     share = np.ones(len(rows))
     for _ in range(_ROUNDS):
-        others = np.bincount(image[rows], share)[image[rows]] - share
+        here = chance[rows] < share  # what is accepted if these are the probabilities
+        others = np.bincount(image[rows], here)[image[rows]] - here
         often = np.minimum(1.0, TURNS / (1.0 + others))
         total = np.bincount(cell, often)
         fewest = np.full(len(whole), np.inf)
