@@ -171,7 +171,7 @@ def _inside(objects: Objects, rows: Rows, ledger: Ledger) -> Objects:
     with np.errstate(over="ignore"):  # a file may say anything
         far = corner + size
     boxes = np.hstack([np.clip(corner, 0, frame), np.clip(far, 0, frame)])
-    is_empty: np.ndarray = (size <= 0).any(axis=1)
+    is_empty = size.min(axis=1) <= 0
     is_outside = (boxes[:, 2:] <= boxes[:, :2]).any(axis=1)
     for place in np.flatnonzero(is_empty | is_outside).tolist():
         row = int(objects.row[place])
