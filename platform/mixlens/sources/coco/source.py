@@ -6,10 +6,10 @@ from pathlib import Path
 
 import numpy as np
 from jaxtyping import Int64
-from mixlens.sources.coco.files import Files, open_files
-from mixlens.sources.coco.index import CocoIndex, open_index
 
 from mixlens.errors import DataError, explain
+from mixlens.sources.coco.files import Files, open_files
+from mixlens.sources.coco.index import CocoIndex, open_index
 from mixlens.sources.coco.strata import in_strata
 from mixlens.sources.example import Example
 from mixlens.spec import HELD_OUT_START, CocoComponent, CocoSpec
@@ -68,7 +68,7 @@ class CocoSource:
             turns=ask_photo(
                 self._index.photo(row),
                 self._index.categories,
-                self._index.presence,
+                self._index.possible,
                 self.spec.tasks,
                 self.spec.seed,
                 row,

@@ -2,9 +2,9 @@
 
 import numpy as np
 from jaxtyping import Bool, Float
-from mixlens.sources.coco.index import CocoIndex
 
 from mixlens.errors import SpecError, explain
+from mixlens.sources.coco.index import CocoIndex
 
 
 def in_strata(
