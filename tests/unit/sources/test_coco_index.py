@@ -123,14 +123,15 @@ def test_what_decides_makes_another_index_and_other_files_do_not(made, built, tm
     names = {Path(built.index).name}
     (copy / made.data["train"]["images"] / "notes.txt").write_text("no image")
     assert build(made, tmp_path / "a", root=str(copy)).fingerprint == built.fingerprint
-    names.add(Path(build(made, tmp_path / "a", root=str(copy), held_out=0.4).index).name)
+    for share in (0.4, 0.5):
+        names.add(Path(build(made, tmp_path / "a", root=str(copy), held_out=share).index).name)
     captions = copy / made.data["train"]["captions"]
     captions.write_text(captions.read_text() + " ")
     names.add(Path(build(made, tmp_path / "a", root=str(copy)).index).name)
     image = next((copy / made.data["train"]["images"]).glob("*.jpg"))
     image.write_bytes(image.read_bytes() + b"\xff\xd9")
     names.add(Path(build(made, tmp_path / "a", root=str(copy)).index).name)
-    assert len(names) == 4
+    assert len(names) == 5
 
 
 def test_an_unfinished_index_is_made_anew(made, built, tmp_path):

@@ -58,6 +58,8 @@ def measure(images: list[list[tuple[Any, bool]]], clipped: bool = False):
     ledger, told = Ledger(), []
     masks = measure_masks(objects, rows, ledger, lambda *so_far: told.append(so_far))
     assert told[-1] == (len(images), len(images))
+    repairs = {"clipped", "box_as_mask"}
+    assert all((row.outcome == "repaired") == (row.reason in repairs) for row in ledger.rows)
     return masks, [(row.reason, row.image_id, row.id) for row in ledger.rows]
 
 
@@ -107,13 +109,20 @@ def test_without_a_segmentation_the_box_is_the_mask(nothing):
     assert told == [("box_as_mask", 0, 100), ("clipped", 0, 100)]
 
 
-def test_polygons_are_clipped_by_the_frame_and_told_once():
-    over = rectangle(30, 20, 60, 45)
-    masks, told = measure([[(over, False)]], clipped=True)
-    assert masks.area.tolist() == [100]
-    assert told == [("clipped", 0, 100)]
-    _, told = measure([[(rectangle(0, 0, 40.04, 30.04), False), (over, False)]])
-    assert told == [("clipped", 0, 101)]
+@pytest.mark.parametrize(
+    ("corners", "area"),
+    [((30, 20, 60, 45), 100), ((-5, 0, 5, 10), 50), ((0, -4, 5, 10), 50), ((35, 0, 45, 10), 50),
+     ((0, 25, 10, 35), 50)],
+)  # fmt: skip
+def test_polygons_are_clipped_by_the_frame_and_told_once(corners, area):
+    for clipped in (False, True):
+        masks, told = measure([[(rectangle(*corners), False)]], clipped)
+        assert masks.area.tolist() == [area]
+        assert told == [("clipped", 0, 100)]
+
+
+def test_rounding_is_no_clipping():
+    assert measure([[(rectangle(-0.04, 0, 40.04, 30.04), False)]])[1] == []
 
 
 def test_what_is_left_out_is_not_told_as_repaired():
@@ -150,6 +159,7 @@ BAD = {
     "other letters": {"size": [HEIGHT, WIDTH], "counts": "~~"},
     "no ascii": {"size": [HEIGHT, WIDTH], "counts": "äß"},
     "short text": {"size": [HEIGHT, WIDTH], "counts": "22"},
+    "seven digits": {"size": [HEIGHT, WIDTH], "counts": text_of_run_lengths([0, PIXELS], 6)},
     "many digits": {"size": [HEIGHT, WIDTH], "counts": "PPPPPPPPPPPP0"},
 }
 

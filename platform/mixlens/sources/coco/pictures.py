@@ -89,7 +89,7 @@ def without_held_out(
         ledger: gets those that are left out.
     """
     paths = {path for path, _ in held_out}
-    contents = {header.fingerprint for _, header in held_out} - {""}
+    contents = {header.fingerprint for _, header in held_out}
     kept = []
     for picture in train:
         if picture.path in paths or picture.header.fingerprint in contents:
