@@ -3,8 +3,9 @@
     python tests/coco_hostile.py FOLDER SEED COUNT
 
 puts COUNT annotations with damaged run lengths and polygons on one image, builds the index, and
-prints one line of JSON: `wrong` (those whose outcome or area is not what a slow reader says) and
-`used` (how many were sound after all).
+prints one line of JSON: `wrong` (those whose outcome or area is not what a slow reader says),
+`used` (how many were sound after all), `left` (an area too many) and `equal` (covered fraction and
+occlusion of another image, with three equal masks that have empty runs).
 """
 
 import json
@@ -25,6 +26,7 @@ from mixlens.spec import CocoSpec
 
 WIDTH, HEIGHT = 160, 120
 PIXELS = WIDTH * HEIGHT
+EMPTY_RUNS = [4800, 2400, 0, 2400, 0, 0, 2400, 2400, 4800, 0]  # 3 of 8 pixels
 LONG = re.compile("[P-o]{6}")
 NUMBERS = (0.0, -0.0, 1e-320, 0.5, 20.0, 159.999, 160.0, -1e3, 1e4, 2.0**31, -(2.0**31), 2.0**32,
            2.0**53, 2.0**63, 1e18, -1e18, 1e300)  # fmt: skip
@@ -87,12 +89,13 @@ def slow_area(segmentation: Any) -> int | None:
 
 
 def main(folder: Path, seed: int, count: int) -> None:
-    made = make_coco_set(folder / "set", train=1, held_out=1, seed=seed, faults=False)
+    made = make_coco_set(folder / "set", train=4, held_out=1, seed=seed, faults=False)
     segmentations = _put(made, Random(seed), count)
     data = CocoSpec.model_validate(made.data | {"max_left_out": 1.0})
     spec = build_index("hostile", data, folder / "indexes", lambda *_: None)
     index = open_index(Path(spec.index))
-    photo = index.photo(index.split.tolist().index(0))
+    photo = index.photo(0)
+    of_equal = index.attributes(3)
     told = pq.read_table(Path(spec.index) / "left_out.parquet").to_pylist()
     gone = {r["id"]: r["reason"] for r in told if r["outcome"] == "left_out"}
     areas = iter(photo.area.tolist())
@@ -109,7 +112,9 @@ def main(folder: Path, seed: int, count: int) -> None:
             right = number in gone or 0 < area <= PIXELS
         if not right:
             wrong.append([number, segmentation, area, gone.get(number)])
-    print(json.dumps({"wrong": wrong, "used": len(photo.area), "left": next(areas, None)}))
+    equal = [of_equal["covered_fraction"], of_equal["occlusion"]]
+    used = len(photo.area)
+    print(json.dumps({"wrong": wrong, "used": used, "left": next(areas, None), "equal": equal}))
 
 
 def _put(made: CocoSet, chance: Random, count: int) -> list[Any]:
@@ -117,10 +122,13 @@ def _put(made: CocoSet, chance: Random, count: int) -> list[Any]:
     path = made.root / "annotations/instances_train2017.json"
     document = json.loads(path.read_text())
     segmentations = [hostile(chance) for _ in range(count)]
+    ids = [image["id"] for image in document["images"]]
+    owned = [(ids[0], segmentation) for segmentation in segmentations]
+    owned += [(ids[3], {"size": [HEIGHT, WIDTH], "counts": EMPTY_RUNS})] * 3
     document["annotations"] = [
-        {"id": number, "image_id": document["images"][0]["id"], "category_id": 18, "iscrowd": 0,
+        {"id": number, "image_id": owner, "category_id": 18, "iscrowd": 0,
          "bbox": [0, 0, WIDTH, HEIGHT], "area": 1, "segmentation": segmentation}
-        for number, segmentation in enumerate(segmentations)
+        for number, (owner, segmentation) in enumerate(owned)
     ]  # fmt: skip
     path.write_text(json.dumps(document))
     return segmentations

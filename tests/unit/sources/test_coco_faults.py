@@ -16,6 +16,7 @@ import pyarrow.parquet as pq
 import pytest
 from coco_faults import FAULTS, UNREADABLE
 from coco_set import CocoSet, make_coco_set, make_custom_set
+from PIL import Image
 
 from mixlens.errors import DataError
 from mixlens.sources.coco.build import build_index
@@ -103,6 +104,22 @@ def test_the_table_names_files_and_reasons_for_people(coco_set, damaged):
     for row in told:
         if row["reason"] not in ("duplicate_id", "malformed"):
             assert row["file_name"] == names[row["image_id"]]
+
+
+def test_the_data_set_holds_every_kind_of_image_and_mask(clean_coco_set):
+    kinds: Counter = Counter()
+    for path in sorted(clean_coco_set.root.glob("*2017/*")):
+        with Image.open(path) as image:
+            kinds |= Counter([image.format, image.mode, image.getexif().get(0x0112, 1)])
+    assert set(kinds) == {"JPEG", "PNG", "RGB", "L", "CMYK", 1, 3, 6}
+    listed = json.loads(clean_coco_set.files()[2].read_text())
+    shapes = Counter(
+        type(s["counts"]).__name__ if isinstance(s, dict) else len(s)
+        for s in (a["segmentation"] for a in listed["annotations"])
+    )
+    assert set(shapes) == {"list", "str", 1, 2}  # crowds both ways; polygons of one and two parts
+    assert any(not truth.categories for truth in clean_coco_set.truth.values())
+    assert any(not truth.captions for truth in clean_coco_set.truth.values())
 
 
 def test_sound_data_lose_nothing(clean_coco_set, tmp_path):
@@ -351,10 +368,11 @@ def run_program(name: str, *arguments: object) -> list[dict]:
 
 
 def test_masks_made_to_harm_are_left_out_or_measured_as_they_are(tmp_path):
-    (result,) = run_program("coco_hostile.py", tmp_path, 5, 900)
+    (result,) = run_program("coco_hostile.py", tmp_path, 5, 1800)
     assert not result["wrong"], result["wrong"][:3]
     assert result["left"] is None
-    assert 100 < result["used"] < 800  # both kinds were tried
+    assert result["equal"] == [0.375, 1.0]
+    assert 255 < result["used"] < 1500  # both kinds were tried, many on one image
 
 
 def test_random_damage_is_told_or_refused_and_never_crashes(tmp_path):

@@ -95,11 +95,27 @@ def _run_lengths(runs: _Runs, width: int, height: int) -> Rle:
         text = runs.counts.encode()
         if not _COUNTS.fullmatch(text):
             raise MaskError("compressed run lengths with letters that they cannot have there")
-        _check_runs(_lengths(text), width * height)
-        return {"size": [height, width], "counts": text}
-    _check_runs(runs.counts, width * height)
-    plain = {"size": [height, width], "counts": runs.counts}
+        lengths = _lengths(text)
+    else:
+        lengths = runs.counts
+    _check_runs(lengths, width * height)
+    plain = {"size": [height, width], "counts": _without_empty(lengths)}
     return coco.frPyObjects(plain, height, width)
+
+
+def _without_empty(lengths: Sequence[int]) -> list[int]:
+    """The same mask without runs of no pixel, except the first.
+
+    Where two masks have such runs in the same place, pycocotools takes it for their end: their
+    union is cut off there, and merging it with a third mask never ends.
+    """
+    joined = [0]
+    for place, length in enumerate(lengths):
+        if length and place % 2 != (len(joined) - 1) % 2:
+            joined.append(length)
+        else:
+            joined[-1] += length
+    return joined
 
 
 def _check_runs(lengths: Sequence[int], pixels: int) -> None:
@@ -110,7 +126,7 @@ def _check_runs(lengths: Sequence[int], pixels: int) -> None:
 
 
 def _lengths(text: bytes) -> list[int]:
-    """Lengths of compressed runs, for the check alone; the format is that of `rleToString`.
+    """Lengths of compressed runs; the format is that of pycocotools' `rleToString`.
 
     Digits of five bits, least first; from the fourth on, differences to the last but one.
     """
