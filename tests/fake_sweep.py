@@ -38,6 +38,7 @@ class FakeSweep:
     arms: tuple[tuple[str, float], ...] = ()  # name, and the ratio that has the same effect
     photos: dict | None = None  # a component of photographs that trends are held against
     coco: dict | None = None  # and its data set
+    high: str = "complex"  # the component at the complex end of the ratio
 
     def spec(self, runs_dir: Path) -> SweepSpec:
         return SweepSpec.model_validate(
@@ -76,7 +77,7 @@ class FakeSweep:
     def _axis(self) -> dict:
         if self.arms:
             return {"arms": {arm: {f"{arm}_data": 1.0} for arm, _ in self.arms}}
-        return {"mixture": {"high": {"complex": 1.0}, "low": {"simple": 1.0}},
+        return {"mixture": {"high": {self.high: 1.0}, "low": {"simple": 1.0}},
                 "ratios": self.ratios}  # fmt: skip
 
     def _data_of_arms(self) -> dict:

@@ -57,7 +57,7 @@ def data_section(
     Args:
         spec: with the index of each data set.
         left_out: see `left_out_table`.
-        replaced: see `replaced_table`; None where nothing was trained.
+        replaced: see `replaced_table`; None where nothing was trained on photographs.
     """
     data = _data(spec)
     if not data:

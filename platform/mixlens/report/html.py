@@ -59,8 +59,9 @@ def write_report(sweep_dir: Path) -> tuple[Path, Tables]:
     tables.write(layout.tables)
     inside = inside_tables(sweep)
     if sweep.spec.data:
-        replaced = replaced_table([(run.name, run.folder) for run in sweep.trials])
-        inside |= {"left_out": left_out_table(sweep.spec), "replaced": replaced}
+        inside["left_out"] = left_out_table(sweep.spec)
+    if _trains_on_photographs(sweep.spec):
+        inside["replaced"] = replaced_table([(run.name, run.folder) for run in sweep.trials])
     write_tables(layout.tables, inside)
     figures = draw(tables)
     # In the order of the page, which numbers them.
@@ -87,7 +88,8 @@ def render(
     Args:
         sweep: what was run.
         tables: of the sweep.
-        inside: see `inside_tables`, and, of a sweep over data sets, `left_out` and `replaced`.
+        inside: see `inside_tables`; of a sweep with data sets also `left_out`, and of one that
+            trains on photographs `replaced`.
         figures: name -> SVG, in the order of the page.
     """
     headline, *sentences = answer_sentences(tables)
@@ -100,11 +102,8 @@ def render(
         inside,
         [shown[name] for name in TRANSFER_FIGURES if name in shown],
     )
-    data = (
-        data_section(sweep.spec, inside["left_out"], inside["replaced"])
-        if sweep.spec.data
-        else None
-    )
+    left_out = inside.get("left_out", pd.DataFrame())
+    data = data_section(sweep.spec, left_out, inside.get("replaced"))
     return template("report.html.jinja").render(
         title=f"Sweep {sweep.spec.name}",
         style=style(),
@@ -132,6 +131,14 @@ def render(
             sweep.spec.model_dump(mode="json"), sort_keys=False, default_flow_style=None
         ),
         caveats=caveats(sweep, tables),
+    )
+
+
+def _trains_on_photographs(spec: SweepSpec) -> bool:
+    return any(
+        weight > 0 and spec.components[name].kind == "coco"
+        for run in spec.runs()
+        for name, weight in run.weights.items()
     )
 
 

@@ -119,7 +119,7 @@ def probe_maps(table: pd.DataFrame) -> Figure | None:
             images.append(_map(axis, at, bottom, max(top, bottom + 0.01)))
             if line == 0:
                 axis.set_title(f"Layer {layer}", loc="center", weight="normal")
-        axes[line, 0].set_ylabel(_words(name).capitalize(), fontsize=8.5)
+        axes[line, 0].set_ylabel(fill(_words(name).capitalize(), 14), fontsize=8.5)
         bar = figure.colorbar(images[0], ax=list(axes[line]), pad=0.01, fraction=0.03, extend="min")
         bar.set_label(SCORES[scores[name]])
         bar.outline.set_visible(False)

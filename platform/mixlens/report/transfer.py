@@ -97,7 +97,7 @@ def transfer_figure(table: pd.DataFrame, summary: pd.DataFrame) -> Figure | None
         bar.set_label("Decoder layer")
         bar.outline.set_visible(False)
         bar.locator = mpl.ticker.MaxNLocator(6, integer=True)
-    names = [*_MARKS.items(), ("neither", _OTHER)]
+    names = [*_MARKS.items(), ("other", _OTHER)]
     figure.legend(
         handles=[Line2D([], [], ls="", marker=mark, color=INK, label=name) for name, mark in names],
         loc="outside upper right", ncols=3,

@@ -9,7 +9,8 @@ from coco_set import CocoSet
 from fake_measured import COCO, PHOTOS, FakeMeasured
 from fake_sweep import FakeSweep
 
-from mixlens.analysis import load_sweep
+from mixlens.analysis import build_tables, load_sweep
+from mixlens.report import write_report
 from mixlens.report.captions import caveats
 from mixlens.report.components import about_photographs, content, turns
 from mixlens.report.data import data_section, left_out_table, replaced_table
@@ -150,9 +151,25 @@ def test_arms_of_photographs_are_not_said_to_share_all_images(
     for arm, some in (("coarse", {}), ("count", strata)):
         content["components"][f"{arm}_data"] = {**PHOTOS, "tasks": {arm: 1}, "strata": some}
     sweep = type(sweep)(**{**vars(sweep), "spec": SweepSpec.model_validate(content)})
-    from mixlens.analysis import build_tables
-
     notes = " ".join(caveats(sweep, build_tables(sweep)))
     assert words in notes
     assert "same images in the same order" not in notes
     assert "occlusion is an estimate" in notes
+
+
+def test_a_sweep_that_trains_on_photographs_says_what_was_replaced(
+    coco_set: CocoSet, tmp_path: Path
+) -> None:
+    data = _indexed(coco_set, tmp_path).data["coco"].model_dump(mode="json")
+    fake = FakeSweep(ratios=(1.0,), seeds=(0,), images=24, layers=2, steps=10, photos=PHOTOS,
+                     coco=data, high="photos")  # fmt: skip
+    folder = fake.write(tmp_path)
+    (trial,) = load_sweep(folder).trials
+    rows = pd.DataFrame({"data": ["coco"] * 3, "position": [4, 9, 11]})
+    rows.to_parquet(trial.folder / "left_out.parquet")
+    text = " ".join(write_report(folder)[0].read_text().split())
+    assert "In training, 3 positions of 1 run had an image that could not be decoded" in text
+    assert "Complex data" in text
+    assert "photos: photographs of coco with object count between quantiles 0.5 and 1" in text
+    kept = pd.read_parquet(folder / "tables" / "replaced.parquet")
+    assert kept["run"].tolist() == [trial.name] * 3

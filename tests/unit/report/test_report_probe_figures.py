@@ -80,7 +80,7 @@ def test_maps_put_every_position_in_its_place(visual: int, shape: tuple[int, int
     assert svg(figure)
     panel = figure.axes[2]  # object count, last of three layers
     assert figure.axes[0].get_ylabel() == "Object count"
-    assert figure.axes[3].get_ylabel() == "Dominant colour"
+    assert figure.axes[3].get_ylabel() == "Dominant\ncolour"
     grid, below = (np.asarray(image.get_array()) for image in panel.images)
     assert grid.shape == shape
     np.testing.assert_allclose(grid.flat, 0.2 + 0.01 * np.arange(1, visual + 1))

@@ -184,8 +184,10 @@ def test_a_sweep_shows_the_transfer_of_its_base(sweep_page: tuple[str, Path]) ->
     places = [text.index(f"Figure {place}.") for place in range(1, text.count("<b>Figure ") + 1)]
     assert places == sorted(places)
     names = {file.stem for file in (folder / "tables").iterdir()}
-    assert names >= {"transfer", "transfer_summary", "transfer_correlations", "left_out",
-                     "replaced"}  # fmt: skip
+    assert names >= {"transfer", "transfer_summary", "transfer_correlations", "left_out"}
+    # It trains on scenes alone, of which none is replaced.
+    assert "replaced" not in names
+    assert "In training" not in text[text.index("<h2>Data") : text.index("<h2>Tables")]
     assert {file.stem for file in (folder / "figures").iterdir()} >= {
         "transfer", "transfer_correlations"
     }  # fmt: skip
