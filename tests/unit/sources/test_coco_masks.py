@@ -159,7 +159,7 @@ BAD = {
     "other letters": {"size": [HEIGHT, WIDTH], "counts": "~~"},
     "no ascii": {"size": [HEIGHT, WIDTH], "counts": "äß"},
     "short text": {"size": [HEIGHT, WIDTH], "counts": "22"},
-    "seven digits": {"size": [HEIGHT, WIDTH], "counts": text_of_run_lengths([0, PIXELS], 6)},
+    "seven digits": {"size": [HEIGHT, WIDTH], "counts": text_of_run_lengths([0, PIXELS], 4)},
     "many digits": {"size": [HEIGHT, WIDTH], "counts": "PPPPPPPPPPPP0"},
 }
 
