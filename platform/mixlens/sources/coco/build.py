@@ -57,8 +57,6 @@ def build_index(name: str, spec: CocoSpec, indexes: Path, progress: Progress) ->
     fingerprint = _fingerprint(spec, digest, parts, sizes)
     folder = indexes / f"{name}-{fingerprint}"
     if not (folder / RECORD).is_file():
-        documents = {f"data.{name}.{part.splits[0]}.annotations": part.document for part in parts}
-        categories, places = read_categories(documents)
         with timed(seconds, "inspect"):
             pictures = _pictures(spec, parts, files, sizes, ledger, progress)
         with timed(seconds, "decode held-out"):
