@@ -30,8 +30,8 @@ def _fault(function: Fault) -> Fault:
     return function
 
 
-def png(width: int, height: int, lines: bytes) -> bytes:
-    """A grey PNG whose header declares this size, whatever its lines hold."""
+def png(width: int, height: int, packed: bytes) -> bytes:
+    """A grey PNG whose header declares this size, whatever its pixels are packed in."""
 
     def chunk(kind: bytes, body: bytes) -> bytes:
         return (
@@ -40,7 +40,7 @@ def png(width: int, height: int, lines: bytes) -> bytes:
 
     header = struct.pack(">IIBBBBB", width, height, 8, 0, 0, 0, 0)
     return (
-        b"\x89PNG\r\n\x1a\n" + chunk(b"IHDR", header) + chunk(b"IDAT", zlib.compress(lines))
+        b"\x89PNG\r\n\x1a\n" + chunk(b"IHDR", header) + chunk(b"IDAT", packed)
         + chunk(b"IEND", b"")
     )  # fmt: skip
 
@@ -68,6 +68,15 @@ def undecodable(train: Split, held_out: Split) -> None:
 
 
 @_fault
+def damaged_inside(train: Split, held_out: Split) -> None:
+    """Both ends are as they should be: only decoding tells, which is done of held-out images."""
+    for split in (train, held_out):
+        data = png(160, 120, split.random.bytes(3000))
+        image = split.add(split.scene(), data=data, suffix=".png", usable=split is train)
+    held_out.expect("image", "left_out", "undecodable", image["id"])
+
+
+@_fault
 def pointer_file(train: Split, held_out: Split) -> None:
     for data in (LFS, ANNEX, PAGE):
         _bad_file(train, "pointer_file", data)
@@ -91,7 +100,7 @@ def missing_file(train: Split, held_out: Split) -> None:
 
 @_fault
 def too_many_pixels(train: Split, held_out: Split) -> None:
-    _bad_file(train, "too_many_pixels", png(50_000, 50_000, bytes(1000)), ".png")
+    _bad_file(train, "too_many_pixels", png(50_000, 50_000, zlib.compress(bytes(1000))), ".png")
 
 
 @_fault
