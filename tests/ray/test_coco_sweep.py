@@ -46,6 +46,9 @@ def test_ratios_of_scenes_and_photographs_end_in_one_report(coco_set, tmp_path: 
     )  # fmt: skip
     assert done.returncode == 0, done.stderr
 
+    said = " ".join(done.stdout.split())
+    assert "correlations of the redundancy score" in said  # do trends hold on scenes too?
+
     root = runs / "coco_mix"
     tables = {file.stem: pd.read_parquet(file) for file in (root / "tables").glob("*.parquet")}
     accuracy = tables["accuracy"].dropna(subset=["value"])
@@ -85,5 +88,5 @@ def test_ratios_of_scenes_and_photographs_end_in_one_report(coco_set, tmp_path: 
         for run in client.search_runs([experiment.experiment_id])
         if "mlflow.parentRunId" not in run.data.tags
     )
-    artifacts = {artifact.path for artifact in client.list_artifacts(parent.info.run_id, "data/coco")}
-    assert "data/coco/left_out.parquet" in artifacts
+    kept = {artifact.path for artifact in client.list_artifacts(parent.info.run_id, "data/coco")}
+    assert "data/coco/left_out.parquet" in kept

@@ -1,6 +1,7 @@
 """What the tables of transfer say, in sentences; each holds its numbers and what chance gives."""
 
 from collections.abc import Iterator
+from pathlib import Path
 
 import pandas as pd
 
@@ -34,6 +35,14 @@ def transfer_sentences(table: pd.DataFrame, summary: pd.DataFrame) -> list[str]:
         _counted(every, False),
         _families(every),
     ]
+
+
+def read_answer(tables: Path) -> list[str]:
+    """The answer that the tables in a folder give; none where nothing was measured twice."""
+    files = [tables / f"{name}.parquet" for name in ("transfer", "transfer_summary")]
+    if not all(file.is_file() for file in files):
+        return []
+    return transfer_sentences(*map(pd.read_parquet, files))[:1]
 
 
 def _counted(row: pd.Series, is_answer: bool) -> str:

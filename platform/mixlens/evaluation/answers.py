@@ -10,7 +10,7 @@ from mixlens.sources import Example
 from mixlens.tasks import Turn, score
 
 SCORES = (
-    "exact", "relaxed", "count_error", "location_error", "parsed",
+    "exact", "relaxed", "count_error", "location_error", "iou", "parsed",
     "object_precision", "object_recall", "object_f1", "object_exact_f1",
     "attribute_precision", "attribute_recall", "attribute_f1",
     "relation_precision", "relation_recall", "relation_f1", "ged", "ged_exact", "ged_in_time",

@@ -12,6 +12,7 @@ from rich.console import Console
 from rich.table import Table
 
 from mixlens.analysis import answer_sentences, collect_provenance, load_run, read_provenance
+from mixlens.analysis.transfer_answer import read_answer
 from mixlens.errors import MixlensError, ResourceError
 from mixlens.models import fingerprint, model_config, resolve_model
 from mixlens.report import write_report
@@ -107,9 +108,10 @@ def run_sweep(spec: SweepSpec, command: Sequence[str]) -> None:
         base = tracker.base(spec, layout.base(plan.runs[0]), parent)
         log_run(base, load_run(layout.base(plan.runs[0]), None))
         base.finish()
-        log_sweep(parent, tables, answer_sentences(tables), layout.root)
+        sentences = [*answer_sentences(tables), *read_answer(layout.tables)]
+        log_sweep(parent, tables, sentences, layout.root)
         parent.finish("FAILED" if failed else "FINISHED")
-    print_answer(answer_sentences(tables), report, tracker.uri, Console())
+    print_answer(sentences, report, tracker.uri, Console())
     if failed:
         raise _failure(failed, plan, log)
 
