@@ -10,6 +10,7 @@ import signal
 import sys
 import tempfile
 from collections import defaultdict
+from dataclasses import asdict
 from pathlib import Path
 from typing import Any
 
@@ -79,6 +80,7 @@ def train(config: dict[str, Any]) -> None:
                 "step": step,
                 "ids": [i for micro in micros for i in micro.example_ids],
                 "positions": [p for micro in micros for p in micro.positions],
+                "replaced": [asdict(one) for micro in micros for one in micro.replaced],
             }
             with (seen / f"{world_size}-{rank}.jsonl").open("a") as file:
                 print(json.dumps(record), file=file)
