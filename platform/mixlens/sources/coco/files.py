@@ -109,8 +109,7 @@ class Files:
         """The path of a file as an annotation file names it, or None if it leads elsewhere.
 
         A name may go through sub-folders, and may be absolute or a URL that lies below the root.
-        Where a link leads counts: below the root, or below `folder`, which may itself be a link
-        because a person named it.
+        A link may lead anywhere: it is not the annotation file that made it.
 
         Args:
             folder: the folder of images.
@@ -129,16 +128,7 @@ class Files:
             return None
         if _is_whole(base) and not _is_whole(file_name):
             path = f"{base}/{path}"
-        names_none = "\0" in path  # so no link either
-        return path if names_none or self._ends_inside(base, path) else None
-
-    def _ends_inside(self, folder: str, path: str) -> bool:
-        system, place = self._find(path)
-        if not _is_local(system):
-            return True
-        end = _real(place)
-        homes = (_real_folder(self._find(home)[1]) for home in ("", folder))
-        return any(end.startswith(home.rstrip("/") + "/") for home in homes)
+        return path
 
     def _find(self, path: str) -> tuple[fs.FileSystem, str]:
         if _is_whole(path):
@@ -252,19 +242,6 @@ def _size(system: fs.FileSystem, info: Any) -> int | None:
         return size
     except FileNotFoundError:
         return None
-
-
-@lru_cache(maxsize=4096)
-def _real_folder(folder: str) -> str:
-    return os.path.realpath(folder)
-
-
-def _real(path: str) -> str:
-    """Where links in a path lead; cheap for the many files of one folder."""
-    folder, name = os.path.split(path)
-    whole = f"{_real_folder(folder)}/{name}"
-    # Path.is_symlink raises where a name is too long to be one.
-    return os.path.realpath(whole) if os.path.islink(whole) else whole  # noqa: PTH114
 
 
 def _is_whole(path: str) -> bool:
