@@ -6,30 +6,31 @@ from typing import TypeVar
 
 from mixlens.errors import MixlensError
 from mixlens.spec import CocoSpec, MeasureSpec, SweepSpec
+from mixlens.spec.held_out import used_data
 from mixlens.sweep.progress import StageView
 
 WithData = TypeVar("WithData", SweepSpec, MeasureSpec)
 
 
 def index_data(spec: WithData) -> WithData:
-    """The spec with the index of each data set that a component names; finished ones are reused.
+    """The spec with the index of each data set that a component names, and without the others.
+
+    Finished indexes are reused.
 
     Raises:
         MixlensError: a data set that is not there or cannot be used, by its name in the file.
     """
-    used = {c.data for c in spec.components.values() if c.kind == "coco"}
+    used = used_data(spec, list(spec.components))
     if not used:
-        return spec
+        return spec.model_copy(update={"data": {}})
     from mixlens.sources.coco.build import build_index
 
     indexes = Path(spec.runs_dir).expanduser().absolute() / "indexes"
     data: dict[str, CocoSpec] = {}
     with StageView(sys.stdout) as view:
-        for name in sorted(used):
+        for name, one in used.items():
             try:
-                data[name] = build_index(
-                    name, _placed(spec.data[name]), indexes, view.stage(f"data.{name}")
-                )
+                data[name] = build_index(name, _placed(one), indexes, view.stage(f"data.{name}"))
             except MixlensError as error:
                 text = str(error)  # of what was read before the name was known: `root: ...`
                 place = "" if text.startswith("data.") else f"data.{name}."

@@ -9,7 +9,6 @@ import shutil
 import time
 from collections import Counter
 from collections.abc import Callable, Iterable, Sequence
-from dataclasses import replace
 from pathlib import Path
 from typing import Any, Protocol
 
@@ -32,6 +31,7 @@ from mixlens.activations.streams import Place
 from mixlens.activations.subspaces import read_subspaces, write_subspaces
 from mixlens.errors import DataError, explain
 from mixlens.evaluation import ANSWERS, answer
+from mixlens.mixture.decoding import with_pixels
 from mixlens.mixture.order import held_out_indices
 from mixlens.models import fingerprint
 from mixlens.sources import Example, open_source
@@ -182,12 +182,8 @@ def held_out_examples(held_out: HeldOut, places: Iterable[int]) -> list[Example]
 
 def _with_pixels(example: Example) -> Example:
     """A held-out image that decoded when it was indexed has to decode now."""
-    if not isinstance(example.image, bytes):
-        return example
-    from mixlens.sources.pixels import decode
-
     try:
-        return replace(example, image=decode(example.image))
+        return with_pixels(example)
     except DataError as error:
         raise DataError(
             explain(example.example_id, len(example.image), f"bytes that are no image: {error}",

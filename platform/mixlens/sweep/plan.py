@@ -13,6 +13,8 @@ from safetensors import SafetensorError, safe_open
 
 from mixlens.activations.token_metrics import SUBSPACE
 from mixlens.errors import CheckpointError, ResourceError, SpecError, explain
+from mixlens.mixture.batches import Reader
+from mixlens.mixture.decoding import Decoder
 from mixlens.mixture.order import order_of
 from mixlens.models import load_vllm, model_config, model_folder, resolve_model
 from mixlens.probing.deletion import settings as deletion_settings
@@ -229,11 +231,8 @@ def _parameters_in(file: Path) -> int:
 def _seconds_a_step(run: RunSpec) -> float:
     """Time one micro-batch forwards and backwards on one core, scaled to an optimiser step."""
     vllm = load_vllm(run.model)
-    order = order_of(run)
-    sources = {name: open_source(name, run.components[name], run.data) for name in order.components}
-    examples = [
-        sources[name][index] for name, index in map(order.at, range(run.training.micro_batch))
-    ]
+    positions = range(run.training.micro_batch)
+    examples, _ = Decoder(run)(positions, Reader(run)(positions))
     threads = torch.get_num_threads()
     torch.set_num_threads(1)
     seconds = []

@@ -241,8 +241,10 @@ def print_plan(spec: SweepSpec, plan: Plan, at_once: int | None, console: Consol
         if plan.disk_bytes
         else unknown,
     }
-    for name, fact in [*facts.items(), *_photographs(spec)]:
-        console.print(f"{name:16} {fact}", markup=False, highlight=False, soft_wrap=True)
+    lines = [*facts.items(), *_photographs(spec)]
+    width = max(14, *(len(name) for name, _ in lines))
+    for name, fact in lines:
+        console.print(f"{name:{width}} {fact}", markup=False, highlight=False, soft_wrap=True)
 
 
 def _photographs(spec: SweepSpec) -> Iterator[tuple[str, str]]:
