@@ -1,10 +1,14 @@
 """Where photographs with COCO annotations are, and what happens to those that are damaged."""
 
-from typing import Any
+from typing import Annotated, Any
+from urllib.parse import urlsplit
 
-from pydantic import Field, field_validator
+from pydantic import AfterValidator, Discriminator, Field, Tag, field_validator
 
 from mixlens.spec.base import Share, Spec
+
+
+FORMS = ("files", "share")  # of `held_out`
 
 
 class CocoFiles(Spec):
@@ -13,6 +17,25 @@ class CocoFiles(Spec):
     annotations: str = Field(description="an instances file, JSON")
     images: str = Field("", description="the folder that file names are relative to")
     captions: str | None = Field(None, description="a captions file of the same images, JSON")
+
+
+def _form(value: Any) -> str:
+    return "files" if isinstance(value, dict | CocoFiles) else "share"
+
+
+def _between(share: float) -> float:
+    if not 0 < share < 1:
+        raise ValueError(
+            f"the share of held-out images is {share:g}. Give a number between 0 and 1, such as "
+            "0.1, or files like those of train."
+        )
+    return share
+
+
+HeldOutImages = Annotated[
+    Annotated[CocoFiles, Tag("files")] | Annotated[float, AfterValidator(_between), Tag("share")],
+    Discriminator(_form),
+]
 
 
 class CocoSpec(Spec):
@@ -25,19 +48,22 @@ class CocoSpec(Spec):
 
     root: str = Field(min_length=1)
     train: CocoFiles
-    held_out: CocoFiles | float = 0.1
+    held_out: HeldOutImages = 0.1
     max_left_out: Share = Field(
         0.02, description="share of images that may be left out, as damaged, before a run stops"
     )
     index: str = Field("", description="filled in when a job starts: the folder of its index")
     fingerprint: str = Field("", description="filled in likewise: of annotations and image files")
 
-    @field_validator("held_out")
+    @field_validator("root")
     @classmethod
-    def _share(cls, value: Any) -> Any:
-        if isinstance(value, float) and not 0 < value < 1:
-            raise ValueError(f"the share of held-out images is {value:g}; it lies between 0 and 1")
-        return value
+    def _no_secrets(cls, root: str) -> str:
+        if "://" in root and "@" in urlsplit(root).netloc:
+            raise ValueError(
+                "it holds a name or password, which records and MLflow would show. Give these in "
+                "the environment, where the file system looks for them."
+            )
+        return root
 
     def canonical(self) -> dict[str, Any]:
         """Its fingerprint, so that the same data elsewhere make the same runs."""

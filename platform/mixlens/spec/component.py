@@ -76,7 +76,10 @@ class CocoComponent(Spec):
 
 
 def _kind(value: Any) -> Any:
-    return value.get("kind", "synthetic") if isinstance(value, dict) else value.kind
+    if not isinstance(value, dict):
+        return value.kind
+    # With a data set but no kind, the kind was forgotten: so it is the kind that is missing.
+    return value.get("kind", "coco" if "data" in value else "synthetic")
 
 
 ComponentSpec = Annotated[

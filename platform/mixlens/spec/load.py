@@ -11,6 +11,7 @@ from pydantic_core import ErrorDetails
 
 from mixlens.errors import SpecError, explain
 from mixlens.spec.base import Spec
+from mixlens.spec.coco import FORMS
 from mixlens.spec.component import KINDS
 
 S = TypeVar("S", bound=Spec)
@@ -116,21 +117,27 @@ def _describe(item: ErrorDetails, kind: type[Spec], path: Path) -> str:
 
 
 def _place(where: tuple[int | str, ...]) -> list[int | str]:
-    """`where` without what pydantic adds: the mark of keys, and of which kind a component is."""
-    added = (
-        [2] if where[:1] == ("components",) and where[2:3] in [(kind,) for kind in KINDS] else []
-    )
-    return [part for i, part in enumerate(where) if part != "[key]" and i not in added]
+    """`where` without what pydantic adds: the mark of keys, and of which of two forms a part has."""
+    return [part for i, part in enumerate(where) if part != "[key]" and not _is_tag(where, i)]
+
+
+def _is_tag(where: tuple[int | str, ...], place: int) -> bool:
+    """Whether the part at `place` says which kind a component is, or which form `held_out` has."""
+    above = where[:place]
+    is_component = len(above) == 2 and above[0] == "components"
+    is_held_out = len(above) == 3 and above[0] == "data" and above[2] == "held_out"
+    return (is_component and where[place] in KINDS) or (is_held_out and where[place] in FORMS)
 
 
 def _fields_at(kind: type[Spec], where: tuple[int | str, ...]) -> list[str]:
     """Names of the fields of the spec class found at `where` below `kind`."""
     current: list[Any] = [kind]
-    for part in where:
-        if part in KINDS:
-            current = [
-                one for one in current if part in get_args(one.model_fields["kind"].annotation)
-            ]
+    for place, part in enumerate(where):
+        if _is_tag(where, place):
+            if part in KINDS and len(current) > 1:  # a data set may be called so as well
+                current = [
+                    one for one in current if part in get_args(one.model_fields["kind"].annotation)
+                ]
             continue
         fields = {name: field for one in current for name, field in one.model_fields.items()}
         if part in fields:
