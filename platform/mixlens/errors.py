@@ -34,6 +34,11 @@ def explain(where: str, value: object, problem: str, remedy: str) -> str:
     return f"{where}: got {value!r}: {problem}. {remedy}"
 
 
+def first_line(error: Exception) -> str:
+    """What an error of a library says, short enough for a message; its name if it says nothing."""
+    return (str(error).strip() or type(error).__name__).splitlines()[0]
+
+
 def exit_clearly(main: Callable[[], None]) -> None:
     """Run `main`; print a `MixlensError` as a message and exit with code 2."""
     try:

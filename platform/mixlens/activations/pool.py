@@ -13,7 +13,7 @@ import ray
 import torch
 from ray.exceptions import ActorUnavailableError, RayActorError, RayTaskError
 
-from mixlens.errors import MixlensError, ResourceError, explain
+from mixlens.errors import MixlensError, ResourceError, explain, first_line
 from mixlens.models import Vllm, keep_freed_memory, load_vllm
 from mixlens.spec import ResourceSpec
 
@@ -84,7 +84,7 @@ class MeasurementPool:
             raise ResourceError(
                 explain("measurement actors", f"{_RETRIES + 1} attempts", "each was lost",
                         f"Look for lack of memory in Ray's logs, or lower evaluation.batch_size. "
-                        f"Ray says: {str(error).strip().splitlines()[0]}")
+                        f"Ray says: {first_line(error)}")
             ) from error  # fmt: skip
 
     def close(self) -> None:

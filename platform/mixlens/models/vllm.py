@@ -11,7 +11,7 @@ from typing import Any
 
 import torch
 
-from mixlens.errors import CheckpointError, explain
+from mixlens.errors import CheckpointError, explain, first_line
 from mixlens.models.adapter import Adapter
 
 BUILTIN = {"builtin:tiny-vllm": Path(__file__).parent / "builtin" / "tiny-vllm"}
@@ -143,7 +143,7 @@ def _config(source: str) -> Any:
     try:
         config = AutoConfig.from_pretrained(source)
     except (OSError, ValueError) as error:
-        reason = str(error).splitlines()[0].rstrip(".")
+        reason = first_line(error).rstrip(".")
         raise CheckpointError(
             explain(
                 "model",

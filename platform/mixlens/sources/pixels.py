@@ -8,7 +8,7 @@ import numpy as np
 from jaxtyping import UInt8
 from PIL import ExifTags, Image, UnidentifiedImageError
 
-from mixlens.errors import DataError
+from mixlens.errors import DataError, first_line
 
 MAX_PIXELS = 64_000_000  # as RGB 192 MB; what claims to be larger is no photograph, or a bomb
 # Others are passed over: some run programs (EPS), and none holds photographs.
@@ -144,8 +144,8 @@ def _rgb(image: Image.Image) -> Image.Image:
 
 def _image_error(error: Exception) -> ImageError:
     if isinstance(error, Image.DecompressionBombError | Image.DecompressionBombWarning):
-        return ImageError("too_many_pixels", _line(error))
-    text = _line(error)
+        return ImageError("too_many_pixels", first_line(error))
+    text = first_line(error)
     return ImageError("truncated" if "truncated" in text.lower() else "undecodable", text)
 
 
@@ -169,7 +169,3 @@ def _unknown(data: bytes) -> ImageError:
     else:
         detail = f"text instead of an image: {first[:60]!r}"
     return ImageError("pointer_file", detail)
-
-
-def _line(error: Exception) -> str:
-    return (str(error).strip() or type(error).__name__).splitlines()[0]

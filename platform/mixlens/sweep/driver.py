@@ -19,7 +19,7 @@ from ray.tune.integration.ray_train import TuneReportCallback
 
 import mixlens
 from mixlens.activations.pool import MeasurementPool
-from mixlens.errors import ResourceError, explain
+from mixlens.errors import ResourceError, explain, first_line
 from mixlens.spec import Layout, ResourceSpec, RunSpec, held_out_of, transfer_of
 from mixlens.sweep.machine import Address, Capacity, address_of, capacity_of, check_reachable
 from mixlens.sweep.measuring import measure_model
@@ -61,7 +61,7 @@ def ray_running(resources: ResourceSpec, logs: Path) -> Iterator[Capacity]:
     except (ConnectionError, RuntimeError, ValueError) as error:
         where = address or Address("none, so this machine", "resources.address")
         raise ResourceError(
-            explain(where.field, where.value, f"no Ray: {str(error).strip().splitlines()[0]}",
+            explain(where.field, where.value, f"no Ray: {first_line(error)}",
                     f"Check the address and the token; details are in {logs}.")
         ) from error  # fmt: skip
     try:

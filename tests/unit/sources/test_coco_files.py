@@ -232,7 +232,7 @@ def test_a_file_that_may_not_be_read_is_no_missing_one(folder: Path, monkeypatch
             raise RuntimeError("403\nforbidden")  # not every file system raises OSError
 
     files = open_files(str(folder))
-    monkeypatch.setattr(module, "_connect", lambda _root: (Refusing(), "bucket"))
+    monkeypatch.setattr(module, "connect", lambda _root: (Refusing(), "bucket"))
     with pytest.raises(OSError, match=r"403$") as caught:
         files.read("images/a.jpg")
     assert not isinstance(caught.value, FileNotFoundError)

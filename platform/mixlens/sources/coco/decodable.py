@@ -8,8 +8,6 @@ from mixlens.sources.coco.ledger import Ledger
 from mixlens.sources.coco.pictures import Picture
 from mixlens.sources.pixels import ImageError, decode
 
-_AT_ONCE = {True: 4, False: 32}  # by whether the files are local: a network is waited for
-
 
 def decodable(
     pictures: Sequence[Picture],
@@ -30,7 +28,7 @@ def decodable(
     """
     held_out = [picture for picture in pictures if picture.split == "held_out"]
     damaged = set()
-    with ThreadPoolExecutor(_AT_ONCE[files.is_local]) as pool:
+    with ThreadPoolExecutor(files.reads_at_once) as pool:
         problems = pool.map(lambda picture: _problem(files, picture.path), held_out)
         for done, (picture, problem) in enumerate(zip(held_out, problems, strict=True), 1):
             if problem is not None:

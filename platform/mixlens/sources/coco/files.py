@@ -1,23 +1,24 @@
 """Where a data set's files are: a folder, a bucket, or any URL that pyarrow or fsspec reads."""
 
-import os
 import posixpath
-from collections.abc import Iterator
-from concurrent.futures import ThreadPoolExecutor
-from contextlib import contextmanager
 from dataclasses import dataclass
-from functools import lru_cache
 from itertools import islice
 from pathlib import Path
-from typing import Any
-from urllib.parse import quote, unquote
+from urllib.parse import quote
 
-import pyarrow as pa
 from pyarrow import fs
 
-from mixlens.errors import DataError, explain
+from mixlens.errors import DataError, explain, first_line
+from mixlens.sources.coco.filesystems import (
+    LOCAL_READS,
+    REMOTE_READS,
+    as_os_errors,
+    connect,
+    is_local,
+    is_web,
+    list_files,
+)
 
-_REQUESTS = 32  # at a time, where each waits for a network
 _KINDS = "a folder, s3://, gs://, abfs://, hdfs://, http(s):// or any other URL that fsspec reads"
 
 
@@ -35,13 +36,18 @@ class Files:
     root: str
     is_local: bool
 
+    @property
+    def reads_at_once(self) -> int:
+        """How many files are best read at a time."""
+        return LOCAL_READS if self.is_local else REMOTE_READS
+
     def read(self, path: str) -> bytes:
         """All bytes of a file.
 
         Raises:
             OSError: it cannot be read: `FileNotFoundError` if it is not there.
         """
-        with _as_os_errors(path):
+        with as_os_errors(path):
             system, place = self._find(path)
             with system.open_input_stream(place) as file:
                 return file.read()
@@ -58,7 +64,7 @@ class Files:
             problem = (
                 f"there is no such file below {self.root}"
                 if isinstance(error, FileNotFoundError)
-                else f"cannot be read below {self.root} ({_line(error)})"
+                else f"cannot be read below {self.root} ({first_line(error)})"
             )
             raise DataError(explain(where, path, problem, self._nearby(path))) from error
 
@@ -69,10 +75,10 @@ class Files:
             OSError: it cannot be read: `FileNotFoundError` if it is not there.
         """
         system, place = self._find(path)
-        if _is_web(place):  # servers need not send parts, and some do so wrongly
+        if is_web(place):  # servers need not send parts, and some do so wrongly
             whole = self.read(path)
             return whole[:head], whole[-tail:]
-        with _as_os_errors(path), system.open_input_file(place) as file:
+        with as_os_errors(path), system.open_input_file(place) as file:
             size = file.size()
             first = file.read_at(head, 0)
             if size <= head:
@@ -89,9 +95,9 @@ class Files:
         """
         folder = self._relative(folder)
         try:
-            with _as_os_errors(folder):
+            with as_os_errors(folder):
                 system, place = self._find(folder)
-                found = _walk(place) if _is_local(system) else _list(system, place)
+                found = list_files(system, place)
                 skip = len(place.rstrip("/")) + 1
                 start = f"{folder}/" if folder else ""
                 return {start + path[skip:]: size for path, size in sorted(found)}
@@ -100,7 +106,7 @@ class Files:
                 explain(
                     "images",
                     folder or ".",
-                    f"this folder of {self.root} cannot be listed ({_line(error)})",
+                    f"this folder of {self.root} cannot be listed ({first_line(error)})",
                     self._nearby(folder),
                 )
             ) from error
@@ -132,9 +138,9 @@ class Files:
 
     def _find(self, path: str) -> tuple[fs.FileSystem, str]:
         if _is_whole(path):
-            return _connect(path)
-        system, base = _connect(self.root)
-        name = quote(path) if _is_web(base) else path
+            return connect(path)
+        system, base = connect(self.root)
+        name = quote(path) if is_web(base) else path
         return system, f"{base.rstrip('/')}/{name}" if name else base
 
     def _relative(self, path: str) -> str:
@@ -142,7 +148,7 @@ class Files:
         if not _is_whole(path):
             clean = posixpath.normpath(path)
             return "" if clean == "." else clean
-        home = self.root if "://" in path else _connect(self.root)[1]
+        home = self.root if "://" in path else connect(self.root)[1]
         if f"{path.rstrip('/')}/".startswith(f"{home.rstrip('/')}/"):
             return self._relative(path[len(home.rstrip("/")) :].strip("/"))
         return path.rstrip("/")
@@ -171,101 +177,21 @@ def open_files(root: str) -> Files:
     if "://" not in root:
         root = str(Path(root).expanduser().absolute())
     try:
-        with _as_os_errors(root):
-            system, base = _connect(root)
+        with as_os_errors(root):
+            system, base = connect(root)
             # Below a web address there can be files without a folder.
-            kind = fs.FileType.Directory if _is_web(base) else system.get_file_info(base).type
+            kind = fs.FileType.Directory if is_web(base) else system.get_file_info(base).type
     except OSError as error:
         raise DataError(
-            explain("root", root, f"cannot be opened ({_line(error)})", f"Give {_KINDS}.")
+            explain("root", root, f"cannot be opened ({first_line(error)})", f"Give {_KINDS}.")
         ) from error
     if kind != fs.FileType.Directory:
         problem = "is a file" if kind == fs.FileType.File else "there is no such folder"
         raise DataError(
             explain("root", root, problem, "Give the folder that images and annotations are in.")
         )
-    return Files(root, _is_local(system))
-
-
-@lru_cache(maxsize=16)
-def _connect(root: str) -> tuple[fs.FileSystem, str]:
-    """A file system and the path of `root` in it."""
-    if "://" not in root:
-        return fs.LocalFileSystem(), root
-    try:
-        return fs.FileSystem.from_uri(root)
-    except pa.ArrowInvalid:  # a scheme that pyarrow does not know
-        import fsspec
-
-        system, base = fsspec.core.url_to_fs(root)
-        return fs.PyFileSystem(fs.FSSpecHandler(system)), base
-
-
-def _walk(folder: str) -> Iterator[tuple[str, int]]:
-    """Files of a local folder; names that are no text are passed over, as no JSON can name them."""
-    top = Path(folder).stat()
-    waiting = [(folder, frozenset([(top.st_dev, top.st_ino)]))]
-    while waiting:
-        above, passed = waiting.pop()
-        with os.scandir(above) as entries:
-            for entry in entries:
-                try:
-                    entry.name.encode()
-                    status = entry.stat()
-                    is_folder = entry.is_dir()
-                except (OSError, UnicodeEncodeError):  # a link that leads nowhere
-                    continue
-                if not is_folder:
-                    yield entry.path, status.st_size
-                elif (itself := (status.st_dev, status.st_ino)) not in passed:
-                    waiting.append((entry.path, passed | {itself}))
-
-
-def _list(system: fs.FileSystem, folder: str) -> list[tuple[str, int]]:
-    """Files of a remote folder. Web servers' listings have no sizes, so these are asked for."""
-    listed = system.get_file_info(fs.FileSelector(folder, recursive=True))
-    files = [info for info in listed if info.type == fs.FileType.File]
-    with ThreadPoolExecutor(_REQUESTS) as pool:
-        sizes = pool.map(lambda info: _size(system, info), files)
-        both = zip(files, sizes, strict=True)
-        found = ((info.path, size) for info, size in both if size is not None)
-        return [(unquote(path) if _is_web(path) else path, size) for path, size in found]
-
-
-def _size(system: fs.FileSystem, info: Any) -> int | None:
-    """Of a file in a listing; None if it is not there after all."""
-    try:
-        size = info.size if info.size is not None else system.get_file_info(info.path).size
-        if size is None:
-            with system.open_input_stream(info.path) as file:
-                return len(file.read())
-        return size
-    except FileNotFoundError:
-        return None
+    return Files(root, is_local(system))
 
 
 def _is_whole(path: str) -> bool:
     return path.startswith("/") or "://" in path
-
-
-def _is_web(place: str) -> bool:
-    return place.startswith(("http://", "https://"))
-
-
-def _is_local(system: fs.FileSystem) -> bool:
-    return isinstance(system, fs.LocalFileSystem)
-
-
-@contextmanager
-def _as_os_errors(path: str) -> Iterator[None]:
-    """Whatever a file system raises becomes an `OSError`: each has errors of its own."""
-    try:
-        yield
-    except OSError:
-        raise
-    except Exception as error:
-        raise OSError(f"{path}: {_line(error)}") from error
-
-
-def _line(error: Exception) -> str:
-    return (str(error).strip() or type(error).__name__).splitlines()[0]

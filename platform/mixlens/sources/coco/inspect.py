@@ -5,6 +5,7 @@ from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass, replace
 from hashlib import blake2b
 
+from mixlens.errors import first_line
 from mixlens.sources.coco.files import Files
 from mixlens.sources.pixels import ImageError, decode, opened, orientation
 
@@ -14,7 +15,6 @@ _END = {"JPEG": b"\xff\xd9", "MPO": b"\xff\xd9", "PNG": b"\0\0\0\0IEND\xaeB`\x82
 _TAIL = 12
 _CHUNK = 64
 _UNREAD = "unread"
-_THREADS = {True: 4, False: 32}  # by whether the files are local: a network is waited for
 
 
 @dataclass(frozen=True, slots=True)
@@ -58,7 +58,7 @@ def inspect(
         progress: told how many of how many are done.
     """
     found: list[Header] = []
-    with ThreadPoolExecutor(_THREADS[files.is_local]) as pool:
+    with ThreadPoolExecutor(files.reads_at_once) as pool:
         chunks = [paths[start : start + _CHUNK] for start in range(0, len(paths), _CHUNK)]
         for headers in pool.map(lambda chunk: [_inspect(files, p, sizes) for p in chunk], chunks):
             found += headers
@@ -84,8 +84,7 @@ def _inspect(files: Files, path: str, sizes: Mapping[str, int]) -> Header:
     except ImageError as error:
         return Header(fingerprint=fingerprint, problem=error.reason, detail=error.detail)
     except OSError as error:
-        line = (str(error).strip() or type(error).__name__).splitlines()[0]
-        return Header(problem=_UNREAD, detail=f"{path} cannot be read: {line}")
+        return Header(problem=_UNREAD, detail=f"{path} cannot be read: {first_line(error)}")
 
 
 def _read(files: Files, path: str, size: int, head: bytes, tail: bytes, fingerprint: str) -> Header:
