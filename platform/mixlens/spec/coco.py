@@ -7,7 +7,6 @@ from pydantic import AfterValidator, Discriminator, Field, Tag, field_validator
 
 from mixlens.spec.base import Share, Spec
 
-
 FORMS = ("files", "share")  # of `held_out`
 
 

@@ -77,7 +77,7 @@ class CocoComponent(Spec):
 
 def _kind(value: Any) -> Any:
     if not isinstance(value, dict):
-        return value.kind
+        return getattr(value, "kind", "synthetic")
     # With a data set but no kind, the kind was forgotten: so it is the kind that is missing.
     return value.get("kind", "coco" if "data" in value else "synthetic")
 

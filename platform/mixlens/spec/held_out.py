@@ -1,5 +1,6 @@
 """What every model of a sweep is measured on, and how: one value that decides the result."""
 
+import re
 from typing import Any, Literal, Protocol
 
 from pydantic import Field
@@ -13,6 +14,7 @@ from mixlens.spec.data import EvaluationSpec
 HELD_OUT_START = 2**62
 """The index of the first held-out example of any component; no training index reaches it."""
 
+_DATA_NAME = r"[A-Za-z0-9][A-Za-z0-9_-]*"
 ImageKind = Literal["own", "blank", "noise"]
 
 
@@ -76,11 +78,17 @@ def _held_out(spec: _Evaluated, name: str, evaluation: EvaluationSpec) -> HeldOu
 
 
 def check_data(components: dict[str, ComponentSpec], data: dict[str, CocoSpec]) -> None:
-    """Refuse components of a data set that the file does not describe.
+    """Refuse components of a data set that the file does not describe, and names unfit for folders.
 
     Raises:
-        ValueError: names the component.
+        ValueError: names the component or the data set.
     """
+    for name in data:
+        if not re.fullmatch(_DATA_NAME, name):  # the folder of its index begins with it
+            raise ValueError(
+                explain("data", name, "a data set cannot have this name",
+                        "Begin with a letter or digit; use letters, digits, _ and - only.")
+            )  # fmt: skip
     for name, component in components.items():
         if component.kind == "coco" and component.data not in data:
             known = f"The data sets are {', '.join(sorted(data))}." if data else "There is none."
@@ -88,3 +96,17 @@ def check_data(components: dict[str, ComponentSpec], data: dict[str, CocoSpec]) 
                 explain(f"components.{name}.data", component.data, "no such data set",
                         f"{known} Describe it under data.")
             )  # fmt: skip
+
+
+def check_transfer(evaluation: EvaluationSpec) -> None:
+    """Refuse to hold a component against itself.
+
+    Raises:
+        ValueError: names the field.
+    """
+    if evaluation.transfer == evaluation.component:
+        raise ValueError(
+            explain("evaluation.transfer", evaluation.transfer,
+                    "this is evaluation.component itself, on which all of its trends hold",
+                    "Name another component, or leave it out.")
+        )  # fmt: skip

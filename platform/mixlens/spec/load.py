@@ -117,7 +117,7 @@ def _describe(item: ErrorDetails, kind: type[Spec], path: Path) -> str:
 
 
 def _place(where: tuple[int | str, ...]) -> list[int | str]:
-    """`where` without what pydantic adds: the mark of keys, and of which of two forms a part has."""
+    """`where` without what pydantic adds: marks of keys, and of which form a part has."""
     return [part for i, part in enumerate(where) if part != "[key]" and not _is_tag(where, i)]
 
 

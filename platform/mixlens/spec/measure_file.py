@@ -10,7 +10,7 @@ from mixlens.spec.base import Spec, digest_of
 from mixlens.spec.coco import CocoSpec
 from mixlens.spec.component import ComponentSpec
 from mixlens.spec.data import EvaluationSpec
-from mixlens.spec.held_out import check_data, held_out_of, transfer_of
+from mixlens.spec.held_out import check_data, check_transfer, held_out_of, transfer_of
 from mixlens.spec.load import keys_of, load_spec
 from mixlens.spec.measure import DeletionSpec, ProbeSpec
 from mixlens.spec.sweep import SweepSpec, TrackingSpec
@@ -40,6 +40,7 @@ class MeasureSpec(Spec):
     @model_validator(mode="after")
     def _check(self) -> "MeasureSpec":
         check_data(self.components, self.data)
+        check_transfer(self.evaluation)
         for field in ("component", "transfer"):
             name = getattr(self.evaluation, field)
             if name is not None and name not in self.components:

@@ -10,7 +10,13 @@ from mixlens.spec.base import Share, Spec, digest_of
 from mixlens.spec.coco import CocoSpec
 from mixlens.spec.component import ComponentSpec
 from mixlens.spec.data import EvaluationSpec, Mix, MixtureSpec, Weights
-from mixlens.spec.held_out import canonical_data, check_data, held_out_of, transfer_of
+from mixlens.spec.held_out import (
+    canonical_data,
+    check_data,
+    check_transfer,
+    held_out_of,
+    transfer_of,
+)
 from mixlens.spec.training import ResourceSpec, TrainingSpec
 
 # What changes a training's speed, memory or log, but no result beyond rounding. The micro-batch is
@@ -110,6 +116,7 @@ class SweepSpec(Spec):
     def _check(self) -> "SweepSpec":
         self._check_axis()
         check_data(self.components, self.data)
+        check_transfer(self.evaluation)
         known = f"The components are {', '.join(sorted(self.components))}."
         named: dict[str, Iterable[str]] = {"evaluation.component": [self.evaluation.component]}
         if self.evaluation.transfer is not None:
