@@ -9,6 +9,7 @@ from typing import Any
 
 import numpy as np
 import pyarrow as pa
+from jaxtyping import Float32, Int32
 
 from mixlens.sources.coco.annotations import (
     Listed,
@@ -96,30 +97,8 @@ def write_tables(
         [picture.record.id for picture in chosen],
         np.array([(picture.record.width, picture.record.height) for picture in chosen]),
     )
-    captions: dict[int, list[str]] = {}
-    found: list[Objects] = []
-    examined: list[int] = []
     with timed(seconds, "annotations"):
-        for done, part in enumerate(parts):
-            progress("annotations", done, len(parts))
-            row_of = {
-                row.image_id: -1
-                for row in ledger.rows
-                if row.what == "image" and row.split in part.splits and row.image_id != -1
-            }
-            row_of |= {
-                picture.record.id: row
-                for row, (owner, picture) in enumerate(ordered)
-                if owner is part
-            }
-            listed = Listed(row_of, part.splits[0], rows)
-            own, number = read_annotations(part.document.annotations, listed, places, ledger)
-            found.append(own)
-            examined.append(number)
-            if part.captions:
-                captions |= read_captions(part.captions.annotations, listed, ledger)
-        progress("annotations", len(parts), len(parts))
-        objects = joined(found)
+        objects, captions, examined = _read_records(parts, ordered, rows, places, ledger, progress)
     with timed(seconds, "masks"):
         masks = measure_masks(objects, rows, ledger, lambda *so_far: progress("masks", *so_far))
         objects = objects.take(np.flatnonzero(masks.usable))
@@ -128,41 +107,37 @@ def write_tables(
             objects.row, objects.category, objects.boxes, objects.crowd, masks, rows.frames,
             categories,
         )  # fmt: skip
-    turned = np.array([one.header.orientation if one.turned else 1 for one in chosen])
-    boxes = upright_boxes(objects.boxes, rows.frames[objects.row], turned[objects.row])
-    boxes = boxes.astype(np.float32)
-    upright = np.where((turned > 1)[:, None], rows.frames[:, ::-1], rows.frames).astype(np.int32)
+    sides, boxes = _upright(chosen, rows, objects)
     area = masks.area.astype(np.float32)
     first = np.searchsorted(objects.row, np.arange(len(chosen) + 1))
-    spoken = [captions.get(row, []) for row in range(len(chosen))]
     with timed(seconds, "questions"):
         progress("questions", 0, len(chosen))
         questions = find_questions(
-            first, upright[:, 0], upright[:, 1], objects.category, boxes, area, objects.crowd,
-            np.array([len(own) for own in spoken]), categories,
+            first, sides[:, 0], sides[:, 1], objects.category, boxes, area, objects.crowd,
+            np.array([len(own) for own in captions]), categories,
         )  # fmt: skip
         asked = np.searchsorted(questions.rows["image"], np.arange(len(chosen) + 1))
         progress("questions", len(chosen), len(chosen))
+    images = {
+        "image_id": np.array(rows.image_id, np.int64),
+        "file_name": [one.record.file_name for one in chosen],
+        "path": [one.path for one in chosen],
+        "split": np.array([SPLITS.index(split) for split in rows.split], np.int8),
+        "width": sides[:, 0],
+        "height": sides[:, 1],
+        "first_object": first[:-1],
+        "objects": np.diff(first).astype(np.int32),
+        "first_question": asked[:-1],
+        "questions": np.diff(asked).astype(np.int32),
+        "captions": pa.array(captions, pa.list_(pa.string())),
+        "carries": questions.carries,
+    }
+    corners = dict(zip(CORNERS, boxes.T, strict=True))
+    annotations = {
+        "category": objects.category, **corners, "area": area, "crowd": objects.crowd
+    }  # fmt: skip
+    columns = {name: questions.rows[name] for name in QUESTION.names or ()}
     with timed(seconds, "write"):
-        images = {
-            "image_id": np.array(rows.image_id, np.int64),
-            "file_name": [one.record.file_name for one in chosen],
-            "path": [one.path for one in chosen],
-            "split": np.array([SPLITS.index(split) for split in rows.split], np.int8),
-            "width": upright[:, 0],
-            "height": upright[:, 1],
-            "first_object": first[:-1],
-            "objects": np.diff(first).astype(np.int32),
-            "first_question": asked[:-1],
-            "questions": np.diff(asked).astype(np.int32),
-            "captions": pa.array(spoken, pa.list_(pa.string())),
-            "carries": questions.carries,
-        }
-        corners = dict(zip(CORNERS, boxes.T, strict=True))
-        annotations = {
-            "category": objects.category, **corners, "area": area, "crowd": objects.crowd
-        }  # fmt: skip
-        columns = {name: questions.rows[name] for name in QUESTION.names or ()}
         tables = (images, attributes, annotations, columns)
         for name, table in zip(TABLES, tables, strict=True):
             write_columns(folder / f"{name}.arrow", table)
@@ -173,19 +148,65 @@ def write_tables(
         "counts": {
             "images": {split: rows.split.count(split) for split in SPLITS},
             "objects": len(objects),
-            "captions": sum(map(len, spoken)),
+            "captions": sum(map(len, captions)),
             "questions": len(questions.rows),
         },
         "left_out": count(ledger.rows),
-        "damage": {
-            part.splits[0]: {
-                "images": [
-                    len(damaged(ledger.rows, "image", part.splits)),
-                    len(part.document.images),
-                ],
-                "annotations": [len(damaged(ledger.rows, "annotation", part.splits)), number],
-            }
-            for part, number in zip(parts, examined, strict=True)
-        },
+        "damage": _damage(parts, examined, ledger),
         "seconds": seconds,
+    }
+
+
+def _read_records(
+    parts: Sequence[Part],
+    ordered: Sequence[tuple[Part, Picture]],
+    rows: Rows,
+    places: Mapping[int, int],
+    ledger: Ledger,
+    progress: Progress,
+) -> tuple[Objects, list[list[str]], list[int]]:
+    """Objects by image, captions of each image, and how many annotations each part has of them."""
+    captions: dict[int, list[str]] = {}
+    found: list[Objects] = []
+    examined: list[int] = []
+    for done, part in enumerate(parts):
+        progress("annotations", done, len(parts))
+        row_of = {
+            row.image_id: -1
+            for row in ledger.rows
+            if row.what == "image" and row.split in part.splits and row.image_id != -1
+        }
+        row_of |= {
+            picture.record.id: row for row, (owner, picture) in enumerate(ordered) if owner is part
+        }
+        listed = Listed(row_of, part.splits[0], rows)
+        own, number = read_annotations(part.document.annotations, listed, places, ledger)
+        found.append(own)
+        examined.append(number)
+        if part.captions:
+            captions |= read_captions(part.captions.annotations, listed, ledger)
+    progress("annotations", len(parts), len(parts))
+    return joined(found), [captions.get(row, []) for row in range(len(ordered))], examined
+
+
+def _upright(
+    pictures: Sequence[Picture], rows: Rows, objects: Objects
+) -> tuple[Int32[np.ndarray, "images 2"], Float32[np.ndarray, "objects 4"]]:
+    """Width and height of the upright pictures, and the boxes in them, pixels."""
+    way = np.array([one.header.orientation if one.turned else 1 for one in pictures])
+    sides = np.where((way > 1)[:, None], rows.frames[:, ::-1], rows.frames)
+    boxes = upright_boxes(objects.boxes, rows.frames[objects.row], way[objects.row])
+    return sides.astype(np.int32), boxes.astype(np.float32)
+
+
+def _damage(
+    parts: Sequence[Part], examined: Sequence[int], ledger: Ledger
+) -> dict[str, dict[str, list[int]]]:
+    """Of each part, how many of its images and annotations are damaged, and of how many."""
+    return {
+        part.splits[0]: {
+            "images": [len(damaged(ledger.rows, "image", part.splits)), len(part.document.images)],
+            "annotations": [len(damaged(ledger.rows, "annotation", part.splits)), number],
+        }
+        for part, number in zip(parts, examined, strict=True)
     }
