@@ -12,7 +12,9 @@ from mixlens.tasks.photo import Categories
 CATEGORIES = Categories(("zebra", "cup", "bowl", "dog"), ("animal", "kitchen", "kitchen", "animal"))
 
 
-def columns(images: list[list[tuple]], side: int = 100, covered=None, crowded=None):
+def columns(
+    images: list[list[tuple]], side: int = 100, covered=None, crowded=None, names=CATEGORIES
+):
     """Attributes of images of (category, x, y, area, hidden, crowd), boxes around x and y."""
     flat = [(row, *one) for row, own in enumerate(images) for one in own]
     table = np.array(flat, float).reshape(-1, 7)
@@ -26,7 +28,7 @@ def columns(images: list[list[tuple]], side: int = 100, covered=None, crowded=No
     return attribute_columns(
         row.astype(np.int64), category.astype(np.int16),
         np.stack([x - 3, y - 2, x + 3, y + 2], 1), crowd.astype(bool), masks,
-        np.full((len(images), 2), side), CATEGORIES,
+        np.full((len(images), 2), side), names,
     )  # fmt: skip
 
 
@@ -75,6 +77,14 @@ def test_the_first_in_the_alphabet_wins_a_tie_and_areas_are_summed():
     found = columns([tie, summed, [(0, 1, 1, 7, 0, 0), (2, 5, 5, 7, 0, 1)]])
     assert found["dominant_category"].tolist() == ["dog", "cup", "bowl"]
     assert found["dominant_supercategory"].tolist() == ["animal", "kitchen", "animal"]
+
+
+def test_categories_of_one_name_are_one():
+    """As in questions, where they could not be told apart."""
+    twice = Categories(("cup", "bowl", "cup"), ("kitchen", "kitchen", "kitchen"))
+    found = columns([[(0, 1, 1, 40, 0, 0), (1, 9, 9, 60, 0, 0), (2, 5, 5, 30, 0, 0)]], names=twice)
+    assert found["category_count"].tolist() == [2]
+    assert found["dominant_category"].tolist() == ["cup"]
 
 
 def test_one_object_and_crowds_alone():

@@ -10,15 +10,15 @@ from mixlens.errors import DataError, SpecError
 from mixlens.mixture.order import order_of
 from mixlens.sources import from_row, open_source, to_row
 from mixlens.sources.coco.build import build_index
+from mixlens.sources.coco.files import Files
 from mixlens.spec import HELD_OUT_START, CocoComponent, CocoSpec, SweepSpec
 
 TASKS = {"coarse": 1, "attribute": 1, "relational": 1, "count": 1, "locate": 1}
 
 
 @pytest.fixture(scope="module")
-def data(tmp_path_factory):
-    made = make_coco_set(tmp_path_factory.mktemp("coco") / "set", faults=False)
-    spec = CocoSpec.model_validate(made.data)
+def data(clean_coco_set, tmp_path_factory):
+    spec = CocoSpec.model_validate(clean_coco_set.data)
     indexes = tmp_path_factory.mktemp("indexes")
     return {"coco": build_index("coco", spec, indexes, lambda *told: None)}
 
@@ -117,6 +117,23 @@ def test_a_file_that_is_gone_gives_no_bytes(data, tmp_path):
     (made.root / "train2017" / source.file_name(0)).unlink()
     assert source[0].image == b""
     assert source[1].image
+
+
+@pytest.mark.parametrize(("failures", "reads"), [(2, 3), (9, 3)])
+def test_a_busy_object_store_is_asked_again(data, monkeypatch, failures, reads):
+    asked = []
+
+    def read(files: Files, path: str) -> bytes:
+        asked.append(path)
+        if len(asked) <= failures:
+            raise OSError("503 slow down")
+        return b"bytes"
+
+    monkeypatch.setattr(Files, "read", read)
+    monkeypatch.setattr("time.sleep", lambda _seconds: None)
+    image = open_source("photos", component(), data)[0].image
+    assert image == (b"bytes" if failures < reads else b"")
+    assert len(asked) == reads
 
 
 def test_a_data_set_without_index_is_refused(data):

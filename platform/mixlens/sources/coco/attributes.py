@@ -20,7 +20,7 @@ def attribute_columns(
 ) -> dict[str, np.ndarray]:
     """One column an attribute; objects are those that are no crowd regions, unless said otherwise.
 
-    object_count; category_count, supercategory_count: different ones; category_diversity,
+    object_count; category_count, supercategory_count: different names; category_diversity,
     supercategory_diversity: entropy of the objects' categories, nats; size_mean, size_variance
     (population), size_spread (largest minus smallest): of sizes, the square root of mask area over
     image area; crowding: mean distance from the centre of a box to the nearest other one over the
@@ -42,12 +42,9 @@ def attribute_columns(
     """
     images = len(frames)
     pixels = frames.prod(1).astype(float)
-    names, supers = np.array(categories.names), np.array(categories.supercategories)
-    super_names, super_of = np.unique(supers, return_inverse=True)
-    alphabet = np.argsort(names)
-    rank_of = np.empty(len(names), np.int64)
-    rank_of[alphabet] = np.arange(len(names))
-    rank, above = rank_of[category], super_of[category]
+    names, name_of = np.unique(categories.names, return_inverse=True)
+    super_names, super_of = np.unique(categories.supercategories, return_inverse=True)
+    named, above = name_of[category], super_of[category]
 
     single = ~crowd
     own, area = row[single], masks.area[single]
@@ -59,7 +56,7 @@ def attribute_columns(
 
     size = np.sqrt(share)
     size_mean = mean(size)
-    category_count, category_diversity = _diversity(own, rank[single], images)
+    category_count, category_diversity = _diversity(own, named[single], images)
     super_count, super_diversity = _diversity(own, above[single], images)
     centres = (boxes[single, :2] + boxes[single, 2:]) / 2
     nearest = mean(_nearest(own, centres)) / np.sqrt(pixels)
@@ -77,7 +74,7 @@ def attribute_columns(
         "covered_fraction": masks.covered / pixels,
         "crowd_fraction": masks.crowded / pixels,
         "object_area_mean": mean(share),
-        "dominant_category": _dominant(row, rank, masks.area, names[alphabet], images),
+        "dominant_category": _dominant(row, named, masks.area, names, images),
         "dominant_supercategory": _dominant(row, above, masks.area, super_names, images),
     }
 

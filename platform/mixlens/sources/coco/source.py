@@ -10,14 +10,14 @@ from jaxtyping import Int64
 from mixlens.errors import DataError, explain
 from mixlens.sources.coco.files import Files, open_files
 from mixlens.sources.coco.index import CocoIndex, open_index
+from mixlens.sources.coco.ledger import SPLITS
 from mixlens.sources.coco.strata import in_strata
 from mixlens.sources.example import Example
 from mixlens.spec import HELD_OUT_START, CocoComponent, CocoSpec
 from mixlens.tasks.photo import GROUPS, ask_photo
 
-TRAIN, HELD_OUT = 0, 1
-_ATTEMPTS = 3
-_PAUSE_S = 0.2
+TRAIN, HELD_OUT = range(len(SPLITS))  # as in the index
+_PAUSES_S = (0.2, 0.4, 0.0)  # after each attempt to read a file that failed
 _ORDER_SEED = 0
 
 
@@ -82,13 +82,13 @@ class CocoSource:
         return self._index.file_name(int(self._rows[split][place]))
 
     def _read(self, path: str) -> bytes:
-        for attempt in range(_ATTEMPTS):
+        for pause in _PAUSES_S:
             try:
                 return self._files.read(path)
             except FileNotFoundError:
                 break
             except OSError:  # an object store that is busy for a moment
-                time.sleep(_PAUSE_S * 2**attempt)
+                time.sleep(pause)
         return b""
 
 
