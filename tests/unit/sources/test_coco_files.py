@@ -96,7 +96,7 @@ def test_what_is_missing(files: Files):
             files.ends(path, 10, 10)
     with pytest.raises(DataError, match=r"data\.x\.train\.annotations: got 'none\.json'.*below"):
         files.require("none.json", "data.x.train.annotations")
-    with pytest.raises(DataError, match=r"'none'.*cannot be listed"):
+    with pytest.raises(DataError, match=r"'none'.*no such folder below"):
         files.listing("none")
 
 

@@ -49,12 +49,12 @@ def build_index(name: str, spec: CocoSpec, indexes: Path, progress: Progress) ->
     """
     files, ledger, seconds = open_files(spec.root), Ledger(), dict[str, float]()
     with timed(seconds, "read"):
-        parts, digest = _read(name, spec, files, ledger, progress)
+        parts, digests = _read(name, spec, files, ledger, progress)
         documents = {f"data.{name}.{part.splits[0]}.annotations": part.document for part in parts}
         categories, places = read_categories(documents)
     with timed(seconds, "list"):
-        sizes = _sizes(spec, files, parts)
-    fingerprint = _fingerprint(spec, digest, parts, sizes)
+        sizes = _sizes(name, spec, files, parts)
+    fingerprint = _fingerprint(spec, digests, parts, sizes)
     folder = indexes / f"{name}-{fingerprint}"
     if not (folder / RECORD).is_file():
         with timed(seconds, "inspect"):
@@ -78,19 +78,22 @@ def build_index(name: str, spec: CocoSpec, indexes: Path, progress: Progress) ->
 
 def _read(
     name: str, spec: CocoSpec, files: Files, ledger: Ledger, progress: Progress
-) -> tuple[list[Part], list[str]]:
-    """The files of annotations, and a digest of each file."""
+) -> tuple[list[Part], list[str | None]]:
+    """The files of annotations; and a digest of each, and of its captions if there are any."""
     given: dict[tuple[Split, ...], CocoFiles] = {SPLITS: spec.train}
     if isinstance(spec.held_out, CocoFiles):
         given = {("train",): spec.train, ("held_out",): spec.held_out}
-    parts, digests = [], []
+    parts: list[Part] = []
+    digests: list[str | None] = []
     for done, (splits, own) in enumerate(given.items()):
         progress("read", done, len(given))
         field = f"data.{name}.{splits[0]}"
         data = files.require(own.annotations, f"{field}.annotations")
         digests.append(hashlib.sha256(data).hexdigest())
         document, captions = parse_document(data, f"{field}.annotations", own.annotations), None
-        if own.captions is not None:
+        if own.captions is None:
+            digests.append(None)
+        else:
             data = files.require(own.captions, f"{field}.captions")
             digests.append(hashlib.sha256(data).hexdigest())
             captions = parse_captions(data, f"{field}.captions", own.captions)
@@ -109,11 +112,14 @@ def _read(
     return parts, digests
 
 
-def _sizes(spec: CocoSpec, files: Files, parts: Sequence[Part]) -> dict[str, int]:
+def _sizes(name: str, spec: CocoSpec, files: Files, parts: Sequence[Part]) -> dict[str, int]:
     """Bytes of the files in all folders that images are in, by path."""
-    both = [spec.train, spec.held_out]
-    folders = dict.fromkeys(own.images for own in both if isinstance(own, CocoFiles))
-    sizes = {path: size for folder in folders for path, size in files.listing(folder).items()}
+    folders = {spec.train.images: f"data.{name}.train.images"}
+    if isinstance(spec.held_out, CocoFiles):
+        folders.setdefault(spec.held_out.images, f"data.{name}.held_out.images")
+    sizes: dict[str, int] = {}
+    for folder, where in folders.items():
+        sizes |= files.listing(folder, where)
     absent = {path for part in parts for path in part.paths if path not in sizes}
     # A file name may lead into a folder beside these, such as ../val2017/1.jpg.
     for folder in sorted({posixpath.dirname(path) for path in absent}):
@@ -123,7 +129,7 @@ def _sizes(spec: CocoSpec, files: Files, parts: Sequence[Part]) -> dict[str, int
 
 
 def _fingerprint(
-    spec: CocoSpec, digests: Sequence[str], parts: Sequence[Part], sizes: dict[str, int]
+    spec: CocoSpec, digests: Sequence[str | None], parts: Sequence[Part], sizes: dict[str, int]
 ) -> str:
     """Of all that decides what the index holds; other files in the folder of images do not."""
     held_out = spec.held_out if isinstance(spec.held_out, float) else "files"

@@ -153,6 +153,15 @@ def write_tables(
         },
         "left_out": count(ledger.rows),
         "damage": _damage(parts, examined, ledger),
+        "captions": {
+            part.splits[0]: sum(
+                len(said)
+                for (owner, _), said in zip(ordered, captions, strict=True)
+                if owner is part
+            )
+            for part in parts
+            if part.captions
+        },
         "seconds": seconds,
     }
 

@@ -112,8 +112,10 @@ def read_categories(documents: Mapping[str, Document]) -> tuple[Categories, dict
                 one = msgspec.json.decode(raw, type=_Category)
             except UNREADABLE as error:
                 raise _refused(where, _text(raw), f"is malformed ({error})") from error
-            if one.id in own or found.setdefault(one.id, one) != one:
-                raise _refused(where, one.id, "the id stands for two categories")
+            before = found.setdefault(one.id, one)
+            if one.id in own or before != one:
+                both = f"{_named(before)} and {_named(one)}"
+                raise _refused(where, one.id, f"the id stands for two categories, {both}")
             own.add(one.id)
     if not 1 <= len(found) <= _MOST_CATEGORIES:
         raise _refused(
@@ -127,6 +129,10 @@ def read_categories(documents: Mapping[str, Document]) -> tuple[Categories, dict
         tuple(one.supercategory or one.name for one in ordered),
     )
     return categories, {one.id: place for place, one in enumerate(ordered)}
+
+
+def _named(category: _Category) -> str:
+    return f"{category.name!r} ({category.supercategory or 'no supercategory'})"
 
 
 def _refused(where: str, value: object, problem: str) -> DataError:

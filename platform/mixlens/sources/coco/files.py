@@ -85,10 +85,14 @@ class Files:
                 return first, first[-tail:]
             return first, file.read_at(tail, max(size - tail, 0))
 
-    def listing(self, folder: str = "") -> dict[str, int]:
+    def listing(self, folder: str = "", where: str = "images") -> dict[str, int]:
         """Bytes of every file in a folder and its sub-folders, by path, sorted by path.
 
         Links are followed, but not round in circles.
+
+        Args:
+            folder: relative to the root, or a URL, or absolute.
+            where: the field that a person named it in, for messages.
 
         Raises:
             DataError: there is no such folder, or it cannot be listed.
@@ -104,9 +108,11 @@ class Files:
         except OSError as error:
             raise DataError(
                 explain(
-                    "images",
+                    where,
                     folder or ".",
-                    f"this folder of {self.root} cannot be listed ({first_line(error)})",
+                    f"there is no such folder below {self.root}"
+                    if isinstance(error, FileNotFoundError)
+                    else f"this folder of {self.root} cannot be listed ({first_line(error)})",
                     self._nearby(folder),
                 )
             ) from error

@@ -100,7 +100,10 @@ def count(rows: Sequence[LeftOut]) -> list[dict[str, str | int]]:
 
 
 def summary(rows: Sequence[LeftOut]) -> str:
-    """Counts by reason, each with the ids of its first few: `missing_file 12 (image 4, 9 ...)`."""
+    """Counts by reason, each with the ids of its first few: `missing_file 12 (image 4, 9 ...)`.
+
+    Of the most frequent reason it also tells what is wrong with the first.
+    """
     by_reason: dict[str, list[LeftOut]] = {}
     for row in rows:
         by_reason.setdefault(row.reason, []).append(row)
@@ -109,4 +112,6 @@ def summary(rows: Sequence[LeftOut]) -> str:
         ids = [str(row.image_id if row.what == "image" else row.id) for row in group[:_SHOWN]]
         more = " ..." if len(group) > _SHOWN else ""
         parts.append(f"{reason} {len(group):,} ({group[0].what} {', '.join(ids)}{more})")
+    if parts and (detail := max(by_reason.values(), key=len)[0].detail):
+        parts[0] += f", the first: {detail}"
     return "; ".join(parts)

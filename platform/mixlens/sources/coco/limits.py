@@ -39,15 +39,18 @@ def refuse_empty(
             table.parent.mkdir(parents=True, exist_ok=True)
             pq.write_table(ledger.table(), table)
             rows = [row for row in ledger.rows if row.what == "image" and row.outcome == "left_out"]
-            why = f"left out: {summary(rows)}" if rows else "none was left out"
-            raise DataError(
-                explain(
-                    f"data.{name}.{split}",
-                    _files(spec, split).annotations,
-                    f"no image of this split can be used ({why})",
-                    f"All that was left out is in {table}.",
+            field, file = f"data.{name}.{split}", _files(spec, split).annotations
+            if rows:
+                problem = f"no image of this split can be used (left out: {summary(rows)})"
+                raise DataError(
+                    explain(field, file, problem, f"All that was left out is in {table}.")
                 )
-            )
+            if isinstance(spec.held_out, float) and any(pictures):
+                images = sum(map(len, pictures))
+                problem = f"of the {images:,} images of {file}, none falls into this split"
+                field = f"data.{name}.held_out"
+                raise DataError(explain(field, spec.held_out, problem, "Give another share."))
+            raise DataError(explain(field, file, "it lists no image", "Name a file that does."))
 
 
 def _files(spec: CocoSpec, split: Split) -> CocoFiles:
@@ -58,7 +61,7 @@ def _files(spec: CocoSpec, split: Split) -> CocoFiles:
 
 
 def refuse_damaged(name: str, spec: CocoSpec, folder: Path) -> None:
-    """Refuse a data set of which more than `max_left_out` is damaged.
+    """Refuse a data set of which more than `max_left_out` is damaged, or all captions are no use.
 
     Args:
         name: of the data set.
@@ -66,9 +69,14 @@ def refuse_damaged(name: str, spec: CocoSpec, folder: Path) -> None:
         folder: of its finished index.
 
     Raises:
-        DataError: more of the images, or of the annotations of images that are used, of one file.
+        DataError: more of the images, or of the annotations of images that are used, of one file;
+            or a file of captions without any of an image that is used.
     """
-    damage = json.loads((folder / RECORD).read_text())["damage"]
+    record = json.loads((folder / RECORD).read_text())
+    for split, kept in record["captions"].items():
+        if kept == 0:
+            raise _no_captions(name, spec, split, folder)
+    damage = record["damage"]
     for split, kinds in damage.items():
         for plural, (bad, of) in kinds.items():
             if bad > spec.max_left_out * of:
@@ -80,3 +88,13 @@ def refuse_damaged(name: str, spec: CocoSpec, folder: Path) -> None:
                 remedy = f"Repair them or allow more. All of them are in {folder / LEFT_OUT}."
                 where = f"data.{name}.max_left_out"
                 raise DataError(explain(where, spec.max_left_out, problem, remedy))
+
+
+def _no_captions(name: str, spec: CocoSpec, split: Split, folder: Path) -> DataError:
+    rows = [LeftOut(**row) for row in pq.read_table(folder / LEFT_OUT).to_pylist()]
+    found = [row for row in rows if row.what == "caption" and row.split == split]
+    why = f"left out: {summary(found)}" if found else "it has none"
+    problem = f"no caption of an image that is used ({why})"
+    remedy = "Name the captions of the same images, or leave it out."
+    where = f"data.{name}.{split}.captions"
+    return DataError(explain(where, _files(spec, split).captions, problem, remedy))
