@@ -156,7 +156,7 @@ def score_category_graph(answer: str, response: str) -> dict[str, float]:
     return (
         {"parsed": float(said.well_formed)}
         | _object_rates(truth, said, pairs)
-        | (_relation_rates(truth, said, pairs))
+        | _relation_rates(truth, said, pairs)
     )
 
 

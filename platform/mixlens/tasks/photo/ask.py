@@ -12,83 +12,22 @@ from mixlens.tasks.ask import LEVELS
 from mixlens.tasks.facts import Draft, Draw
 from mixlens.tasks.photo.listing import box_words, graph_words
 from mixlens.tasks.photo.photo import Categories, Photo
-from mixlens.tasks.photo.rows import (
-    FORMS,
-    GROUPS,
-    ROW_KINDS,
-    SIZE_CLASSES,
-    category_names,
-    spoken_name,
-    supercategory_names,
-)
+from mixlens.tasks.photo.rows import FORMS, GROUPS, SIZE_CLASSES, spoken, supercategory_names
+from mixlens.tasks.photo.state import PhotoState
 from mixlens.tasks.prompts import photo_prompts
 from mixlens.tasks.turn import Turn
 from mixlens.tasks.vocabulary import GRID, YES_NO, cell_words
 
-Row = tuple[int, int, int, int, int]  # as `QUESTION`
 
-
-class _Photo:
-    """A photograph, what can still be asked about it, and what its turns have used up.
-
-    Attributes:
-        rows: per kind of row, those that have not been drawn yet.
-        used: per property (an axis, size, place), the objects that a turn has asked it of. None is
-            asked twice: of three objects, two answers could tell the third.
-        asked_for: categories whose presence a turn has asked for.
-    """
-
-    __slots__ = ("asked_for", "categories", "names", "photo", "possible", "rows", "used")
-
-    def __init__(
-        self, photo: Photo, categories: Categories, possible: Bool[np.ndarray, "2 categories"]
-    ) -> None:
-        self.photo, self.categories, self.possible = photo, categories, possible
-        self.names = category_names(categories)
-        self.rows: dict[str, list[Row]] = {kind: [] for kind in ROW_KINDS}
-        for row in photo.questions.tolist():
-            self.rows[ROW_KINDS[row[1]]].append(row)
-        self.asked_for: set[int] = set()
-        self.used: dict[str, set[int]] = {
-            what: set() for what in ("horizontal", "vertical", "size", "place")
-        }
-
-    def row(self, kind: str, draw: Draw, what: str = "") -> Row | None:
-        """One of the rows that are left, none of whose objects a turn has used for `what`."""
-        rows = self.rows[kind]
-        while rows:
-            place = int(draw() * len(rows))
-            rows[place], rows[-1] = rows[-1], rows[place]
-            row = rows.pop()
-            if not what:
-                return row
-            used = self.used[what]
-            objects = {row[2] // FORMS} if what != kind else {row[2] // FORMS, row[3] // FORMS}
-            if used.isdisjoint(objects):
-                used |= objects
-                return row
-        return None
-
-    def name(self, reference: int) -> str:
-        """Such as `the leftmost dog`."""
-        place, form = divmod(reference, FORMS)
-        return spoken_name(self.names, int(self.photo.category[place]), form)
-
-    def choices(self, names: tuple[str, ...], which: int) -> tuple[str, ...]:
-        """The distinct names, of those of all categories, that are possible answers."""
-        possible = np.flatnonzero(self.possible[which]).tolist()
-        return tuple(dict.fromkeys(" ".join(names[place].split()) for place in possible))
-
-
-def _dominant(photo: _Photo, draw: Draw) -> Draft | None:
+def _dominant(photo: PhotoState, draw: Draw) -> Draft | None:
     row = photo.row("dominant", draw)
     if row is None:
         return None
-    choices = photo.choices(photo.categories.supercategories, 1)
+    choices = photo.choices(spoken(photo.categories.supercategories), 1)
     return {}, supercategory_names(photo.categories)[row[4]], choices
 
 
-def _presence(photo: _Photo, draw: Draw) -> Draft | None:
+def _presence(photo: PhotoState, draw: Draw) -> Draft | None:
     """Of a category that is there and one that is not, either is as likely."""
     row = photo.row("presence", draw)
     while row is not None and photo.asked_for & {row[2], row[3]}:
@@ -101,12 +40,12 @@ def _presence(photo: _Photo, draw: Draw) -> Draft | None:
     return {"word": photo.names[category]}, YES_NO[second != row[4]], YES_NO
 
 
-def _largest(photo: _Photo, draw: Draw) -> Draft | None:
+def _largest(photo: PhotoState, draw: Draw) -> Draft | None:
     row = photo.row("largest", draw)
     return ({}, photo.names[row[4]], photo.choices(photo.names, 0)) if row else None
 
 
-def _size_class(photo: _Photo, draw: Draw) -> Draft | None:
+def _size_class(photo: PhotoState, draw: Draw) -> Draft | None:
     row = photo.row("size_class", draw, "size")
     if row is None:
         return None
@@ -114,7 +53,7 @@ def _size_class(photo: _Photo, draw: Draw) -> Draft | None:
     return {"a": photo.name(row[2])}, SIZE_CLASSES[row[4]], choices
 
 
-def _relation(photo: _Photo, draw: Draw, kind: str, answers: tuple[str, str]) -> Draft | None:
+def _relation(photo: PhotoState, draw: Draw, kind: str, answers: tuple[str, str]) -> Draft | None:
     """`answers`: if the one further left, further up or smaller is named first, and if second."""
     row = photo.row(kind, draw, kind)
     if row is None:
@@ -128,7 +67,7 @@ def _relation(photo: _Photo, draw: Draw, kind: str, answers: tuple[str, str]) ->
     return {"a": one, "b": other}, answers[falling], answers
 
 
-def _count(photo: _Photo, draw: Draw) -> Draft | None:
+def _count(photo: PhotoState, draw: Draw) -> Draft | None:
     row = photo.row("count_category", draw)
     if row is None:
         return None
@@ -136,29 +75,29 @@ def _count(photo: _Photo, draw: Draw) -> Draft | None:
     return {"word": photo.names[row[2]]}, str(row[4]), choices
 
 
-def _locate(photo: _Photo, draw: Draw) -> Draft | None:
+def _locate(photo: PhotoState, draw: Draw) -> Draft | None:
     row = photo.row("locate", draw, "place")
     return ({"a": photo.name(row[2])}, cell_words(*divmod(row[4], GRID)), ()) if row else None
 
 
-def _box(photo: _Photo, draw: Draw) -> Draft | None:
+def _box(photo: PhotoState, draw: Draw) -> Draft | None:
     row = photo.row("box", draw, "place")
     if row is None:
         return None
     return {"a": photo.name(row[2])}, box_words(photo.photo, row[2] // FORMS), ()
 
 
-def _graph(photo: _Photo, draw: Draw) -> Draft | None:
+def _graph(photo: PhotoState, draw: Draw) -> Draft | None:
     row = photo.row("category_graph", draw)
     return ({}, graph_words(photo.photo, photo.names), ()) if row else None
 
 
-def _caption(photo: _Photo, draw: Draw) -> Draft | None:
+def _caption(photo: PhotoState, draw: Draw) -> Draft | None:
     captions = photo.photo.captions
     return ({}, captions[int(draw() * len(captions))], ()) if captions else None
 
 
-Ask = Callable[[_Photo, Draw], Draft | None]
+Ask = Callable[[PhotoState, Draw], Draft | None]
 
 _ASK: dict[TaskGroup, dict[str, Ask]] = {
     "coarse": {"dominant": _dominant, "presence": _presence},
@@ -227,7 +166,7 @@ def ask_photo(
         index: index of the example in the component.
     """
     draw = Random((seed << 72) + (index << 1) + 1).random
-    state = _Photo(photo, categories, possible)
+    state = PhotoState(photo, categories, possible)
     stages: list[list[Turn]] = [[] for _ in range(7)]
     for group in GROUPS:
         turns = tasks.get(group, 0)

@@ -83,9 +83,14 @@ _ARTICLES = ("the ", "the leftmost ", "the rightmost ", "the largest ")
 
 
 @lru_cache(maxsize=8)
-def category_names(categories: Categories) -> tuple[str, ...]:
+def spoken(names: tuple[str, ...]) -> tuple[str, ...]:
     """Names as questions and answers speak them: white space is a single space."""
-    return tuple(" ".join(name.split()) for name in categories.names)
+    return tuple(" ".join(name.split()) for name in names)
+
+
+def category_names(categories: Categories) -> tuple[str, ...]:
+    """What each category is called."""
+    return spoken(categories.names)
 
 
 @lru_cache(maxsize=8)
@@ -101,17 +106,14 @@ def same_name(categories: Categories) -> tuple[int, ...]:
 @lru_cache(maxsize=8)
 def supercategory_names(categories: Categories) -> tuple[str, ...]:
     """The distinct ones, in the order in which the categories have them."""
-    return tuple(dict.fromkeys(" ".join(name.split()) for name in categories.supercategories))
+    return tuple(dict.fromkeys(spoken(categories.supercategories)))
 
 
 def supercategories_of(categories: Categories) -> Int[np.ndarray, " categories"]:
     """Of each category the place of its supercategory in `supercategory_names`; -1 without one."""
     names = supercategory_names(categories)
     return np.array(
-        [
-            names.index(name) if name else -1
-            for name in (" ".join(name.split()) for name in categories.supercategories)
-        ],
+        [names.index(name) if name else -1 for name in spoken(categories.supercategories)],
         np.int64,
     )
 
