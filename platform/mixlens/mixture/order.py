@@ -112,11 +112,12 @@ def order_of(run: RunSpec) -> MixtureOrder:
     )
     for name, size in sizes:
         if size == 0 and run.weights[name]:
-            tasks = ", ".join(run.components[name].tasks)
-            raise SpecError(
-                explain(f"components.{name}", tasks, "no training image can carry such a turn",
-                        "Widen its strata, or add task groups; captions need a file of them.")
-            )  # fmt: skip
+            component = run.components[name]
+            inside = " in its strata" if component.kind == "coco" and component.strata else ""
+            problem = f"no training image{inside} can carry such a turn"
+            remedy = "Widen its strata, or add task groups; captions need a file of them."
+            tasks = ", ".join(component.tasks)
+            raise SpecError(explain(f"components.{name}", tasks, problem, remedy))
     return _order(tuple(sorted(run.weights.items())), sizes, run.seed)
 
 

@@ -1,8 +1,10 @@
 """Before a job starts: every data set that it uses gets its index."""
 
+import json
 import sys
 from pathlib import Path
 from typing import TypeVar
+from urllib.parse import unquote
 
 from mixlens.errors import MixlensError
 from mixlens.spec import CocoSpec, MeasureSpec, SweepSpec
@@ -15,7 +17,7 @@ WithData = TypeVar("WithData", SweepSpec, MeasureSpec)
 def index_data(spec: WithData) -> WithData:
     """The spec with the index of each data set that a component names, and without the others.
 
-    Finished indexes are reused.
+    Finished indexes are reused. Prints what each data set has, and how much was left out.
 
     Raises:
         MixlensError: a data set that is not there or cannot be used, by its name in the file.
@@ -24,22 +26,43 @@ def index_data(spec: WithData) -> WithData:
     if not used:
         return spec.model_copy(update={"data": {}})
     from mixlens.sources.coco.build import build_index
+    from mixlens.sources.coco.index import RECORD
 
     indexes = Path(spec.runs_dir).expanduser().absolute() / "indexes"
     data: dict[str, CocoSpec] = {}
     with StageView(sys.stdout) as view:
         for name, one in used.items():
+            before = {record.parent for record in indexes.glob(f"{name}-*/{RECORD}")}
             try:
                 data[name] = build_index(name, _placed(one), indexes, view.stage(f"data.{name}"))
             except MixlensError as error:
                 text = str(error)  # of what was read before the name was known: `root: ...`
                 place = "" if text.startswith("data.") else f"data.{name}."
                 raise type(error)(place + text) from error
+            index = Path(data[name].index)
+            view.say(f"data.{name}: {_contents(index / RECORD)}")
+            view.say(f"data.{name}: index {'used again' if index in before else 'made'}: {index}")
     return spec.model_copy(update={"data": data})
+
+
+def _contents(file: Path) -> str:
+    """What the record of an index says."""
+    record = json.loads(file.read_text())
+    images = record["counts"]["images"]
+    number = {"left_out": 0, "repaired": 0}
+    for row in record["left_out"]:
+        number[row["outcome"]] += row["count"]
+    return (
+        f"{images['train']:,} images to train on, {images['held_out']:,} held out; left out: "
+        f"{number['left_out']:,} images, annotations and captions; repaired: {number['repaired']:,}"
+    )
 
 
 def _placed(data: CocoSpec) -> CocoSpec:
     """With a folder named absolutely, because workers have other working directories."""
-    if "://" in data.root:
+    root = data.root
+    if root.startswith("file://"):  # it may be relative too
+        root = unquote(root.removeprefix("file://"))
+    if "://" in root:
         return data
-    return data.model_copy(update={"root": str(Path(data.root).expanduser().absolute())})
+    return data.model_copy(update={"root": str(Path(root).expanduser().absolute())})

@@ -112,8 +112,8 @@ def check_evaluation(spec: SweepSpec | MeasureSpec) -> None:
         if there is not None and there < evaluation.examples:
             raise SpecError(
                 explain("evaluation.examples", evaluation.examples,
-                        f"component {name!r} has {there} held-out images",
-                        f"Give at most {there}, hold out more images, or widen its strata.")
+                        f"component {name!r} has {there} held-out images that carry its tasks",
+                        "Give fewer (at least 8), hold out more, or widen its strata or tasks.")
             )  # fmt: skip
     known = sorted(_open(spec, evaluation.component)[HELD_OUT_START].attributes)
     for attribute in evaluation.probes.attributes if evaluation.probes else ():
@@ -136,7 +136,9 @@ def _open(spec: SweepSpec | MeasureSpec, name: str) -> Source:
     try:
         return open_source(name, spec.components[name], spec.data)
     except SpecError as error:
-        raise SpecError(f"components.{name}: {error}") from None
+        text = str(error)
+        place = "" if text.startswith(f"components.{name}") else f"components.{name}: "
+        raise SpecError(place + text) from None
 
 
 def check_runs_dir(root: Path) -> None:

@@ -1,5 +1,6 @@
 """Progress of stages, for a person at a terminal or for a log."""
 
+import time
 from typing import TextIO
 
 from rich.console import Console
@@ -11,6 +12,8 @@ from rich.progress import (
     TextColumn,
     TimeElapsedColumn,
 )
+
+LINE_EVERY_S = 20.0  # without a terminal: a progress line at most this often
 
 
 class StageView:
@@ -48,13 +51,23 @@ class Stages:
     def __init__(self, view: StageView, bars: Progress, thing: str) -> None:
         self._view, self._bars, self._thing = view, bars, thing
         self._tasks: dict[str, TaskID] = {}
+        self._said: dict[str, float] = {}
 
     def __call__(self, stage: str, done: int, units: int) -> None:
         name = f"{self._thing}: {stage}"
         if not self._view.console.is_terminal:
-            if done == 0:
-                self._view.say(f"{name}: {units} to do")
+            self._line(name, done, units)
             return
         if stage not in self._tasks:
             self._tasks[stage] = self._bars.add_task(name, total=units)
         self._bars.update(self._tasks[stage], completed=done)
+
+    def _line(self, name: str, done: int, units: int) -> None:
+        now = time.monotonic()
+        if name not in self._said:
+            self._view.say(f"{name}: {units:,} to do")
+        elif done < units and now - self._said[name] > LINE_EVERY_S:
+            self._view.say(f"{name}: {done:,} of {units:,} done")
+        else:
+            return
+        self._said[name] = now

@@ -1,6 +1,5 @@
 """The whole of a sweep, from its file to the answer, as `jobs/sweep.py` runs it."""
 
-import json
 import os
 import shlex
 import sys
@@ -17,9 +16,7 @@ from mixlens.errors import MixlensError, ResourceError
 from mixlens.models import fingerprint, model_config, resolve_model
 from mixlens.report import write_report
 from mixlens.sources import open_source
-from mixlens.sources.coco.index import RECORD
 from mixlens.spec import Layout, MeasureSpec, RunSpec, SweepSpec
-from mixlens.spec.held_out import used_data
 from mixlens.sweep.indexing import index_data
 from mixlens.sweep.machine import address_of, check_reachable, trials_at_once
 from mixlens.sweep.plan import Plan, check_disk, check_evaluation, check_runs_dir, plan_sweep
@@ -54,7 +51,7 @@ def resolve(spec: Resolvable) -> Resolvable:
 
 
 def show_plan(spec: SweepSpec) -> None:
-    """Print what the sweep would do; start nothing, write nothing.
+    """Print what the sweep would do; start nothing, write nothing but indexes of its data sets.
 
     Raises:
         MixlensError: something that the sweep needs is not there or impossible.
@@ -248,16 +245,7 @@ def print_plan(spec: SweepSpec, plan: Plan, at_once: int | None, console: Consol
 
 
 def _photographs(spec: SweepSpec) -> Iterator[tuple[str, str]]:
-    """What there is of each data set, and of each component of photographs."""
-    for name, data in used_data(spec, list(spec.components)).items():
-        record = json.loads((Path(data.index) / RECORD).read_text())
-        left_out = sum(row["count"] for row in record["left_out"] if row["outcome"] == "left_out")
-        images = record["counts"]["images"]
-        yield (
-            f"data.{name}",
-            f"{images['train']:,} images to train on, {images['held_out']:,} held out; "
-            f"{left_out:,} images, annotations and captions left out: see {data.index}",
-        )
+    """What there is of each component of photographs."""
     for name, component in spec.components.items():
         if component.kind == "coco":
             source = open_source(name, component, spec.data)

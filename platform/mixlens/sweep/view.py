@@ -11,8 +11,8 @@ from rich.progress_bar import ProgressBar
 from rich.table import Table
 
 from mixlens.spec import RunSpec
+from mixlens.sweep.progress import LINE_EVERY_S
 
-LINE_EVERY_S = 20.0  # without a terminal: a progress line at most this often
 STAGE_WIDTH = 13
 BAR_WIDTH = 10
 TRAINING_SHARE = 0.75  # of a trial's time; the rest is its measurement

@@ -1,5 +1,7 @@
 """Data sets before a job starts, and photographs that were sound when they were indexed."""
 
+import io
+import re
 import shutil
 from pathlib import Path
 
@@ -9,9 +11,10 @@ from mixlens.errors import DataError, SpecError
 from mixlens.models.tiny import build_tiny_vllm
 from mixlens.sources import open_source
 from mixlens.spec import HELD_OUT_START, SweepSpec, held_out_of, load_spec
+from mixlens.sweep import progress
 from mixlens.sweep.indexing import index_data
 from mixlens.sweep.measuring import held_out_examples
-from mixlens.sweep.plan import plan_sweep
+from mixlens.sweep.plan import check_evaluation, plan_sweep
 
 ROOT = Path(__file__).resolve().parents[3]
 
@@ -80,3 +83,55 @@ def test_a_held_out_photograph_that_was_damaged_since_is_named(photographs):
     _cut(photographs, HELD_OUT_START + 3)
     with pytest.raises(DataError, match=rf"all/{HELD_OUT_START + 3}: .*truncated.*Restore it"):
         held_out_examples(held_out, range(8))
+
+
+def test_it_is_told_what_there_is_and_whether_the_index_is_new(photographs, capsys, monkeypatch):
+    root = Path(photographs.data["photos"].root)
+    monkeypatch.chdir(root.parent)
+    # A URL may be relative as well; workers have other working directories.
+    for place in (f"file://{root.name}", f"file://{root}"):
+        data = photographs.data["photos"].model_copy(update={"root": place})
+        again = index_data(photographs.model_copy(update={"data": {"photos": data}}))
+        assert again.data == photographs.data
+        told = capsys.readouterr().out
+        assert re.search(r"data\.photos: \d+ images to train on, \d+ held out; left out: 0", told)
+        assert f"data.photos: index used again: {again.data['photos'].index}" in told
+    shutil.rmtree(again.data["photos"].index)
+    index_data(photographs)
+    told = capsys.readouterr().out
+    assert "data.photos: index made: " in told
+    assert re.search(r"data\.photos: inspect: \d+ to do", told)
+
+
+def test_a_component_that_draws_nothing_is_refused_with_its_reason(photographs):
+    def with_all(**changes) -> SweepSpec:
+        components = {"all": photographs.components["all"].model_copy(update=changes)}
+        return photographs.model_copy(update={"components": components})
+
+    nothing = with_all(strata={"object_count": (0.5, 0.500001), "crowding": (0.0, 0.01)})
+    with pytest.raises(SpecError, match=r"^components\.all: .*no training image in its strata"):
+        plan_sweep(nothing, time_a_step=False)
+    unknown = with_all(strata={"objectcount": (0.5, 1.0)})
+    with pytest.raises(SpecError, match=r"^components\.all\.strata: got 'objectcount': no such"):
+        plan_sweep(unknown, time_a_step=False)
+    with pytest.raises(SpecError, match=r"examples: .* \d+ held-out images that carry its tasks"):
+        check_evaluation(
+            photographs.model_copy(
+                update={"evaluation": photographs.evaluation.model_copy(update={"examples": 900})}
+            )
+        )
+
+
+def test_a_log_gets_a_line_a_stage_and_then_one_now_and_then(monkeypatch):
+    out = io.StringIO()
+    clock = [0.0]
+    monkeypatch.setattr(progress.time, "monotonic", lambda: clock[0])
+    tell = progress.StageView(out).stage("data.photos")
+    for done in (64, 128, 5000):  # a stage need not begin at 0
+        tell("inspect", done, 6000)
+        clock[0] += progress.LINE_EVERY_S * 0.8
+    tell("inspect", 6000, 6000)
+    assert out.getvalue().splitlines() == [
+        "data.photos: inspect: 6,000 to do",
+        "data.photos: inspect: 5,000 of 6,000 done",
+    ]
