@@ -9,19 +9,16 @@ neither distances nor sizes of clusters. The number below each panel does not de
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 
-import matplotlib as mpl
 import numpy as np
 import pandas as pd
-from jaxtyping import Float, Shaped
-from matplotlib.axes import Axes
+from jaxtyping import Float
 from matplotlib.figure import Figure
-from matplotlib.lines import Line2D
 
 from mixlens.analysis.agreement import Agreement, agreement_gain, neighbour_agreement
-from mixlens.analysis.measured import ModelResults
+from mixlens.analysis.measurement import ModelResults
 from mixlens.analysis.words import number
-from mixlens.report.style import BASE_BAND, BLUE, GREEN, GREY, ORANGE, WIDTH, new_figure
-from mixlens.scenes.render import RGB
+from mixlens.report.embedding_colours import attributes_shown, draw_points
+from mixlens.report.style import WIDTH, new_figure
 
 POINTS = 1500  # images at most, the first: more do not make a picture clearer
 COMPONENTS = 50
@@ -35,12 +32,6 @@ AGREEMENT = (
     "two images are; measured on the mean tokens themselves, with jackknife intervals over images"
 )
 """What the number below each panel is, for captions."""
-
-_NAMED = ("dominant_colour", "dominant_supercategory", "dominant_category", "dominant_shape")
-_COUNTED = ("object_count",)
-_SHAPES = ("o", "s", "^", "D", "v", "P", "X", "*", "<", ">")
-_REST = "others"
-_OTHERS = (BLUE, ORANGE, GREEN, "#CC79A7", "#E69F00", "#56B4E9", "#F0E442", "#1a1a1a")
 
 
 @dataclass(frozen=True)
@@ -76,7 +67,7 @@ def embedding_of(models: Mapping[str, ModelResults]) -> Figure | None:
     spaces = _spaces(measured)
     there = np.logical_and.reduce([np.isfinite(space).all(1) for _, _, space in spaces])
     attributes = first.attributes[there].iloc[:POINTS]
-    colour_by = _attributes(attributes)
+    colour_by = attributes_shown(attributes)
     if len(attributes) < FEWEST or not colour_by:
         return None
     panels: list[Panel] = []
@@ -144,6 +135,7 @@ def embedding_figure(panels: Sequence[Panel], attributes: pd.DataFrame) -> Figur
     for axis, panel in zip(axes[0], panels, strict=False):
         layer = "decoder input" if panel.layer == 0 else f"layer {panel.layer}"
         axis.set_title(f"{panel.model}\n{layer}" if several else layer.capitalize())
+    pictures = [panel.picture for panel in panels]
     for row, (name, column) in zip(axes, attributes.items(), strict=True):
         values = column.to_numpy()
         before: dict[int, Agreement] = {}
@@ -152,7 +144,7 @@ def embedding_figure(panels: Sequence[Panel], attributes: pd.DataFrame) -> Figur
             first = before.setdefault(panel.layer, found)
             gain = None if first is found else agreement_gain(first, found)
             axis.set_xlabel(_number(found, gain), fontsize=7)
-        _colour(row, panels, values, str(name).replace("_", " ").capitalize())
+        draw_points(row, pictures, values, str(name).replace("_", " ").capitalize())
     return figure
 
 
@@ -175,33 +167,6 @@ def _spaces(measured: Mapping[str, ModelResults]) -> list[tuple[str, int, np.nda
     return spaces
 
 
-def _attributes(table: pd.DataFrame) -> list[str]:
-    """What to colour by: the first named and the first counted attribute that differ at all."""
-    chosen = []
-    for names in (_NAMED, _COUNTED):
-        chosen += [n for n in names if n in table and _is_usable(table[n], n in _COUNTED)][:1]
-    return chosen
-
-
-def _is_usable(values: pd.Series, is_counted: bool) -> bool:
-    """Whether a picture of it shows something: names that a colour of their own each tell apart.
-
-    Of more names than marks, those with a mark of their own must be most images.
-    """
-    if values.nunique() < 2:
-        return False
-    return is_counted or (_shown(values) != _REST).mean() > 0.5
-
-
-def _shown(values: Shaped[np.ndarray, "images"] | pd.Series) -> np.ndarray:
-    """Names as a picture shows them: of more than there are marks, the rarest are all `others`."""
-    counts = pd.Series(values).value_counts()
-    if len(counts) <= len(_SHAPES):
-        return np.asarray(values)
-    common = counts.index[: len(_SHAPES) - 1]
-    return np.where(np.isin(values, common), values, _REST)
-
-
 def _number(found: Agreement, gain: tuple[float, float, float] | None) -> str:
     if np.isnan(found.value):
         return "agreement not estimable"
@@ -211,50 +176,3 @@ def _number(found: Agreement, gain: tuple[float, float, float] | None) -> str:
         value, low, high = (number(one, 2, signed=True) for one in gain)
         text += f"\nchange {value} [{low}, {high}]"
     return text
-
-
-def _colour(
-    row: Sequence[Axes],
-    panels: Sequence[Panel],
-    values: Shaped[np.ndarray, "images"],
-    label: str,
-) -> None:
-    """The points of a row of panels, and what their colours mean in the last of its axes."""
-    numbers = values.dtype.kind in "biuf"
-    values = values if numbers else _shown(values)
-    kinds = [] if numbers else sorted(set(values), key=lambda name: (name == _REST, name))
-    looks = {
-        kind: (np.array(RGB[kind]) / 255 if kind in RGB else _OTHERS[at % len(_OTHERS)], marker)
-        for at, (kind, marker) in enumerate(zip(kinds, _SHAPES, strict=False))
-    }
-    if _REST in looks:
-        looks[_REST] = (BASE_BAND, ".")
-    for axis, panel in zip(row, panels, strict=False):
-        x, y = panel.picture.T
-        if numbers:
-            shown = axis.scatter(x, y, c=values.astype(float), cmap="cividis", s=10, lw=0)
-        for kind, (colour, marker) in looks.items():
-            some = values == kind
-            axis.scatter(x[some], y[some], color=[colour], marker=marker, s=13,
-                         edgecolors=GREY, lw=0.3)  # fmt: skip
-        axis.set(xticks=[], yticks=[])
-        axis.grid(visible=False)
-        axis.set_aspect("equal", adjustable="datalim")
-        axis.set_box_aspect(1)
-        axis.spines[["top", "right"]].set_visible(True)
-    legend = row[-1]
-    legend.axis("off")
-    if numbers:
-        bar = legend.figure.colorbar(shown, cax=legend.inset_axes((0.0, 0.05, 0.12, 0.78)))
-        bar.outline.set_visible(False)
-        bar.ax.yaxis.set_major_locator(mpl.ticker.MaxNLocator(5, integer=values.dtype.kind in "iu"))
-        legend.text(0.0, 0.9, label, transform=legend.transAxes, fontsize=8)
-        return
-    legend.legend(
-        handles=[
-            Line2D([], [], ls="", marker=marker, color=colour, mec=GREY, mew=0.3, label=kind)
-            for kind, (colour, marker) in looks.items()
-        ],
-        title=label, title_fontsize=8, alignment="left", loc="upper left", handletextpad=0.2,
-        labelspacing=0.3, borderpad=0, bbox_to_anchor=(-0.05, 1.0),
-    )  # fmt: skip

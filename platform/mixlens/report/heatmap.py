@@ -40,6 +40,11 @@ def held_fixed(attributes: Collection[str]) -> str:
     )
 
 
+def area_words(attributes: Collection[str]) -> str:
+    """What more objects also mean more of, for captions: `ink` of scenes, else what is covered."""
+    return "ink" if "ink_fraction" in attributes else "of the image covered"
+
+
 def correlation_heatmap(table: pd.DataFrame) -> Figure | None:
     """Fig. 3 of the study: attributes by layers, a panel a metric of the visual tokens.
 

@@ -9,18 +9,12 @@ from matplotlib.figure import Figure
 
 from mixlens.analysis import SweepResults
 from mixlens.analysis.correlations import correlate
-from mixlens.analysis.measured import (
-    ModelResults,
-    by_count,
-    compared,
-    load_model,
-    load_transfer,
-    with_excess,
-)
+from mixlens.analysis.measured import by_count, compared, with_excess
+from mixlens.analysis.measurement import ModelResults, load_model, load_transfer
 from mixlens.analysis.transfer_build import sides_of
 from mixlens.report.embedding import AGREEMENT, embedding_of
 from mixlens.report.examples import compared_models
-from mixlens.report.heatmap import correlation_heatmap, held_fixed
+from mixlens.report.heatmap import area_words, correlation_heatmap, held_fixed
 from mixlens.report.model_comparison import deletion_compared, probes_compared
 from mixlens.report.model_figures import count_curves
 from mixlens.report.probe_figures import without_rare_classes
@@ -87,7 +81,6 @@ def inside_captions(
 ) -> dict[str, dict[str, str]]:
     """Title and text of each of these figures."""
     known = list(tables["correlations"]["attribute"].unique())
-    area = "ink" if "ink_fraction" in known else "of the image covered"
     transfer = transfer_captions(tables)
     n = len(sweep.example_ids)
     deletion = sweep.spec.evaluation.deletion
@@ -98,7 +91,7 @@ def inside_captions(
         "count": {
             "title": "Compression against the number of objects, in the base model.",
             "text": "Measures of the visual tokens at the first, a middle and the last layer. More "
-            f"objects also mean more {area}: the next figure holds it fixed. {bands}",
+            f"objects also mean more {area_words(known)}: the next figure holds it fixed. {bands}",
         },
         "correlations": {
             "title": "What the measures of the base model's tokens go with.",

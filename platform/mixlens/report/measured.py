@@ -9,7 +9,8 @@ import yaml
 from matplotlib.figure import Figure
 
 from mixlens.analysis.diagnosis import diagnose
-from mixlens.analysis.measured import MODEL, Measured, ModelTables, load_measured, model_tables
+from mixlens.analysis.measured import MODEL, ModelTables, model_tables
+from mixlens.analysis.measurement import Measured, load_measured
 from mixlens.analysis.provenance import Provenance, collect_provenance, read_provenance
 from mixlens.analysis.tables import EXCESS, REDUNDANCY, write_tables
 from mixlens.analysis.transfer_build import sides_of

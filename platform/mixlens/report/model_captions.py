@@ -2,7 +2,7 @@
 
 from mixlens.analysis.measured import ModelTables
 from mixlens.report.embedding import AGREEMENT
-from mixlens.report.heatmap import held_fixed
+from mixlens.report.heatmap import area_words, held_fixed
 from mixlens.report.probe_figures import without_rare_classes
 from mixlens.report.transfer import transfer_captions
 
@@ -11,7 +11,6 @@ def model_captions(tables: ModelTables, n: int) -> dict[str, tuple[str, str]]:
     """Title and text of each figure of a model measured on `n` images."""
     bands = f"Bands: 95 % intervals over n = {n} images."
     known = list(tables.correlations["attribute"].unique())
-    area = "ink" if "ink_fraction" in known else "of the image covered"
     deleted = int(tables.deletion["n"].max()) if len(tables.deletion) else 0
     return {
         "energy": (
@@ -24,8 +23,8 @@ def model_captions(tables: ModelTables, n: int) -> dict[str, tuple[str, str]]:
         "count": (
             "Compression against the number of objects.",
             "The visual tokens of images with few and with many objects, at the first, a middle "
-            f"and the last layer. More objects also mean more {area}, which the correlations hold "
-            f"fixed. {bands}",
+            f"and the last layer. More objects also mean more {area_words(known)}, which the "
+            f"correlations hold fixed. {bands}",
         ),
         "controls": (
             "The same measures without training and without content.",

@@ -7,7 +7,7 @@ import pytest
 from scipy.spatial.distance import pdist
 from threadpoolctl import threadpool_limits
 
-from mixlens.analysis.measured import ModelResults
+from mixlens.analysis.measurement import ModelResults
 from mixlens.report import embedding
 from mixlens.report.embedding import FEWEST, embed, embedding_of, standardised, turned
 from mixlens.report.style import STYLE, svg

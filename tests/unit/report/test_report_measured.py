@@ -14,7 +14,8 @@ from fake_measured import FakeMeasured
 
 from mixlens.analysis import collect_provenance
 from mixlens.analysis.diagnosis import diagnose
-from mixlens.analysis.measured import Measured, ModelTables, load_measured, model_tables
+from mixlens.analysis.measured import ModelTables, model_tables
+from mixlens.analysis.measurement import Measured, load_measured
 from mixlens.report.measured import draw_model, write_measured_report
 from mixlens.report.model_captions import model_captions
 from mixlens.report.model_comparison import deletion_compared, probes_compared

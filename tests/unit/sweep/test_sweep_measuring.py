@@ -7,7 +7,8 @@ import pandas as pd
 import pytest
 
 from mixlens.activations.store import layers_of, read_layer
-from mixlens.analysis.measured import load_model, model_tables
+from mixlens.analysis.measured import model_tables
+from mixlens.analysis.measurement import load_model
 from mixlens.errors import DataError
 from mixlens.models import load_vllm
 from mixlens.models.tiny import build_tiny_vllm

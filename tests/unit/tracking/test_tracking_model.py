@@ -9,7 +9,8 @@ from fake_measured import FakeMeasured
 from mlflow.entities import Run
 
 from mixlens.analysis import collect_provenance
-from mixlens.analysis.measured import ModelTables, load_measured, model_tables
+from mixlens.analysis.measured import ModelTables, model_tables
+from mixlens.analysis.measurement import load_measured
 from mixlens.tracking import Tracker, log_model, open_tracker
 from mixlens.tracking.model import model_points
 
