@@ -217,8 +217,8 @@ def pictures(sizes: list[tuple[int, int]], headers: list[Header], share: float |
 
 
 def test_a_frame_is_upright_or_turned_or_unknown():
-    upright = Header(30, 40, turned=True, orientation=6, fingerprint="1" * 32)
-    square = Header(30, 30, turned=True, orientation=6, fingerprint="2" * 32)
+    upright = Header(30, 40, orientation=6, fingerprint="1" * 32)
+    square = Header(30, 30, orientation=6, fingerprint="2" * 32)
     flat = Header(30, 40, fingerprint="3" * 32)
     broken = Header(problem="truncated")
     sizes = [(30, 40), (40, 30), (30, 30), (40, 30), (31, 40), (30, 40)]

@@ -24,7 +24,6 @@ class Header:
     Attributes:
         width: pixels, of the upright picture; 0 if unknown.
         height: likewise.
-        turned: whether width and height are exchanged in the file (orientations 5 to 8).
         orientation: 1 to 8 as in EXIF.
         fingerprint: 32 hex digits, of the file's size and first 64 KB; "" if it was not read.
         problem: "" or why the image cannot be used: missing_file, empty_file, pointer_file,
@@ -34,11 +33,15 @@ class Header:
 
     width: int = 0
     height: int = 0
-    turned: bool = False
     orientation: int = 1
     fingerprint: str = ""
     problem: str = ""
     detail: str = ""
+
+    @property
+    def turned(self) -> bool:
+        """Whether width and height are exchanged in the file."""
+        return self.orientation >= 5
 
 
 def inspect(
@@ -101,7 +104,6 @@ def _read(files: Files, path: str, size: int, head: bytes, tail: bytes, fingerpr
     width, height = image.size
     if not tail.endswith(_END.get(image.format or "", b"no such end")):
         decode(whole or files.read(path))
-    turned = way >= 5
-    if turned and image.format != "TIFF":
+    if way >= 5 and image.format != "TIFF":
         width, height = height, width
-    return Header(width, height, turned, way, fingerprint)
+    return Header(width, height, way, fingerprint)
