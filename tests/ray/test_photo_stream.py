@@ -75,16 +75,16 @@ def test_too_many_stop_the_workers_once_and_a_higher_limit_goes_on(ray_local, tm
     for rank in (0, 1):  # not tried again
         log = (directory / f"logs/train-{rank}.log").read_text()
         assert log.count(f"worker {rank} of 2") == 1
-    rows = pq.read_table(directory / "left_out.parquet").to_pylist()
+    rows = pq.read_table(directory / "replaced.parquet").to_pylist()
     assert [row["position"] for row in rows] == [p for p in replaced if p < 8 * stops_at]
 
     launch(with_limit(run, 0.9), directory)
     log = (directory / "logs/train-0.log").read_text()
     assert f"/step-{(stops_at - 1) // 2 * 2:08d}" in log  # from its checkpoint
-    rows = pq.read_table(directory / "left_out.parquet").to_pylist()
+    rows = pq.read_table(directory / "replaced.parquet").to_pylist()
     assert [row["position"] for row in rows] == replaced
     journal = read_journal(directory / "training.jsonl")
-    assert [r["left_out"] for r in journal] == [
+    assert [r["replaced"] for r in journal] == [
         sum(p < 8 * step for p in replaced) for step in range(1, 11)
     ]
-    assert not list(Path(directory).glob("left_out/*.part"))
+    assert not list(Path(directory).glob("replaced/*.part"))

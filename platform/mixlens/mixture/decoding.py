@@ -14,6 +14,7 @@ if TYPE_CHECKING:  # those who only draw scenes go without
     from mixlens.sources.coco.source import CocoSource
 
 ATTEMPTS = 16
+REPLACED = "replaced.parquet"  # in the folder of a run: its replacements
 
 
 @dataclass(frozen=True, slots=True)

@@ -7,6 +7,7 @@ from typing import Any
 
 import pandas as pd
 
+from mixlens.mixture.decoding import REPLACED
 from mixlens.report.components import content, turns
 from mixlens.report.grids import Grid
 from mixlens.report.section import Section, Table
@@ -44,7 +45,7 @@ def replaced_table(runs: Sequence[tuple[str, Path]]) -> pd.DataFrame:
     parts = [
         pd.read_parquet(file).assign(run=name)
         for name, folder in runs
-        if (file := folder / LEFT_OUT).is_file()
+        if (file := folder / REPLACED).is_file()
     ]
     return pd.concat(parts, ignore_index=True) if parts else pd.DataFrame({"run": []})
 

@@ -32,7 +32,7 @@ from mixlens.analysis.tables import (
     depth_parts,
     score_columns,
 )
-from mixlens.sources.coco.index import LEFT_OUT
+from mixlens.mixture.decoding import REPLACED
 from mixlens.tracking.tracker import TrackedRun
 
 Point = tuple[str, float, int]
@@ -49,8 +49,8 @@ def log_run(tracked: TrackedRun, run: RunResults) -> None:
     realised = realised_mixture(run)
     if realised:
         tracked.log_json("realised_mixture.json", realised)
-    if (run.folder / LEFT_OUT).is_file():
-        tracked.log_file(run.folder / LEFT_OUT)
+    if (run.folder / REPLACED).is_file():
+        tracked.log_file(run.folder / REPLACED)
     log_provenance(tracked, run.folder)
 
 

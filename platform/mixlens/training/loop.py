@@ -18,10 +18,10 @@ from mixlens.models import Vllm
 from mixlens.spec import RunSpec
 from mixlens.training import checkpoint
 from mixlens.training.context import WorkerContext
-from mixlens.training.left_out import LeftOut
 from mixlens.training.lora import add_lora
 from mixlens.training.optimizer import adamw, freeze, parameter_groups, set_learning_rates
 from mixlens.training.records import Interval, Journal, finish
+from mixlens.training.replaced import Replaced
 from mixlens.training.weights import save_model
 from mixlens.training.zero import clip_unsharded, start_engine
 
@@ -72,7 +72,7 @@ def train(run: RunSpec, context: WorkerContext, vllm: Vllm, stream: Stream) -> P
     if latest:
         checkpoint.load(engine, latest, run.digest())
     journal = Journal(context, keep_until=first)
-    left_out = LeftOut(run, context, first)
+    replaced = Replaced(run, context, first)
 
     interval = Interval(context.device)
     for step in range(first, training.steps):
@@ -83,10 +83,10 @@ def train(run: RunSpec, context: WorkerContext, vllm: Vllm, stream: Stream) -> P
 
         # Answer tokens of the global batch, by which every loss is divided, and damaged images.
         answers = torch.stack([count_answers(mb.tensors["labels"]) for mb in micro_batches]).sum()
-        counts = torch.tensor([int(answers), *left_out.note(micro_batches)], device=context.device)
+        counts = torch.tensor([int(answers), *replaced.note(micro_batches)], device=context.device)
         dist.all_reduce(counts)
-        answers, *replaced = counts.tolist()
-        left_out.check(replaced, step + 1)
+        answers, *of_each = counts.tolist()
+        replaced.check(of_each, step + 1)
         check_answers(answers, step)
 
         total = torch.zeros((), device=context.device)
@@ -118,7 +118,7 @@ def train(run: RunSpec, context: WorkerContext, vllm: Vllm, stream: Stream) -> P
             metrics |= interval.close(images=training.global_batch)
             seen = order.counts(done * training.global_batch)
             metrics |= {f"examples/{component}": count for component, count in seen.items()}
-            metrics |= {} if left_out.total is None else {"left_out": left_out.total}
+            metrics |= {} if replaced.total is None else {"replaced": replaced.total}
             check_finite(metrics, training.learning_rates.model_dump())
             journal.write(metrics)
         folder = None
@@ -133,7 +133,7 @@ def train(run: RunSpec, context: WorkerContext, vllm: Vllm, stream: Stream) -> P
 
     model_folder = save_model(engine, vllm, context.directory)
     if context.rank == 0:
-        left_out.write_table()
+        replaced.write_table()
         finish(run, context.directory)
     dist.barrier()
     return model_folder

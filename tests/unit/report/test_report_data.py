@@ -109,7 +109,7 @@ def test_what_training_replaced_is_counted(spec: MeasureSpec, tmp_path: Path) ->
         folder = tmp_path / name
         folder.mkdir()
         pd.DataFrame({"data": ["coco"] * rows, "position": range(rows)}).to_parquet(
-            folder / "left_out.parquet"
+            folder / "replaced.parquet"
         )
     (tmp_path / "three").mkdir()
     runs = [(name, tmp_path / name) for name in ("one", "two", "three")]
@@ -166,7 +166,7 @@ def test_a_sweep_that_trains_on_photographs_says_what_was_replaced(
     folder = fake.write(tmp_path)
     (trial,) = load_sweep(folder).trials
     rows = pd.DataFrame({"data": ["coco"] * 3, "position": [4, 9, 11]})
-    rows.to_parquet(trial.folder / "left_out.parquet")
+    rows.to_parquet(trial.folder / "replaced.parquet")
     text = " ".join(write_report(folder)[0].read_text().split())
     assert "In training, 3 positions of 1 run had an image that could not be decoded" in text
     assert "Complex data" in text

@@ -92,12 +92,12 @@ def test_a_trial_keeps_what_it_replaced(sweep: SweepSpec, tracker: Tracker):
     folder = SMALL.write(Path(sweep.runs_dir))
     parent = tracker.sweep(sweep, folder)
     trials = sorted((folder / "trials").iterdir())
-    (trials[0] / "left_out.parquet").write_bytes(b"rows")
+    (trials[0] / "replaced.parquet").write_bytes(b"rows")
     kept = []
     for run in SMALL.spec(Path(sweep.runs_dir)).runs():
         place = next(trial for trial in trials if trial.name.startswith(run.name))
         tracked = tracker.trial(run, place, parent)
         log_run(tracked, load_run(place, run))
         names = {item.path for item in tracker.client.list_artifacts(tracked.run_id)}
-        kept.append((place == trials[0], "left_out.parquet" in names))
+        kept.append((place == trials[0], "replaced.parquet" in names))
     assert sorted(kept) == [(False, False), (True, True)]

@@ -64,10 +64,10 @@ def test_training_goes_on_and_says_what_it_left_out(run: RunSpec, tmp_path: Path
     train_alone(run, tmp_path / "trial")
     wanted = expected(run, STEPS, damaged)
     replaced = {p: ids for p, ids in wanted.items() if ids[0] != ids[1]}
-    rows = pq.read_table(tmp_path / "trial/left_out.parquet").to_pylist()
+    rows = pq.read_table(tmp_path / "trial/replaced.parquet").to_pylist()
     assert {r["position"]: (r["example_id"], r["instead"]) for r in rows} == replaced
     for record in read_journal(tmp_path / "trial/training.jsonl"):
-        assert record["left_out"] == sum(p < 8 * record["step"] for p in replaced)
+        assert record["replaced"] == sum(p < 8 * record["step"] for p in replaced)
 
 
 def test_images_that_all_go_away_are_one_message_and_lose_nothing(run: RunSpec, tmp_path: Path):
@@ -78,4 +78,4 @@ def test_images_that_all_go_away_are_one_message_and_lose_nothing(run: RunSpec, 
         train_alone(run, tmp_path / "trial")
     (root / "away").rename(root / "train2017")
     train_alone(run, tmp_path / "trial")
-    assert pq.read_table(tmp_path / "trial/left_out.parquet").num_rows == 0
+    assert pq.read_table(tmp_path / "trial/replaced.parquet").num_rows == 0

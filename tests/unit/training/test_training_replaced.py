@@ -7,7 +7,7 @@ from pathlib import Path
 import pyarrow.parquet as pq
 import pytest
 import torch.multiprocessing as multiprocessing
-from left_out_cases import opened, photo_run, rank_of_two, replacement
+from replaced_cases import opened, photo_run, rank_of_two, replacement
 from training_cases import CrashError, RandomStream, model_folder, run_of
 
 from mixlens.errors import DataError
@@ -17,9 +17,9 @@ from mixlens.mixture.decoding import Replacement
 from mixlens.models import load_vllm
 from mixlens.spec import RunSpec
 from mixlens.training.context import alone
-from mixlens.training.left_out import LeftOut
 from mixlens.training.loop import train
 from mixlens.training.records import read_journal
+from mixlens.training.replaced import Replaced
 
 
 @pytest.fixture(autouse=True)
@@ -50,7 +50,7 @@ def train_with(
 
 
 def table(directory: Path) -> list[dict]:
-    return pq.read_table(directory / "left_out.parquet").to_pylist()
+    return pq.read_table(directory / "replaced.parquet").to_pylist()
 
 
 @pytest.fixture(scope="module")
@@ -64,7 +64,7 @@ def test_replacements_are_counted_and_listed_across_a_crash(model: Path, tmp_pat
     # The checkpoint is after step 3 (24 positions); the crash comes when step 6 is asked for.
     with pytest.raises(CrashError):
         train_with(run, tmp_path / "run", damaged, crash_at=5)
-    lines = (tmp_path / "run/left_out/rank-0.jsonl").read_text().splitlines()
+    lines = (tmp_path / "run/replaced/rank-0.jsonl").read_text().splitlines()
     assert [json.loads(line)["position"] for line in lines] == [3, 9, 24, 30]
     # Position 24 was busy for a moment only: what counts is what the model was trained on.
     del damaged[24]
@@ -72,7 +72,7 @@ def test_replacements_are_counted_and_listed_across_a_crash(model: Path, tmp_pat
     expected = {p: replacement(p, data) for p, data in sorted(damaged.items())}
     assert [Replacement(**row) for row in table(tmp_path / "run")] == list(expected.values())
     journal = read_journal(tmp_path / "run/training.jsonl")
-    assert [r["left_out"] for r in journal] == [1, 2, 2, 3, 3, 4]
+    assert [r["replaced"] for r in journal] == [1, 2, 2, 3, 3, 4]
 
 
 def test_too_many_stop_the_run_and_a_higher_limit_lets_it_go_on(model: Path, tmp_path: Path):
@@ -83,7 +83,7 @@ def test_too_many_stop_the_run_and_a_higher_limit_lets_it_go_on(model: Path, tmp
     told = (
         r"data\.street\.max_left_out: got 0\.49: of 16 images .* 8 \(50\.0%\) .*"
         r"photos/0 \(000\.jpg: truncated\), .*photos/11 .*"
-        rf"all are in {tmp_path}/run/left_out\.parquet\. .*street-root"
+        rf"all are in {tmp_path}/run/replaced\.parquet\. .*street-root"
     )
     with pytest.raises(DataError, match=told) as stopped:
         train_with(run, tmp_path / "run", damaged)
@@ -95,7 +95,7 @@ def test_too_many_stop_the_run_and_a_higher_limit_lets_it_go_on(model: Path, tmp
     assert allowed.digest() == run.digest()
     train_with(allowed, tmp_path / "run", damaged)
     journal = read_journal(tmp_path / "run/training.jsonl")
-    assert [r["left_out"] for r in journal] == [3, 5, 7, 8, 8, 8]
+    assert [r["replaced"] for r in journal] == [3, 5, 7, 8, 8, 8]
 
 
 def test_a_few_never_stop_a_run(model: Path, tmp_path: Path):
@@ -108,8 +108,8 @@ def test_a_few_never_stop_a_run(model: Path, tmp_path: Path):
 def test_a_run_of_scenes_says_nothing_of_photographs(model: Path, tmp_path: Path):
     run = run_of(model)
     train_with(run, tmp_path / "run", {})
-    assert not list((tmp_path / "run").glob("left_out*"))
-    assert "left_out" not in read_journal(tmp_path / "run/training.jsonl")[0]
+    assert not list((tmp_path / "run").glob("replaced*"))
+    assert "replaced" not in read_journal(tmp_path / "run/training.jsonl")[0]
 
 
 def test_ranks_agree_on_the_count_and_on_the_message(tmp_path: Path):
@@ -125,15 +125,15 @@ def test_ranks_agree_on_the_count_and_on_the_message(tmp_path: Path):
 
 def test_rows_of_more_ranks_than_now_are_kept_once(tmp_path: Path):
     run = photo_run(max_left_out=1.0)
-    folder = tmp_path / "left_out"
+    folder = tmp_path / "replaced"
     folder.mkdir()
     for rank, positions in enumerate([[0, 9], [2, 11], [4, 13, 50]]):
         lines = [json.dumps(asdict(replacement(position))) + "\n" for position in positions]
         (folder / f"rank-{rank}.jsonl").write_text("".join(lines) + '{"position": 1, "da')
-    left_out = LeftOut(run, alone(tmp_path), first_step=2)
-    assert left_out.note([]) == [0, 6]  # of `city` and `street`
-    left_out.check([0, 6], 2)
-    assert left_out.total == 6
-    left_out.write_table()
+    replaced = Replaced(run, alone(tmp_path), first_step=2)
+    assert replaced.note([]) == [0, 6]  # of `city` and `street`
+    replaced.check([0, 6], 2)
+    assert replaced.total == 6
+    replaced.write_table()
     assert [row["position"] for row in table(tmp_path)] == [0, 2, 4, 9, 11, 13]
     assert [file.name for file in folder.iterdir()] == ["rank-0.jsonl"]

@@ -24,7 +24,7 @@ from mixlens.spec import (
     TrainingSpec,
 )
 from mixlens.training.context import FolderContext
-from mixlens.training.left_out import LeftOut
+from mixlens.training.replaced import Replaced
 
 PHOTOS, OTHER = 100, 30  # images
 
@@ -79,24 +79,23 @@ def rank_of_two(rank: int, root: str) -> None:
     context = FolderContext(rank, 2, rank, torch.device("cpu"), Path(root))
     told = []
 
-    def step(left_out: LeftOut, positions: list[int], steps: int) -> None:
-        replaced = tuple(replacement(position) for position in positions)
-        rows = MicroBatch([], [], [], {}, replaced)
-        counts = torch.tensor(left_out.note([rows]))
+    def step(replaced: Replaced, positions: list[int], steps: int) -> None:
+        rows = MicroBatch([], [], [], {}, tuple(map(replacement, positions)))
+        counts = torch.tensor(replaced.note([rows]))
         dist.all_reduce(counts)
         try:
-            left_out.check(counts.tolist(), steps)
+            replaced.check(counts.tolist(), steps)
         except DataError as error:
             told.append(str(error))
-        told.append(left_out.total)
+        told.append(replaced.total)
 
-    left_out = LeftOut(run, context, 0)
-    step(left_out, [rank], 1)
-    step(left_out, [8 + rank, 16 + rank] if rank else [], 3)
-    left_out = LeftOut(run, context, 1)  # from the checkpoint after step 1
-    step(left_out, [8 + rank], 2)
-    step(left_out, [16 + rank, 20 + rank], 3)
+    replaced = Replaced(run, context, 0)
+    step(replaced, [rank], 1)
+    step(replaced, [8 + rank, 16 + rank] if rank else [], 3)
+    replaced = Replaced(run, context, 1)  # from the checkpoint after step 1
+    step(replaced, [8 + rank], 2)
+    step(replaced, [16 + rank, 20 + rank], 3)
     if rank == 0:
-        left_out.write_table()
+        replaced.write_table()
     (Path(root) / f"told-{rank}.json").write_text(json.dumps(told))
     dist.destroy_process_group()

@@ -1,4 +1,4 @@
-"""What a run could not train on, written down as it happens, and when that is too much."""
+"""Photographs that a run had to replace: written down as it happens, until they are too many."""
 
 import json
 from collections.abc import Sequence
@@ -11,13 +11,12 @@ import torch.distributed as dist
 
 from mixlens.errors import DataError, explain
 from mixlens.mixture.batches import MicroBatch
-from mixlens.mixture.decoding import Replacement
+from mixlens.mixture.decoding import REPLACED, Replacement
 from mixlens.mixture.order import order_of
-from mixlens.sources.coco.index import LEFT_OUT
 from mixlens.spec import RunSpec
 from mixlens.training.context import WorkerContext
 
-ROWS = "left_out"
+ROWS = "replaced"
 FEW = 8  # images that a run may always replace
 _NAMED = 5
 _SCHEMA = pa.schema(
@@ -28,10 +27,10 @@ _SCHEMA = pa.schema(
 )
 
 
-class LeftOut:
+class Replaced:
     """The replaced images of a run: rows of every rank, and their number over all ranks.
 
-    Each rank appends to `left_out/rank-<n>.jsonl` before the step that uses the replacements. A
+    Each rank appends to `replaced/rank-<n>.jsonl` before the step that uses the replacements. A
     resumed run repeats the steps after its checkpoint, so their rows are dropped first.
 
     Attributes:
@@ -92,10 +91,10 @@ class LeftOut:
                 raise DataError(self._agreed(name, count, of))
 
     def write_table(self) -> None:
-        """Merge the rows of all ranks into `left_out.parquet`, in order of position."""
+        """Merge the rows of all ranks into `replaced.parquet`, in order of position."""
         if self.total is not None:
             table = pa.Table.from_pylist(self._rows(), _SCHEMA)
-            pq.write_table(table, self._context.directory / LEFT_OUT)
+            pq.write_table(table, self._context.directory / REPLACED)
 
     def _agreed(self, name: str, count: int, of: int) -> str:
         """The message, the same on every rank, once the table that it names is there."""
@@ -109,7 +108,7 @@ class LeftOut:
                 f"data.{name}.max_left_out", limit,
                 f"of {of} images that were drawn, {count} ({count / of:.1%}) could not be decoded "
                 f"and were replaced; the first: {first}; all are in "
-                f"{self._context.directory / LEFT_OUT}",
+                f"{self._context.directory / REPLACED}",
                 f"Restore the files in {root}, or raise this limit; the same command then goes on.",
             )  # fmt: skip
         dist.broadcast_object_list(message, src=0)
