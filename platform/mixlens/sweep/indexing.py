@@ -37,7 +37,7 @@ def index_data(spec: WithData) -> WithData:
                 data[name] = build_index(name, _placed(one), indexes, view.stage(f"data.{name}"))
             except MixlensError as error:
                 text = str(error)  # of what was read before the name was known: `root: ...`
-                place = "" if text.startswith("data.") else f"data.{name}."
+                place = f"data.{name}." if text.startswith("root:") else ""
                 raise type(error)(place + text) from error
             index = Path(data[name].index)
             view.say(f"data.{name}: {_contents(index / RECORD)}")

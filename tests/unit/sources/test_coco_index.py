@@ -13,7 +13,7 @@ import pytest
 from coco_set import CocoSet, make_coco_set
 from coco_truth import read_coco, slow_attributes
 
-from mixlens.errors import DataError
+from mixlens.errors import DataError, ResourceError
 from mixlens.sources.coco import build as module
 from mixlens.sources.coco.build import build_index
 from mixlens.sources.coco.index import RECORD, TABLES, CocoIndex, open_index
@@ -151,7 +151,7 @@ def test_nothing_stays_of_an_index_that_failed(made, tmp_path, monkeypatch):
         raise OSError("no space left")
 
     monkeypatch.setattr(module, "write_tables", fail)
-    with pytest.raises(OSError, match="no space"):
+    with pytest.raises(ResourceError, match="runs_dir.*no space"):
         build(made, tmp_path)
     assert list(tmp_path.iterdir()) == []
 

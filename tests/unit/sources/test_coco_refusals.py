@@ -2,14 +2,16 @@
 
 import json
 import re
+import shutil
 from pathlib import Path
 from typing import Any
 
 import pytest
 from coco_set import CocoSet, make_coco_set, make_custom_set
 
-from mixlens.errors import DataError
+from mixlens.errors import DataError, ResourceError
 from mixlens.sources.coco.build import build_index
+from mixlens.sources.coco.ledger import Ledger
 from mixlens.spec import CocoSpec
 
 
@@ -87,3 +89,25 @@ def test_an_id_of_two_categories_is_told_with_both(made, tmp_path):
 
     message = refusal(rewritten(made, tmp_path, renamed), tmp_path)
     assert re.search(r"'unicorn' \(\w+\) and '\w+' \(\w+\)", message)
+
+
+def test_what_was_refused_is_looked_at_again_though_no_size_changed(made, tmp_path):
+    root = tmp_path / "set"
+    shutil.copytree(made.root, root)
+    image = next((root / "train2017").glob("*.jpg"))
+    sound = image.read_bytes()
+    image.write_bytes(b"\0" * len(sound))
+    data = made.data | {"root": str(root), "max_left_out": 0.0}
+    assert "undecodable 1" in refusal(data, tmp_path / "indexes")
+    image.write_bytes(sound)
+    spec = CocoSpec.model_validate(data)
+    built = build_index("birds", spec, tmp_path / "indexes", lambda *_: None)
+    assert Ledger.read(Path(built.index) / "left_out.parquet").rows == []
+
+
+def test_a_folder_that_cannot_hold_an_index_is_told_as_such(made, tmp_path):
+    (tmp_path / "indexes").write_text("a file")
+    with pytest.raises(ResourceError, match=rf"runs_dir: got '{tmp_path}': the index .* cannot be"):
+        build_index(
+            "birds", CocoSpec.model_validate(made.data), tmp_path / "indexes", lambda *_: None
+        )

@@ -11,7 +11,7 @@ from pathlib import Path
 
 import pyarrow.parquet as pq
 
-from mixlens.errors import DataError
+from mixlens.errors import DataError, ResourceError, explain, first_line
 from mixlens.sources.coco.columns import Part, Progress, timed, write_tables
 from mixlens.sources.coco.decodable import decodable
 from mixlens.sources.coco.documents import (
@@ -46,6 +46,7 @@ def build_index(name: str, spec: CocoSpec, indexes: Path, progress: Progress) ->
     Raises:
         DataError: files are missing or not in COCO format, no image can be used, or more than
             `max_left_out` of the images or annotations of a file are damaged.
+        ResourceError: the index cannot be written.
     """
     files, ledger, seconds = open_files(spec.root), Ledger(), dict[str, float]()
     with timed(seconds, "read"):
@@ -70,9 +71,13 @@ def build_index(name: str, spec: CocoSpec, indexes: Path, progress: Progress) ->
                 unfinished, parts, pictures, categories, places, ledger, seconds, progress
             )
             record = {"version": VERSION, "fingerprint": fingerprint, **record}
+            # Nothing is kept of what is refused: to repair a file need not change its size.
+            refuse_damaged(name, spec, record, ledger, folder)
             pq.write_table(ledger.table(), unfinished / LEFT_OUT)
             (unfinished / RECORD).write_text(json.dumps(record, indent=1))
-    refuse_damaged(name, spec, folder)
+    else:
+        record = json.loads((folder / RECORD).read_text())
+        refuse_damaged(name, spec, record, Ledger.read(folder / LEFT_OUT), folder)
     return spec.model_copy(update={"index": str(folder), "fingerprint": fingerprint})
 
 
@@ -167,11 +172,13 @@ def _put_in_place(folder: Path) -> Iterator[Path]:
     """A new folder to write in, which takes its place when all is written.
 
     Where another process was there before, its folder stays.
+
+    Raises:
+        ResourceError: it cannot be written.
     """
-    folder.parent.mkdir(parents=True, exist_ok=True)
     unfinished = folder.with_name(f"{folder.name}.{uuid.uuid4().hex[:8]}")
-    unfinished.mkdir()
     try:
+        unfinished.mkdir(parents=True)
         yield unfinished
         with suppress(OSError):  # something is there already
             unfinished.rename(folder)
@@ -179,5 +186,11 @@ def _put_in_place(folder: Path) -> Iterator[Path]:
             # Not by this function, which writes elsewhere: somebody took a part of it away.
             shutil.rmtree(folder, ignore_errors=True)
             unfinished.rename(folder)
+    except OSError as error:
+        problem = f"the index of a data set cannot be written ({first_line(error)})"
+        remedy = "Make room there, or set runs_dir to another folder."
+        raise ResourceError(
+            explain("runs_dir", str(folder.parent.parent), problem, remedy)
+        ) from error
     finally:
         shutil.rmtree(unfinished, ignore_errors=True)

@@ -2,9 +2,11 @@
 
 from collections import Counter
 from collections.abc import Sequence
+from pathlib import Path
 from typing import Literal, NamedTuple
 
 import pyarrow as pa
+import pyarrow.parquet as pq
 
 Split = Literal["train", "held_out"]
 SPLITS: tuple[Split, ...] = ("train", "held_out")
@@ -68,6 +70,13 @@ class Ledger:
         """Write a thing down; whether it was repaired or left out follows from the reason."""
         outcome: Literal["left_out", "repaired"] = "repaired" if reason in _REPAIRS else "left_out"
         self.rows.append(LeftOut(split, what, outcome, reason, image_id, id, file_name, detail))
+
+    @classmethod
+    def read(cls, file: Path) -> "Ledger":
+        """That of an index, from its table."""
+        ledger = cls()
+        ledger.rows = [LeftOut(**row) for row in pq.read_table(file).to_pylist()]
+        return ledger
 
     def table(self) -> pa.Table:
         """All rows as a table."""
