@@ -151,7 +151,7 @@ def test_nothing_stays_of_an_index_that_failed(made, tmp_path, monkeypatch):
         raise OSError("no space left")
 
     monkeypatch.setattr(module, "write_tables", fail)
-    with pytest.raises(ResourceError, match="runs_dir.*no space"):
+    with pytest.raises(ResourceError, match=r"runs_dir.*no space"):
         build(made, tmp_path)
     assert list(tmp_path.iterdir()) == []
 
