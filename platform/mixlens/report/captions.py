@@ -11,8 +11,8 @@ from mixlens.spec import ComponentSpec
 STUDY = {"coarse": 0.78, "attribute": 0.62, "relational": 0.48, "scene_graph": 0.35}
 
 
-def captions(sweep: SweepResults, tables: Tables) -> dict[str, dict[str, str]]:
-    """For each figure its title, caption and alternative text."""
+def captions(sweep: SweepResults, tables: Tables) -> dict[str, tuple[str, str]]:
+    """Title and text of each figure of a sweep."""
     images = len(sweep.example_ids)
     runs = len(sweep.trials)
     seeds = sorted({int(trial.seed or 0) for trial in sweep.trials})
@@ -22,55 +22,55 @@ def captions(sweep: SweepResults, tables: Tables) -> dict[str, dict[str, str]]:
     unit = "arm" if sweep.arms else "ratio"
     ends = "first and the last arm" if sweep.arms else "lowest and the highest ratio"
     return {
-        "arms": {
-            "title": "Redundancy and accuracy after fine-tuning the same base on each arm.",
-            "text": "(a) Redundancy score of the hidden states at visual tokens, mean over the "
+        "arms": (
+            "Redundancy and accuracy after fine-tuning the same base on each arm.",
+            "(a) Redundancy score of the hidden states at visual tokens, mean over the "
             f"decoder layers, on n = {images} held-out images, {runs} runs, {many}. 1: all tokens "
             "of an image are alike; 0: no more alike than tokens of different images. Grey: base "
             f"model before fine-tuning. Open circles: single runs. {bars} Bars of two arms may "
             "overlap although their paired difference is beyond the noise: see the table of pairs. "
             "(b) Accuracy of each model (rows) on each task group (columns), mean of seeds: exact "
             "match, relaxed match for localisation, F1 of the listed objects for scene graphs.",
-        },
-        "redundancy": {
-            "title": "Redundancy of visual tokens against the share of complex data.",
-            "text": f"Redundancy score of the hidden states at visual tokens on n = {images} "
+        ),
+        "redundancy": (
+            "Redundancy of visual tokens against the share of complex data.",
+            f"Redundancy score of the hidden states at visual tokens on n = {images} "
             f"held-out images, {runs} runs, {many}. 1: all tokens of an image are alike; 0: no "
             "more alike than tokens of different images. (a) Mean over the decoder layers; grey: "
             "base model before fine-tuning. Open circles: single runs. (b) Thirds of the depth; "
             f"dotted: base model. {bars}",
-        },
-        "accuracy": {
-            "title": "Accuracy of each task group against the share of complex data.",
-            "text": "Exact match of the answers (relaxed match, one cell off, for localisation; "
+        ),
+        "accuracy": (
+            "Accuracy of each task group against the share of complex data.",
+            "Exact match of the answers (relaxed match, one cell off, for localisation; "
             f"F1 of the listed objects for scene graphs) on {images} held-out images; n counts the "
             f"images with a question of the group. {bars} Dotted: chance, where all "
             "questions of a group have a fixed set of answers.",
-        },
-        "sufficiency": {
-            "title": "Which ratio is enough for complex tasks.",
-            "text": "Complex accuracy is the mean of relational accuracy and scene-graph object "
+        ),
+        "sufficiency": (
+            "Which ratio is enough for complex tasks.",
+            "Complex accuracy is the mean of relational accuracy and scene-graph object "
             f"F1. (a) Difference to the best ratio, n = {images} images; circled: the smallest "
             f"ratio within {100 * MARGIN:g} points of the best, if the ratios differ beyond the "
             f"noise. {bars} (b) How often each ratio comes out as that smallest one when images "
             "are resampled and seed noise is redrawn.",
-        },
-        "layers": {
-            "title": "Redundancy along the depth.",
-            "text": "(a, b) Redundancy score by decoder layer, layer 0 being the decoder's input; "
+        ),
+        "layers": (
+            "Redundancy along the depth.",
+            "(a, b) Redundancy score by decoder layer, layer 0 being the decoder's input; "
             "dotted: the same score of the raw pixel patches, the part that blank or alike "
             f"patches explain. (c, d) Change against the base model, paired by image, n = {images}"
             f"; shaded: 95 % intervals over {covers} for the {ends}.",
-        },
-        "tradeoff": {
-            "title": "Redundancy against accuracy.",
-            "text": "Each point is one run; the star is the base model. (a) Mean of coarse and "
+        ),
+        "tradeoff": (
+            "Redundancy against accuracy.",
+            "Each point is one run; the star is the base model. (a) Mean of coarse and "
             "attribute accuracy. (b) Mean of relational accuracy and scene-graph object F1. A "
             "relation here is one across mixtures, not proof that redundancy causes accuracy.",
-        },
-        "token_metrics": {
-            "title": "Other measures of the visual tokens along the depth.",
-            "text": f"Means over n = {images} images and seeds, by decoder layer. Gini and energy "
+        ),
+        "token_metrics": (
+            "Other measures of the visual tokens along the depth.",
+            f"Means over n = {images} images and seeds, by decoder layer. Gini and energy "
             "entropy describe how token norms spread over an image; participation ratio, stable "
             "rank and effective rank count the directions that tokens span; mean cosine is their "
             "average direction in common; subspace alignment is the overlap of the top five "
@@ -78,12 +78,12 @@ def captions(sweep: SweepResults, tables: Tables) -> dict[str, dict[str, str]]:
             "the base itself), and where the gap, the relative fall from the fifth singular value "
             "to the sixth, is small, those directions and their overlap are ill determined. "
             "Metrics that say nearly the same as one of these are only in tables/layers.parquet.",
-        },
-        "training": {
-            "title": "Training loss.",
-            "text": f"Loss on answer tokens, {runs} runs. Losses of different {unit}s are of "
+        ),
+        "training": (
+            "Training loss.",
+            f"Loss on answer tokens, {runs} runs. Losses of different {unit}s are of "
             f"different data and do not compare; those of one {unit} do.",
-        },
+        ),
     }
 
 

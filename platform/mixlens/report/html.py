@@ -96,7 +96,7 @@ def render(
     recorded = read_provenance(sweep.folder)
     provenance = recorded or collect_provenance("")
     texts = captions(sweep, tables) | inside_captions(sweep, inside)
-    shown = shown_figures(figures, {n: (text["title"], text["text"]) for n, text in texts.items()})
+    shown = shown_figures(figures, texts)
     transfer = transfer_section(
         f"{transfer_title(sweep.spec)}: the base model",
         inside,

@@ -20,7 +20,7 @@ from mixlens.report.model_figures import count_curves
 from mixlens.report.probe_figures import without_rare_classes
 from mixlens.report.style import STYLE, svg
 from mixlens.report.transfer import FIGURES as TRANSFER_FIGURES
-from mixlens.report.transfer import transfer_captions, transfer_figure
+from mixlens.report.transfer import transfer_captions, transfer_makers
 
 INSIDE = ("count", "correlations", "probes", "deletion", "embedding")
 """The figures of this part of the report, in their order; those of transfer follow."""
@@ -57,11 +57,7 @@ def inside_figures(sweep: SweepResults, tables: dict[str, pd.DataFrame]) -> dict
         "embedding": lambda: embedding_of(models),
     }
     probes = {n: m.probes for n, m in models.items() if m.probes is not None}
-    if "transfer" in tables:
-        makers["transfer"] = lambda: transfer_figure(tables["transfer"], tables["transfer_summary"])
-        makers["transfer_correlations"] = lambda: correlation_heatmap(
-            tables["transfer_correlations"]
-        )
+    makers |= transfer_makers(tables)
     if probes:
         makers["probes"] = lambda: probes_compared(probes)
     deletion = {n: m.deletion for n, m in models.items() if m.deletion is not None}
@@ -78,45 +74,44 @@ def inside_figures(sweep: SweepResults, tables: dict[str, pd.DataFrame]) -> dict
 
 def inside_captions(
     sweep: SweepResults, tables: Mapping[str, pd.DataFrame]
-) -> dict[str, dict[str, str]]:
+) -> dict[str, tuple[str, str]]:
     """Title and text of each of these figures."""
     known = list(tables["correlations"]["attribute"].unique())
-    transfer = transfer_captions(tables)
     n = len(sweep.example_ids)
     deletion = sweep.spec.evaluation.deletion
     deleted = min(n, deletion.examples or n) if deletion else 0
     names = " and ".join(list(_names(sweep))[1:])
     bands = f"Bands: 95 % intervals over n = {n} images."
     return {
-        "count": {
-            "title": "Compression against the number of objects, in the base model.",
-            "text": "Measures of the visual tokens at the first, a middle and the last layer. More "
+        "count": (
+            "Compression against the number of objects, in the base model.",
+            "Measures of the visual tokens at the first, a middle and the last layer. More "
             f"objects also mean more {area_words(known)}: the next figure holds it fixed. {bands}",
-        },
-        "correlations": {
-            "title": "What the measures of the base model's tokens go with.",
-            "text": "Spearman correlation over images of each measure, by layer, with each "
+        ),
+        "correlations": (
+            "What the measures of the base model's tokens go with.",
+            "Spearman correlation over images of each measure, by layer, with each "
             f"attribute of the image, and the same {held_fixed(known)}. Marked cells are beyond "
             f"chance by a max-T permutation test over the whole table; n = {n} images.",
-        },
-        "probes": {
-            "title": "What a linear probe reads from the mean token, before and after.",
-            "text": f"The base model, and {names} (first seed). Held-out score of each attribute; "
+        ),
+        "probes": (
+            "What a linear probe reads from the mean token, before and after.",
+            f"The base model, and {names} (first seed). Held-out score of each attribute; "
             f"dotted: chance. {bands} One seed each: a difference may be that of another training."
             f"{without_rare_classes(tables.get('probes', pd.DataFrame()))}",
-        },
-        "deletion": {
-            "title": "Accuracy with visual tokens deleted, before and after.",
-            "text": f"The base model, and {names} (first seed). Tokens are removed at random "
+        ),
+        "deletion": (
+            "Accuracy with visual tokens deleted, before and after.",
+            f"The base model, and {names} (first seed). Tokens are removed at random "
             "behind the encoder, and the sequence is shorter for it. Questions with long answers "
             f"are not asked. Bands: 95 % intervals over n = {deleted} images.",
-        },
-        "embedding": {
-            "title": "Mean visual tokens of the images, before and after, by t-SNE.",
-            "text": "One point an image, coloured by an attribute. t-SNE shows neighbours, not "
+        ),
+        "embedding": (
+            "Mean visual tokens of the images, before and after, by t-SNE.",
+            "One point an image, coloured by an attribute. t-SNE shows neighbours, not "
             f"distances; below each panel {AGREEMENT}.",
-        },
-        **{name: {"title": title, "text": text} for name, (title, text) in transfer.items()},
+        ),
+        **transfer_captions(tables),
     }
 
 

@@ -28,11 +28,7 @@ from mixlens.report.probe_figures import probe_curves, probe_maps
 from mixlens.report.section import Section, Table, shown_figures
 from mixlens.report.style import STYLE, svg
 from mixlens.report.transfer import FIGURES as TRANSFER_FIGURES
-from mixlens.report.transfer import (
-    transfer_figure,
-    transfer_section,
-    transfer_title,
-)
+from mixlens.report.transfer import transfer_makers, transfer_section, transfer_title
 
 
 def report_model(folder: Path) -> tuple[Path, ModelTables, list[str]]:
@@ -90,9 +86,7 @@ def draw_model(measured: Measured, tables: ModelTables) -> dict[str, bytes]:
         makers["probe_maps"] = lambda: probe_maps(tables.probes)
     if len(tables.deletion):
         makers["deletion"] = lambda: deletion_curves(tables.deletion)
-    if len(tables.transfer):
-        makers["transfer"] = lambda: transfer_figure(tables.transfer, tables.transfer_summary)
-        makers["transfer_correlations"] = lambda: correlation_heatmap(tables.transfer_correlations)
+    makers |= transfer_makers(vars(tables))
     drawn = {}
     with mpl.rc_context(dict(STYLE)):
         for name, make in makers.items():

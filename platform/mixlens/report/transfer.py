@@ -1,6 +1,6 @@
 """The part of a page on whether trends hold on other images: figure, captions and tables."""
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 
 import matplotlib as mpl
 import numpy as np
@@ -16,7 +16,7 @@ from mixlens.analysis.transfer import HOLDS, REVERSES
 from mixlens.analysis.transfer_answer import transfer_sentences
 from mixlens.analysis.words import number, plain
 from mixlens.report.grids import Grid
-from mixlens.report.heatmap import SHOWN, STREAM, held_fixed
+from mixlens.report.heatmap import SHOWN, STREAM, correlation_heatmap, held_fixed
 from mixlens.report.section import Section, Table
 from mixlens.report.style import BASE_BAND, GREY, INK, new_figure
 from mixlens.spec import MeasureSpec, SweepSpec
@@ -55,6 +55,22 @@ def transfer_section(
         figures=list(figures),
         tables=transfer_grids(table, summary),
     )
+
+
+def transfer_makers(
+    tables: Mapping[str, pd.DataFrame],
+) -> dict[str, Callable[[], Figure | None]]:
+    """What draws each of `FIGURES`; nothing where nothing was measured on other images.
+
+    Args:
+        tables: those of `mixlens.analysis.transfer_build`.
+    """
+    if tables.get("transfer", pd.DataFrame()).empty:
+        return {}
+    return {
+        "transfer": lambda: transfer_figure(tables["transfer"], tables["transfer_summary"]),
+        "transfer_correlations": lambda: correlation_heatmap(tables["transfer_correlations"]),
+    }
 
 
 def transfer_figure(table: pd.DataFrame, summary: pd.DataFrame) -> Figure | None:

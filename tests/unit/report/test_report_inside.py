@@ -58,8 +58,7 @@ def test_what_was_measured_is_shown_in_the_order_of_the_page(probed: SweepResult
 
 def test_captions_name_what_is_held_fixed_and_the_images_that_were_used(plain: SweepResults):
     text = {
-        name: caption["text"]
-        for name, caption in inside_captions(plain, inside_tables(plain)).items()
+        name: caption[1] for name, caption in inside_captions(plain, inside_tables(plain)).items()
     }
     assert (
         "object count itself is held against ink only, and ink against object count"
@@ -71,4 +70,4 @@ def test_captions_name_what_is_held_fixed_and_the_images_that_were_used(plain: S
         evaluation = {**plain.spec.evaluation.model_dump(), "deletion": deletion}
         content = {**plain.spec.model_dump(), "evaluation": evaluation}
         sweep = replace(plain, spec=type(plain.spec).model_validate(content))
-        assert f"n = {n} images" in inside_captions(sweep, inside_tables(plain))["deletion"]["text"]
+        assert f"n = {n} images" in inside_captions(sweep, inside_tables(plain))["deletion"][1]
