@@ -24,8 +24,8 @@ def attribute_columns(
     supercategory_diversity: entropy of the objects' categories, nats; size_mean, size_variance
     (population), size_spread (largest minus smallest): of sizes, the square root of mask area over
     image area; crowding: mean distance from the centre of a box to the nearest other one over the
-    square root of the image area (1 for fewer than two); occlusion: mean share of a mask that lies
-    in masks of others, crowds included (an upper bound, as masks do not say what is in front);
+    square root of the image area (1 for fewer than two); occlusion: mean of
+    `masks.hidden_shares`, crowds included (an upper bound, as masks do not say what is in front);
     covered_fraction: share of the image in any mask, crowds included; crowd_fraction: share in
     crowd regions; object_area_mean: mean mask area over image area; dominant_category,
     dominant_supercategory: with the largest sum of mask areas, crowds included, the first in the
