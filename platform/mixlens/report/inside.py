@@ -17,7 +17,7 @@ from mixlens.report.examples import compared_models
 from mixlens.report.heatmap import area_words, correlation_heatmap, held_fixed
 from mixlens.report.model_comparison import deletion_compared, probes_compared
 from mixlens.report.model_figures import count_curves
-from mixlens.report.probe_figures import without_rare_classes
+from mixlens.report.probe_figures import not_estimable, without_rare_classes
 from mixlens.report.style import STYLE, svg
 from mixlens.report.transfer import FIGURES as TRANSFER_FIGURES
 from mixlens.report.transfer import transfer_captions, transfer_makers
@@ -98,7 +98,8 @@ def inside_captions(
             "What a linear probe reads from the mean token, before and after.",
             f"The base model, and {names} (first seed). Held-out score of each attribute; "
             f"dotted: chance. {bands} One seed each: a difference may be that of another training."
-            f"{without_rare_classes(tables.get('probes', pd.DataFrame()))}",
+            f"{without_rare_classes(tables.get('probes', pd.DataFrame()))}"
+            f"{not_estimable(tables.get('probes', pd.DataFrame()))}",
         ),
         "deletion": (
             "Accuracy with visual tokens deleted, before and after.",

@@ -3,7 +3,7 @@
 from mixlens.analysis.measured import ModelTables
 from mixlens.report.embedding import AGREEMENT
 from mixlens.report.heatmap import area_words, held_fixed
-from mixlens.report.probe_figures import without_rare_classes
+from mixlens.report.probe_figures import not_estimable, without_rare_classes
 from mixlens.report.transfer import transfer_captions
 
 
@@ -43,7 +43,8 @@ def model_captions(tables: ModelTables, n: int) -> dict[str, tuple[str, str]]:
             "Held-out score of a linear probe and of one with two hidden layers on the mean token "
             "of an image: accuracy for categories, R² for numbers. Chance, and the control task "
             f"(the same labels shuffled over images), beside it. {bands}"
-            f"{without_rare_classes(tables.probes)}",
+            f"{without_rare_classes(tables.probes)}"
+            f"{not_estimable(tables.probes)}",
         ),
         "probe_maps": (
             "Where it can be read: layer by position.",

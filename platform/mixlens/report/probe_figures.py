@@ -17,6 +17,7 @@ from matplotlib.lines import Line2D
 from matplotlib.patches import Patch
 
 from mixlens.probing.rare import WITHOUT
+from mixlens.probing.targets import NOT_ESTIMABLE
 from mixlens.report.style import BASE_BAND, BLUE, GREY, INK, ORANGE, new_figure
 
 POOLED = -1
@@ -85,6 +86,20 @@ def without_rare_classes(table: pd.DataFrame) -> str:
         f" Without the images of classes too rare to be in every fold: {names} (n from "
         f"{int(some['n'].min())}; notes in tables/probes.parquet name them)."
     )
+
+
+def not_estimable(table: pd.DataFrame) -> str:
+    """What a caption says of attributes that no probe could be scored on; nothing without any."""
+    if table.empty:
+        return ""
+    empty = [
+        (name, rows) for name, rows in table.groupby("attribute") if rows["value"].isna().all()
+    ]
+    whys = [
+        f"{_words(name)} ({rows['note'].iloc[0].removeprefix(NOT_ESTIMABLE)})"
+        for name, rows in empty
+    ]
+    return f" Not estimable: {', '.join(whys)}." if whys else ""
 
 
 def probe_maps(table: pd.DataFrame) -> Figure | None:

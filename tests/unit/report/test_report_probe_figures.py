@@ -8,7 +8,7 @@ import pandas as pd
 import pytest
 
 from mixlens.probing.probes import COLUMNS
-from mixlens.report.probe_figures import probe_curves, probe_maps
+from mixlens.report.probe_figures import not_estimable, probe_curves, probe_maps
 from mixlens.report.style import STYLE, svg
 
 SCORES = {"object_count": "r2", "dominant_colour": "accuracy", "blur": "r2", "crowding": "r2"}
@@ -99,3 +99,13 @@ def test_blank_tables_give_no_figure() -> None:
     figure = probe_curves(table[table["layer"] == 0])
     assert figure is not None
     assert svg(figure)
+
+
+def test_what_could_not_be_probed_is_told_with_its_reason() -> None:
+    table = _table()
+    blur = table["attribute"] == "blur"
+    table.loc[blur, "note"] = "not estimable: 12 images of classes with 5 or more, 20 are needed"
+    table.loc[(table["attribute"] == "crowding") & (table["layer"] == 0), "value"] = np.nan
+    told = not_estimable(table)
+    assert told == " Not estimable: blur (12 images of classes with 5 or more, 20 are needed)."
+    assert not_estimable(table[~blur]) == not_estimable(pd.DataFrame()) == ""
