@@ -5,6 +5,7 @@ the same command, started again, does what is missing.
 """
 
 import os
+import re
 import time
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
@@ -136,9 +137,11 @@ def _run_trial(
 
 
 def _reason(error: Exception) -> str:
-    """The last line of what went wrong, which names it."""
+    """The last line of what went wrong, which names it; of a message for people, only that."""
     lines = [line for line in str(error).strip().splitlines() if line.strip()]
-    return lines[-1] if lines else type(error).__name__
+    if not lines:
+        return type(error).__name__
+    return re.sub(r"^mixlens\.errors\.\w+: ", "", lines[-1])
 
 
 class _Watcher(tune.Callback):
