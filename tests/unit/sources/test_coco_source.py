@@ -3,10 +3,12 @@
 from pathlib import Path
 
 import numpy as np
+import pyarrow.parquet as pq
 import pytest
 from coco_set import make_coco_set
 
 from mixlens.errors import DataError, SpecError
+from mixlens.mixture.manifest import write_manifest
 from mixlens.mixture.order import order_of
 from mixlens.sources import from_row, open_source, to_row
 from mixlens.sources.coco.build import build_index
@@ -168,6 +170,19 @@ def test_a_mixture_goes_through_all_photographs_before_any_comes_again(data):
         assert sorted(epoch) == list(range(size))[: len(epoch)]
     assert drawn[:size] != drawn[size : 2 * size]
     assert np.array_equal(order.entries(0, 64)[1], order.take(np.arange(64))[1])
+
+
+def test_the_manifest_names_the_file_of_each_photograph(data, tmp_path):
+    scenes = {"tasks": {"coarse": 1}}
+    (run,) = sweep(data, {"photos": 0.5, "scenes": 0.5}, photos=component(), scenes=scenes).runs()
+    write_manifest(run, tmp_path / "manifest.parquet", 5)
+    source = open_source("photos", component(), data)
+    rows = pq.read_table(tmp_path / "manifest.parquet").to_pylist()
+    assert len(rows) == 40
+    for row in rows:
+        is_photo = row["component"] == "photos"
+        assert row["file"] == (source.file_name(row["index"]) if is_photo else None)
+    assert len({row["file"] for row in rows}) == 21  # twenty files, and none for scenes
 
 
 def test_a_component_that_no_image_can_carry_is_refused_where_it_is_drawn(data):

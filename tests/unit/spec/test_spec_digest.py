@@ -5,7 +5,14 @@ import sys
 
 import pytest
 
-from mixlens.spec import MixtureSpec, RunSpec, SweepSpec
+from mixlens.spec import (
+    MeasureSpec,
+    MixtureSpec,
+    RunSpec,
+    SweepSpec,
+    held_out_of,
+    transfer_of,
+)
 
 SWEEP = SweepSpec.model_validate(
     {
@@ -96,3 +103,42 @@ def test_specs_need_neither_torch_nor_ray():
     )
     there = subprocess.run([sys.executable, "-c", script], capture_output=True, text=True)
     assert there.stdout.strip() == "[]"
+
+
+EVALUATION = {
+    "component": "b",
+    "examples": 8,
+    "probes": {},
+    "deletion": {"shares": [0.5]},
+    "keep_states": True,
+}
+
+
+def measured(**changes: object) -> MeasureSpec:
+    content = SWEEP.model_dump(include={"components"}) | {"name": "m", "model": "none"}
+    return MeasureSpec.model_validate({**content, "evaluation": {**EVALUATION, **changes}})
+
+
+def test_other_images_to_compare_with_are_measured_anew():
+    """Of a finished measurement without them nothing would be missing."""
+    plain, compared = measured(), measured(transfer="a")
+    assert plain.digest() != compared.digest()
+    assert held_out_of(plain).name == held_out_of(compared).name == "b"
+    run = changed(evaluation={**RUN.evaluation.model_dump(), "transfer": "a"})
+    assert run.base_digest() != RUN.base_digest()
+    harder = {**run.model_dump()["components"], "a": {"tasks": {"count": 1}}}
+    other = RunSpec.model_validate({**run.model_dump(), "components": harder})
+    assert other.base_digest() != run.base_digest()
+
+
+def test_other_images_are_neither_probed_nor_cut_from_the_sequence():
+    assert transfer_of(measured()) is None
+    asked = transfer_of(measured(transfer="a"))
+    assert asked is not None
+    assert (asked.name, asked.evaluation.examples) == ("a", 8)
+    assert (asked.evaluation.probes, asked.evaluation.deletion) == (None, None)
+    assert not asked.evaluation.keep_states
+    own = held_out_of(measured(transfer="a")).evaluation
+    assert own.probes is not None
+    assert own.deletion is not None
+    assert own.keep_states

@@ -77,7 +77,7 @@ def test_replacements_are_counted_and_listed_across_a_crash(model: Path, tmp_pat
 
 def test_too_many_stop_the_run_and_a_higher_limit_lets_it_go_on(model: Path, tmp_path: Path):
     # 12 photos of `street` in 24 positions; the eighth replacement comes in step 4.
-    damaged = dict.fromkeys([0, 2, 5, 9, 11, 17, 20, 26], "street")
+    damaged = dict.fromkeys([0, 2, 5, 9, 11, 17, 20, 26], "street") | {1: "city"}
     run = photo_run(model=model, max_left_out=0.49)
     assert order.order_of(run).counts(32)["photos"] == 16
     told = (
@@ -88,6 +88,7 @@ def test_too_many_stop_the_run_and_a_higher_limit_lets_it_go_on(model: Path, tmp
     with pytest.raises(DataError, match=told) as stopped:
         train_with(run, tmp_path / "run", damaged)
     assert "photos/17" not in str(stopped.value)  # the first few, not a wall of them
+    assert "photos/1 " not in str(stopped.value)  # of another data set
     assert [row["position"] for row in table(tmp_path / "run")] == sorted(damaged)
     assert [r["step"] for r in read_journal(tmp_path / "run/training.jsonl")] == [1, 2, 3]
 
@@ -95,7 +96,7 @@ def test_too_many_stop_the_run_and_a_higher_limit_lets_it_go_on(model: Path, tmp
     assert allowed.digest() == run.digest()
     train_with(allowed, tmp_path / "run", damaged)
     journal = read_journal(tmp_path / "run/training.jsonl")
-    assert [r["replaced"] for r in journal] == [3, 5, 7, 8, 8, 8]
+    assert [r["replaced"] for r in journal] == [4, 6, 8, 9, 9, 9]
 
 
 def test_a_few_never_stop_a_run(model: Path, tmp_path: Path):
