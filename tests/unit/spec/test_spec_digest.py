@@ -127,8 +127,9 @@ def test_other_images_to_compare_with_are_measured_anew():
     run = changed(evaluation={**RUN.evaluation.model_dump(), "transfer": "a"})
     assert run.base_digest() != RUN.base_digest()
     harder = {**run.model_dump()["components"], "a": {"tasks": {"count": 1}}}
-    other = RunSpec.model_validate({**run.model_dump(), "components": harder})
-    assert other.base_digest() != run.base_digest()
+    for one, digest in ((run, RunSpec.base_digest), (compared, MeasureSpec.digest)):
+        other = type(one).model_validate({**one.model_dump(), "components": harder})
+        assert digest(other) != digest(one)
 
 
 def test_other_images_are_neither_probed_nor_cut_from_the_sequence():
