@@ -1,6 +1,7 @@
 """Files of a data set: read from anywhere, never from outside."""
 
 import http.server
+import socket
 import threading
 from collections.abc import Iterator
 from functools import partial
@@ -238,3 +239,10 @@ def test_a_file_that_may_not_be_read_is_no_missing_one(folder: Path, monkeypatch
     assert not isinstance(caught.value, FileNotFoundError)
     with pytest.raises(DataError, match=r"data\.x: got 'a\.json': cannot be read .*403"):
         Files("s3://bucket", False).require("a.json", "data.x")
+
+
+def test_a_server_that_does_not_answer_is_told_as_such():
+    with socket.create_server(("127.0.0.1", 0)) as server:
+        port = server.getsockname()[1]
+    with pytest.raises(DataError, match=rf"root: got 'http://127\.0\.0\.1:{port}/x'.*refused"):
+        open_files(f"http://127.0.0.1:{port}/x")

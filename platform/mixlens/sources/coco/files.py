@@ -13,6 +13,7 @@ from mixlens.sources.coco.filesystems import (
     LOCAL_READS,
     REMOTE_READS,
     as_os_errors,
+    check_answers,
     connect,
     is_local,
     is_web,
@@ -185,6 +186,8 @@ def open_files(root: str) -> Files:
     try:
         with as_os_errors(root):
             system, base = connect(root)
+            if is_web(base):
+                check_answers(base)
             # Below a web address there can be files without a folder.
             kind = fs.FileType.Directory if is_web(base) else system.get_file_info(base).type
     except OSError as error:

@@ -1,19 +1,21 @@
 """File systems behind a root: how to connect to one, list it, and what its errors become."""
 
 import os
+import socket
 from collections.abc import Iterable, Iterator
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import contextmanager
 from functools import lru_cache
 from pathlib import Path
 from typing import Any
-from urllib.parse import unquote
+from urllib.parse import unquote, urlsplit
 
 import pyarrow as pa
 from pyarrow import fs
 
 from mixlens.errors import first_line
 
+CONNECT_TIMEOUT_S = 10.0
 LOCAL_READS, REMOTE_READS = 4, 32
 """Files that are read at a time: more of those that each wait for a network."""
 
@@ -34,6 +36,17 @@ def connect(root: str) -> tuple[fs.FileSystem, str]:
 
 def is_web(place: str) -> bool:
     return place.startswith(("http://", "https://"))
+
+
+def check_answers(url: str) -> None:
+    """Knock at a web server: fsspec says of one that is not there that the file is not there.
+
+    Raises:
+        OSError: nothing answers.
+    """
+    parts = urlsplit(url)
+    port = parts.port or {"http": 80, "https": 443}[parts.scheme]
+    socket.create_connection((parts.hostname or "", port), timeout=CONNECT_TIMEOUT_S).close()
 
 
 def is_local(system: fs.FileSystem) -> bool:
