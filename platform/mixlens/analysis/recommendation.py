@@ -56,7 +56,11 @@ class Sufficiency:
 def sufficient_ratio(
     values: Array, draws: Array, ratios: NDArray[np.float64], margin: float = MARGIN
 ) -> Sufficiency:
-    """Apply the rule to [ratios] values and [resamples, ratios] draws, ratios ascending."""
+    """Apply the rule to [ratios] values and [resamples, ratios] draws, ratios ascending.
+
+    Draws without any image that carries a complex question say nothing, and are left aside.
+    """
+    draws = draws[np.isfinite(draws).all(axis=1)]
     gap = values - values.max()
     gaps = draws - draws.max(axis=1, keepdims=True)
     chosen = _first_within(gaps, margin)

@@ -62,6 +62,16 @@ def test_the_true_sufficient_ratio_is_mostly_inside_the_interval() -> None:
     assert inside / 400 > 0.93
 
 
+def test_draws_without_any_complex_question_change_nothing() -> None:
+    values = np.linspace(0.5, 0.6, len(RATIOS))
+    draws = _draws(values, 0.02)
+    with_gaps = np.vstack([np.full((3, len(RATIOS)), np.nan), draws])
+    one, other = (sufficient_ratio(values, some, RATIOS) for some in (draws, with_gaps))
+    assert np.isfinite(other.noise)
+    assert (one.noise, one.low, one.high) == (other.noise, other.low, other.high)
+    np.testing.assert_array_equal(one.probability, other.probability)
+
+
 def test_one_ratio_is_its_own_answer() -> None:
     found = sufficient_ratio(np.array([0.7]), np.full((50, 1), 0.7), np.array([0.5]))
     assert (found.ratio, found.low, found.high, found.spread) == (0.5, 0.5, 0.5, 0.0)
