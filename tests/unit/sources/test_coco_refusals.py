@@ -111,3 +111,13 @@ def test_a_folder_that_cannot_hold_an_index_is_told_as_such(made, tmp_path):
         build_index(
             "birds", CocoSpec.model_validate(made.data), tmp_path / "indexes", lambda *_: None
         )
+
+
+@pytest.mark.parametrize("name", ["record.json", "images.arrow", "questions.arrow"])
+def test_a_damaged_index_says_what_to_do(name, made, tmp_path):
+    spec = CocoSpec.model_validate(made.data)
+    folder = Path(build_index("birds", spec, tmp_path, lambda *_: None).index)
+    (folder / name).write_bytes((folder / name).read_bytes()[:200])
+    assert re.match(rf"index: got '{folder}': .*damaged.*Delete", refusal(made.data, tmp_path))
+    shutil.rmtree(folder)
+    assert build_index("birds", spec, tmp_path, lambda *_: None).index == str(folder)

@@ -21,7 +21,7 @@ from mixlens.sources.coco.documents import (
     read_images,
 )
 from mixlens.sources.coco.files import Files, open_files
-from mixlens.sources.coco.index import LEFT_OUT, RECORD
+from mixlens.sources.coco.index import LEFT_OUT, RECORD, open_index
 from mixlens.sources.coco.inspect import inspect
 from mixlens.sources.coco.ledger import SPLITS, Ledger, Split
 from mixlens.sources.coco.limits import refuse_damaged, refuse_empty
@@ -76,7 +76,7 @@ def build_index(name: str, spec: CocoSpec, indexes: Path, progress: Progress) ->
             pq.write_table(ledger.table(), unfinished / LEFT_OUT)
             (unfinished / RECORD).write_text(json.dumps(record, indent=1))
     else:
-        record = json.loads((folder / RECORD).read_text())
+        record = open_index(folder).record
         refuse_damaged(name, spec, record, Ledger.read(folder / LEFT_OUT), folder)
     return spec.model_copy(update={"index": str(folder), "fingerprint": fingerprint})
 

@@ -16,7 +16,7 @@ import pyarrow as pa
 from jaxtyping import Bool, Int8, Int64, UInt16
 from pyarrow import ipc
 
-from mixlens.errors import DataError, explain
+from mixlens.errors import DataError, explain, first_line
 from mixlens.sources.example import Attributes
 from mixlens.tasks.photo.photo import Categories, Photo
 from mixlens.tasks.photo.rows import QUESTION
@@ -137,7 +137,7 @@ def open_index(folder: Path) -> CocoIndex:
         folder: that `build_index` made.
 
     Raises:
-        DataError: there is no finished index.
+        DataError: there is no finished index, or it is damaged.
     """
     return _open(Path(folder))
 
@@ -149,4 +149,10 @@ def _open(folder: Path) -> CocoIndex:
             explain("index", str(folder), f"there is no finished index ({RECORD} is missing)",
                     "Start the job again: it makes the index first.")
         )  # fmt: skip
-    return CocoIndex(folder)
+    try:
+        return CocoIndex(folder)
+    except (OSError, ValueError, KeyError) as error:  # Arrow's and JSON's are among them
+        raise DataError(
+            explain("index", str(folder), f"this index is damaged ({first_line(error)})",
+                    "Delete the folder and start the job again: it makes the index anew.")
+        ) from error  # fmt: skip
