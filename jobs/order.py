@@ -10,7 +10,7 @@ import argparse
 from pathlib import Path
 
 import _path  # noqa: F401  makes mixlens importable
-from mixlens.errors import SpecError, exit_clearly
+from mixlens.errors import SpecError, exit_clearly, first_line
 from mixlens.spec import RunSpec
 
 
@@ -22,7 +22,8 @@ def main() -> None:
     try:
         run = RunSpec.model_validate_json(arguments.run.read_text())
     except (OSError, ValueError) as error:
-        raise SpecError(f"{arguments.run}: this is no run.json of a trial: {error}") from None
+        text = first_line(error)
+        raise SpecError(f"{arguments.run}: this is no run.json of a trial: {text}") from None
 
     from mixlens.mixture.manifest import write_manifest
 
