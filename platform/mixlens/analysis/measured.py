@@ -11,7 +11,7 @@ from mixlens.analysis.correlations import correlate
 from mixlens.analysis.intervals import Sums, image_intervals, image_weights
 from mixlens.analysis.measurement import ModelResults
 from mixlens.analysis.tables import EXCESS, HEADLINE, REDUNDANCY, write_tables
-from mixlens.analysis.transfer_build import TRANSFER_TABLES, transfer_tables
+from mixlens.analysis.transfer_build import TRANSFER_TABLES, Sides, transfer_tables
 
 MODEL = "model"  # the measured model, among its controls
 _LAYERED = ["stream", "layer", "metric"]
@@ -55,7 +55,7 @@ def model_tables(
     model: ModelResults,
     controls: Mapping[str, ModelResults],
     transfer: ModelResults | None = None,
-    sides: tuple[str, str] = ("the first component", "the second"),
+    sides: Sides | None = None,
 ) -> ModelTables:
     """All tables of a model.
 
@@ -63,7 +63,7 @@ def model_tables(
         model: what was measured of it.
         controls: they stand beside it in `layers` and `accuracy`.
         transfer: the model on other images.
-        sides: what its images and the other images are called.
+        sides: what its images and the other images are called; needed with `transfer`.
     """
     everything = {MODEL: model, **controls}
     layers = _named({name: layer_profile(one) for name, one in everything.items()})
@@ -78,18 +78,21 @@ def model_tables(
         nulls=nulls,
         probes=_or_empty(model.probes),
         deletion=_or_empty(model.deletion),
-        **compared(correlations, transfer, sides),
+        **compared(model, correlations, transfer, sides),
     )
 
 
 def compared(
-    correlations: pd.DataFrame, transfer: ModelResults | None, sides: tuple[str, str]
+    model: ModelResults,
+    correlations: pd.DataFrame,
+    transfer: ModelResults | None,
+    sides: Sides | None,
 ) -> dict[str, pd.DataFrame]:
     """The tables of transfer by name, empty where the model was not measured on other images."""
-    if transfer is None:
+    if transfer is None or sides is None:
         return {name: pd.DataFrame(columns=list(some)) for name, some in TRANSFER_TABLES.items()}
-    metrics = with_excess(transfer.image_metrics)
-    return transfer_tables(correlations, metrics, transfer.attributes, sides)
+    own, other = ((with_excess(one.image_metrics), one.attributes) for one in (model, transfer))
+    return transfer_tables(correlations, own, other, sides)
 
 
 def with_excess(image_metrics: pd.DataFrame) -> pd.DataFrame:

@@ -1,4 +1,6 @@
-"""All tables of transfer, from correlations here and a measurement of the same model there."""
+"""All tables of transfer, from two measurements of the same model."""
+
+from dataclasses import dataclass
 
 import pandas as pd
 
@@ -9,40 +11,62 @@ from mixlens.spec import MeasureSpec, SweepSpec
 
 TRANSFER_TABLES = {
     "transfer": COLUMNS,
-    "transfer_summary": SUMMARY,
+    "transfer_summary": (*SUMMARY, "other"),
     "transfer_correlations": correlations.COLUMNS,
 }
 """Tables of transfer, and their columns."""
 
 
+@dataclass(frozen=True)
+class Sides:
+    """What the images that a model is measured on, and those of `transfer`, are called.
+
+    Attributes:
+        own: the evaluation's own images.
+        other: those of `transfer`.
+        from_other: whether trends are looked for on the others, and then held against the own.
+    """
+
+    own: str
+    other: str
+    from_other: bool = False
+
+
 def transfer_tables(
-    here: pd.DataFrame,
-    image_metrics: pd.DataFrame,
-    attributes: pd.DataFrame,
-    sides: tuple[str, str],
+    own: pd.DataFrame,
+    own_images: tuple[pd.DataFrame, pd.DataFrame],
+    other_images: tuple[pd.DataFrame, pd.DataFrame],
+    sides: Sides,
 ) -> dict[str, pd.DataFrame]:
     """The tables named in `TRANSFER_TABLES`, in that order.
 
     Args:
-        here: correlations of the model on its own images.
-        image_metrics: of the model on the other images.
-        attributes: of the other images.
-        sides: what its images and the other images are called.
+        own: correlations of the model on its own images.
+        own_images: its image metrics and their attributes.
+        other_images: the same of the other images.
+        sides: what both are called, and on which of them trends are looked for.
     """
-    there = correlations.correlate(image_metrics, attributes)
-    table = transfer_table(here, there)
-    summary = transfer_summary(table, image_metrics, attributes, sides)
-    return dict(zip(TRANSFER_TABLES, (table, summary, there), strict=True))
+    other = correlations.correlate(*other_images)
+    if sides.from_other:
+        table = transfer_table(other, own)
+        summary = transfer_summary(table, *own_images, (sides.other, sides.own))
+    else:
+        table = transfer_table(own, other)
+        summary = transfer_summary(table, *other_images, (sides.own, sides.other))
+    named = summary.assign(other=sides.other)
+    return dict(zip(TRANSFER_TABLES, (table, named, other), strict=True))
 
 
-def sides_of(spec: SweepSpec | MeasureSpec) -> tuple[str, str]:
-    """What the images that models are measured on, and those of `transfer`, are called.
+def sides_of(spec: SweepSpec | MeasureSpec) -> Sides:
+    """Names of the components, each with whether it is drawn or taken.
 
-    The name of the component, and whether it is drawn or taken.
+    Of scenes and photographs the question is always whether trends found on scenes, whose
+    complexity is exactly known, hold on photographs.
     """
-    asked = spec.evaluation
-    here, there = (
-        f"{name} ({'scenes' if spec.components[name].kind == 'synthetic' else 'photographs'})"
-        for name in (asked.component, asked.transfer or asked.component)
+    names = (spec.evaluation.component, spec.evaluation.transfer or spec.evaluation.component)
+    drawn = [spec.components[name].kind == "synthetic" for name in names]
+    own, other = (
+        f"{name} ({'scenes' if is_drawn else 'photographs'})"
+        for name, is_drawn in zip(names, drawn, strict=True)
     )
-    return here, there
+    return Sides(own, other, from_other=drawn == [False, True])

@@ -35,7 +35,7 @@ def inside_tables(sweep: SweepResults) -> dict[str, pd.DataFrame]:
     tables = {"correlations": correlate(with_excess(base.image_metrics), base.attributes)}
     transfer = load_transfer(sweep.base.folder)
     if transfer is not None:
-        tables |= compared(tables["correlations"], transfer, sides_of(sweep.spec))
+        tables |= compared(base, tables["correlations"], transfer, sides_of(sweep.spec))
     for name in ("nulls", "probes", "deletion"):
         parts = [
             pd.read_parquet(file).assign(run=run.name)

@@ -131,11 +131,13 @@ def transfer_captions(tables: Mapping[str, pd.DataFrame]) -> dict[str, tuple[str
     if table.empty:
         return {}
     first = tables["transfer_summary"].iloc[0]
-    here, there = first["here"], first["there"]
-    known_here, known_there = (
+    here, there, other = first["here"], first["there"], first["other"]
+    known_own, known_other = (
         list(tables[name]["attribute"].unique())
         for name in ("correlations", "transfer_correlations")
     )
+    is_there = other == there
+    known_here, known_there = (known_own, known_other) if is_there else (known_other, known_own)
     without = [
         f"Known of {side} only: {', '.join(map(plain, alone))}."
         for side, known, column in (
@@ -155,10 +157,11 @@ def transfer_captions(tables: Mapping[str, pd.DataFrame]) -> dict[str, tuple[str
             f"too. {' '.join(without)}".strip(),
         ),
         "transfer_correlations": (
-            f"What the tokens' measures go with on {there}.",
+            f"What the tokens' measures go with on {other}.",
             "Spearman correlation over images of each measure, by layer, with each attribute of "
-            f"{there}; below, {held_fixed(known_there)}. Marked cells are beyond chance by a "
-            f"max-T permutation test over the whole table. n = {first['n_there']} images.",
+            f"{other}; below, {held_fixed(known_other)}. Marked cells are beyond chance by a max-T "
+            "permutation test over the whole table. "
+            f"n = {first['n_there' if is_there else 'n']} images.",
         ),
     }
 

@@ -9,7 +9,7 @@ from mixlens.analysis.correlations import correlate
 from mixlens.analysis.ranks import interval, leave_one_out
 from mixlens.analysis.transfer import COLUMNS, paired_attributes, transfer_table
 from mixlens.analysis.transfer_answer import transfer_sentences
-from mixlens.analysis.transfer_build import TRANSFER_TABLES, sides_of, transfer_tables
+from mixlens.analysis.transfer_build import TRANSFER_TABLES, Sides, sides_of, transfer_tables
 from mixlens.analysis.transfer_chance import SUMMARY, transfer_summary
 from mixlens.spec import MeasureSpec
 
@@ -56,7 +56,7 @@ def _world(seed: int, images: int, slope: float, name: str = "here") -> tuple[pd
 def _tables(
     here: tuple[pd.DataFrame, ...], there: tuple[pd.DataFrame, ...]
 ) -> dict[str, pd.DataFrame]:
-    return transfer_tables(correlate(*here, permutations=200), *there, SIDES)
+    return transfer_tables(correlate(*here, permutations=200), here, there, Sides(*SIDES))
 
 
 def _one(rho: float, low: float, high: float, p: float = 0.01, **more: object) -> pd.DataFrame:
@@ -264,7 +264,7 @@ def test_scopes_leave_out_the_pixels_and_what_is_unknown() -> None:
     tables = _tables(here, (there[0], there[1].assign(size_mean=0.5)))
     table = tables["transfer"]
     summary = tables["transfer_summary"].set_index("scope")
-    assert list(tables["transfer_summary"].columns) == list(SUMMARY)
+    assert list(tables["transfer_summary"].columns) == [*SUMMARY, "other"]
     assert summary.loc["all", "tested"] == 2 * 4 * 2 * 3  # streams, layers, metrics, attributes
     assert summary.loc["redundancy", "tested"] == 4 * 3
     assert summary["n"].tolist() == [70, 70]
@@ -345,4 +345,25 @@ def test_sides_are_named_by_component_and_kind() -> None:
             "evaluation": {"component": "taken", "transfer": "drawn", "examples": 8},
         }
     )
-    assert sides_of(spec) == ("taken (photographs)", "drawn (scenes)")
+    found = sides_of(spec)
+    assert found == Sides("taken (photographs)", "drawn (scenes)", from_other=True)
+    turned = spec.evaluation.model_copy(update={"component": "drawn", "transfer": "taken"})
+    found = sides_of(spec.model_copy(update={"evaluation": turned}))
+    assert found == Sides("drawn (scenes)", "taken (photographs)", from_other=False)
+
+
+def test_the_question_is_the_same_whichever_images_are_evaluated_on() -> None:
+    scenes, photos = _world(1, 60, 1.0, "scenes"), _world(2, 50, 0.6, "photos")
+    of_scenes, of_photos = (correlate(*one) for one in (scenes, photos))
+    one = transfer_tables(of_scenes, scenes, photos, Sides("scenes", "photos"))
+    other = transfer_tables(of_photos, photos, scenes, Sides("photos", "scenes", from_other=True))
+    for name in ("transfer", "transfer_summary"):
+        pd.testing.assert_frame_equal(
+            one[name].drop(columns="other", errors="ignore"),
+            other[name].drop(columns="other", errors="ignore"),
+        )
+    assert set(one["transfer_summary"]["here"]) == {"scenes"}
+    assert set(one["transfer_summary"]["other"]) == {"photos"}
+    assert set(other["transfer_summary"]["other"]) == {"scenes"}
+    pd.testing.assert_frame_equal(one["transfer_correlations"], of_photos)
+    pd.testing.assert_frame_equal(other["transfer_correlations"], of_scenes)
