@@ -161,6 +161,11 @@ def test_a_file_that_is_not_in_coco_format_is_refused(data, problem):
         parse_document(data, "data.x.train", "a.json")
 
 
+def test_a_file_may_begin_with_the_mark_of_utf_8():
+    marked = parse_document(b"\xef\xbb\xbf" + document(images=[{"id": 1}]), "f", "a.json")
+    assert len(marked.images) == 1
+
+
 def categories(*lists: list[Any]):
     files = {f"file {n}": parse_document(document(categories=own), "f", "p") for n, own in
              enumerate(lists)}  # fmt: skip

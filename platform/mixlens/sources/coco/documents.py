@@ -4,6 +4,7 @@ A malformed record is left out alone, with its reason; only a file that is no JS
 is refused as a whole.
 """
 
+import codecs
 from collections.abc import Mapping, Sequence
 from typing import Annotated, Any
 
@@ -79,8 +80,10 @@ def parse_captions(data: bytes, field: str, path: str) -> CaptionDocument:
 
 
 def _parse(data: bytes, kind: type, field: str, path: str, lists: str) -> Any:
+    # The mark of UTF-8, which some labelling tools write; nothing is copied without one.
+    text = data.removeprefix(codecs.BOM_UTF8)
     try:
-        return msgspec.json.decode(data, type=kind)
+        return msgspec.json.decode(text, type=kind)
     except UNREADABLE as error:
         raise DataError(
             explain(
