@@ -38,7 +38,6 @@ def dominant(objects: Objects) -> Rows:
     last = np.flatnonzero(np.diff(image[order], append=-1))
     most, before = order[last], order[last - 1]
     second = np.where(image[before] == image[most], covered[before], 0.0)
-    second[before == most] = 0.0
     clear = (covered[most] >= DOMINANT_RATIO * second) & (covered[most] >= MIN_SHARE)
     # An object without a supercategory could be of any.
     clear &= (np.bincount(objects.image, ~known, objects.images) == 0)[image[most]]
