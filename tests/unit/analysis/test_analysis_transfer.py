@@ -227,6 +227,20 @@ def test_copies_of_a_trend_are_no_more_evidence_than_one() -> None:
     assert row["chance_holds"] == pytest.approx(20 * row["holds_p"], abs=0.02)
 
 
+def test_a_trend_and_its_opposite_are_one_by_chance_too() -> None:
+    # Both hold or neither does. Without the sign of a trend always one of the two would.
+    random = np.random.default_rng(7)
+    x = random.normal(size=60)
+    facts = _facts("a", occlusion=x, crowding=-x)
+    here = correlate(_metrics(facts, {MAIN: x}), facts, permutations=50)
+    metrics = _metrics(facts, {MAIN: x + random.normal(size=60)})
+    table = transfer_table(here, correlate(metrics, facts, permutations=50))
+    row = transfer_summary(table, metrics, facts, SIDES, permutations=1000).iloc[0]
+    assert (row["trends"], row["holds"], row["same_sign"]) == (2, 2, 1)
+    assert row["same_sign_p"] == pytest.approx(0.5, abs=0.06)
+    assert row["chance_holds"] == pytest.approx(2 * 0.025, abs=0.03)
+
+
 def test_attributes_that_have_nothing_in_common_count_each() -> None:
     random = np.random.default_rng(9)
     facts = _facts("a", **{f"a{i}": random.normal(size=150) for i in range(8)})
