@@ -61,6 +61,7 @@ class RunSpec(Spec):
             del content[key]
         for key in NEUTRAL:
             del content["training"][key]
+        del content["evaluation"]["transfer"]  # the base alone is measured on it
         content["data"] = canonical_data(self.data)
         return content
 

@@ -126,6 +126,7 @@ def test_other_images_to_compare_with_are_measured_anew():
     assert held_out_of(plain).name == held_out_of(compared).name == "b"
     run = changed(evaluation={**RUN.evaluation.model_dump(), "transfer": "a"})
     assert run.base_digest() != RUN.base_digest()
+    assert run.digest() == RUN.digest()  # trials are not measured on them
     harder = {**run.model_dump()["components"], "a": {"tasks": {"count": 1}}}
     for one, digest in ((run, RunSpec.base_digest), (compared, MeasureSpec.digest)):
         other = type(one).model_validate({**one.model_dump(), "components": harder})
