@@ -68,7 +68,8 @@ def test_ratios_of_scenes_and_photographs_end_in_one_report(coco_set, tmp_path: 
     probes = pd.read_parquet(base_folder / "measure" / "probes.parquet")
     assert "dominant_supercategory" in set(probes["attribute"])
     transfer = tables["transfer"]
-    assert {"object_count", "category_diversity", "covered_fraction"} <= set(transfer["attribute"])
+    assert {"object_count", "shape_diversity", "covered_fraction"} <= set(transfer["attribute"])
+    assert "category_diversity" in set(transfer["attribute_there"])  # on photographs
     known = transfer.dropna(subset=["rho", "rho_there"])
     assert len(known) > 20
     assert known["rho"].between(-1, 1).all()

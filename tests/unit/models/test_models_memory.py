@@ -7,9 +7,13 @@ import pytest
 
 # Page faults of ten rounds in which 128 MiB are allocated, written and freed: 32,768 pages a round.
 SCRIPT = """
-import resource, sys
+import ctypes, resource, sys
 import torch
 from mixlens.models import keep_freed_memory
+# Blocks of more than 128 KiB come from the kernel and go back to it, as at the start of a process;
+# later it depends on what happens to lie at the end of the heap.
+M_MMAP_THRESHOLD = -3
+ctypes.CDLL(None).mallopt(M_MMAP_THRESHOLD, 128 << 10)
 if sys.argv[1] == "keep":
     keep_freed_memory()
 def rounds(count):

@@ -11,6 +11,7 @@ from mlflow.entities import Run
 from mixlens.analysis import collect_provenance
 from mixlens.analysis.measured import ModelTables, model_tables
 from mixlens.analysis.measurement import load_measured
+from mixlens.analysis.transfer_build import Sides
 from mixlens.tracking import Tracker, log_model, open_tracker
 from mixlens.tracking.model import model_points
 
@@ -104,7 +105,7 @@ def test_what_was_not_measured_has_no_points(tables: ModelTables):
 
 def test_what_becomes_of_trends_on_other_images_has_points(tables: ModelTables, tmp_path: Path):
     measured = load_measured(replace(FAKE, transfer=1.0, layers=2).write(tmp_path))
-    found = model_tables(measured.model, {}, measured.transfer, ("here", "there"))
+    found = model_tables(measured.model, {}, measured.transfer, Sides("here", "there"))
     row = found.transfer_summary.set_index("scope").loc["redundancy"]
     curves = _curves(found)
     assert curves["transfer/redundancy/holds"] == [(0, row["holds"])]
