@@ -19,7 +19,7 @@ pytestmark = [pytest.mark.ray, pytest.mark.slow, pytest.mark.timeout(420)]
 ROOT = Path(__file__).resolve().parents[2]
 FILE = "sweeps/coco_mix.yaml"
 SMALL = [  # what makes the shipped file small enough for a test
-    "ratios=[0,0.5,1]",
+    "ratios=[0.5,1]",
     "seeds=[0]",
     "training.steps=4",
     "training.global_batch=8",
@@ -52,12 +52,12 @@ def test_ratios_of_scenes_and_photographs_end_in_one_report(coco_set, tmp_path: 
     root = runs / "coco_mix"
     tables = {file.stem: pd.read_parquet(file) for file in (root / "tables").glob("*.parquet")}
     accuracy = tables["accuracy"].dropna(subset=["value"])
-    assert set(accuracy["run"]) == {f"ratio={r},seed=0" for r in ("0", "0.5", "1")} | {"base"}
+    assert set(accuracy["run"]) == {f"ratio={r},seed=0" for r in ("0.5", "1")} | {"base"}
     assert {"coarse", "relational", "count", "locate"} <= set(accuracy["group"])
 
     # Every trial drew exactly its shares of scenes, photographs and captions.
     spec = load_spec(SweepSpec, ROOT / FILE)
-    for ratio in (0.0, 0.5, 1.0):
+    for ratio in (0.5, 1.0):
         (folder,) = root.glob(f"trials/ratio={ratio:g},seed=0-*")
         drawn = pd.read_parquet(folder / "mixture.parquet").set_index("step")
         for name, weight in spec.mixture.weights(ratio).items():
