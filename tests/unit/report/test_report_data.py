@@ -72,7 +72,7 @@ def test_data_sets_and_components_say_how_many_images_they_have(
     assert "models are measured on it" in facts["Component complex"]
     photos = facts["Component photos"]
     assert "object count between quantiles 0.5 and 1" in photos
-    assert "trends are held against it" in photos
+    assert "trends are compared on it" in photos
     # The upper half of each split, give or take those that share a count.
     train = int(photos.split("images to train on: ")[1].split(",")[0])
     assert 0.2 * used["train"] < train < 0.8 * used["train"]
