@@ -112,8 +112,10 @@ def _sized(spec: SweepSpec | MeasureSpec, name: str) -> str:
     """What a component holds, how many images that are, and what it is for."""
     component = spec.components[name]
     asked = spec.evaluation
-    uses = {asked.component: "; models are measured on it", asked.transfer: "; trends are held "
-            "against it"}  # fmt: skip
+    uses = {
+        asked.component: "; models are measured on it",
+        asked.transfer: "; trends are compared on it",
+    }
     if component.kind == "coco" and not _record(spec.data[component.data]):
         images = "images not counted"
     else:
