@@ -120,7 +120,10 @@ def test_tables_give_sign_size_interval_and_verdict(made: Made) -> None:
     row = tables["transfer"].set_index(["stream", "layer", "metric", "attribute"]).loc[
         ("visual", 2, "redundancy_score", "shape_diversity")
     ]  # fmt: skip
-    minus = lambda value: f"{value:+.2f}".replace("-", "−")  # noqa: E731
+
+    def minus(value: float) -> str:
+        return f"{value:+.2f}".replace("-", "−")
+
     assert rows["layer 2, shape diversity / category diversity"] == (
         f"{minus(row['rho'])}\n[{minus(row['low'])}, {minus(row['high'])}]",
         f"{minus(row['rho_there'])}\n[{minus(row['low_there'])}, {minus(row['high_there'])}]",

@@ -179,6 +179,7 @@ def test_links_in_circles_end(folder: Path):
 
 
 def test_names_that_are_no_text_are_passed_over(folder: Path):
+    # A path of bytes, which pathlib does not take.
     with open(bytes(folder / "images") + b"/\xff.jpg", "wb") as file:  # noqa: PTH123
         file.write(b"x")
     assert open_files(str(folder)).listing() == {p: len(d) for p, d in CONTENT.items()}

@@ -315,12 +315,12 @@ def test_trends_of_the_base_on_other_images_go_with_the_sweep(
     tables = build_tables(logged[0])
     row = dict.fromkeys(SUMMARY, 0.25) | {"scope": "redundancy", "trends": 12, "holds": 7}
     plain = _Recorder()
-    log_sweep(plain, tables, [], tmp_path)  # type: ignore[arg-type]
+    log_sweep(plain, tables, [], tmp_path)
     assert "transfer" not in plain.metrics
     (tmp_path / "tables").mkdir()
     pd.DataFrame([row]).to_parquet(tmp_path / "tables" / "transfer_summary.parquet")
     run = _Recorder()
-    log_sweep(run, tables, [], tmp_path)  # type: ignore[arg-type]
+    log_sweep(run, tables, [], tmp_path)
     points = {name: (value, step) for name, value, step in run.metrics["transfer"]}
     assert points["transfer/redundancy/trends"] == (12, 0)
     assert points["transfer/redundancy/holds"] == (7, 0)
