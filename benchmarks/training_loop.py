@@ -25,6 +25,7 @@ import torch
 
 from mixlens.mixture.local import LocalStream
 from mixlens.models import load_vllm
+from mixlens.models.precision import computes_in_bf16
 from mixlens.models.tiny import build_tiny_vllm
 from mixlens.spec import RunSpec, SweepSpec, load_spec
 from mixlens.tasks import vocabulary
@@ -50,10 +51,11 @@ def bare_loop(run: RunSpec, batches: list[dict[str, torch.Tensor]]) -> list[floa
     optimizer = torch.optim.AdamW(
         model.parameters(), lr=training.learning_rates.language, betas=training.betas, fused=True
     )
+    bf16 = computes_in_bf16(training.precision, "cpu")  # as the run itself
     seconds = []
     for batch in batches:
         started = time.perf_counter()
-        with torch.autocast("cpu", torch.bfloat16, enabled=training.precision == "bf16"):
+        with torch.autocast("cpu", torch.bfloat16, enabled=bf16):
             loss = model(**batch, use_cache=False).loss
         loss.backward()
         torch.nn.utils.clip_grad_norm_(model.parameters(), training.clip_norm)

@@ -13,6 +13,8 @@ os.environ.setdefault("RAY_TRAIN_HEALTH_CHECK_INTERVAL_S", "0.2")
 
 import pytest
 
+import mixlens.models  # noqa: F401 - lets torchvision be imported, which tests of transformers do first
+
 if TYPE_CHECKING:
     from coco_set import CocoSet
 

@@ -4,56 +4,102 @@ from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from typing import Any, Literal
 
+import torch
+from jaxtyping import Float
 from torch import Tensor, nn
 
 from mixlens.models import Vllm
 
-Stack = Literal["vision", "language"]
+States = Literal["vision", "language", "keys_values"]
 VISION_LAYER = -1
 
-Take = Callable[[Stack, int, Tensor], None]
+Take = Callable[[States, int, Tensor], None]
 
 
 @contextmanager
 def capture(vllm: Vllm, take: Take) -> Iterator[None]:
-    """Call `take(stack, layer, states)` for each hidden state of every forward pass inside.
+    """Call `take(states, layer, tensor)` for each hidden state of every forward pass inside.
 
     In the order in which they are made:
 
-    * ("vision", -1, [images, tokens, width]): what the vision encoder gives the projector;
+    * ("vision", -1, [..., width]): what the vision encoder gives the projector;
     * ("language", 0, [batch, seq, width]): what enters the first decoder block, so the projected
       visual tokens and the embeddings of the text;
     * ("language", l, [batch, seq, width]): what decoder block l puts out, 1 to the number of
       blocks. The last is not yet normalised, unlike `hidden_states[-1]` of transformers.
 
+    Of decoders that read the image by cross-attention also
+
+    * ("keys_values", 0, [..., width]): what the projector gives;
+    * ("keys_values", l, [images, tokens, key and value width]): the keys (as attention takes them)
+      beside the values that block l, from 1, reads, before the block's own output.
+
     Nothing is kept: when `take` returns, its states are as short-lived as without capture.
     """
     blocks = vllm.adapter.blocks(vllm.model)["language"]
+    readers = vllm.adapter.cross_attention(vllm.model)
+    projector = vllm.adapter.projector(vllm.model)
 
-    def entering(stack: Stack, layer: int) -> Callable[..., None]:
+    def entering(states: States, layer: int) -> Callable[..., None]:
         def hook(module: nn.Module, args: tuple[Any, ...], kwargs: dict[str, Any]) -> None:
-            take(stack, layer, _states(args[0] if args else kwargs["hidden_states"]))
+            take(states, layer, _states(args[0] if args else kwargs["hidden_states"]))
 
         return hook
 
-    def leaving(layer: int) -> Callable[..., None]:
+    def leaving(states: States, layer: int) -> Callable[..., None]:
         def hook(module: nn.Module, args: tuple[Any, ...], output: Any) -> None:
-            take("language", layer, _states(output))
+            take(states, layer, _states(output))
 
         return hook
 
     handles = [
-        vllm.adapter.projector(vllm.model).register_forward_pre_hook(
-            entering("vision", VISION_LAYER), with_kwargs=True
-        ),
+        projector.register_forward_pre_hook(entering("vision", VISION_LAYER), with_kwargs=True),
         blocks[0].register_forward_pre_hook(entering("language", 0), with_kwargs=True),
     ]
-    handles += [block.register_forward_hook(leaving(i + 1)) for i, block in enumerate(blocks)]
+    if readers:
+        handles.append(projector.register_forward_hook(leaving("keys_values", 0)))
+    for block, (keys, values) in readers.items():
+        pair = _Pair(take, block + 1)
+        handles.append(keys.register_forward_hook(pair.keys))
+        handles.append(values.register_forward_hook(pair.values))
+    handles += [
+        block.register_forward_hook(leaving("language", i + 1)) for i, block in enumerate(blocks)
+    ]
     try:
         yield
     finally:
         for handle in handles:
             handle.remove()
+
+
+class _Pair:
+    """Takes the keys and the values of one block, whichever is made first, as one state.
+
+    Values may still be split into the parts of their image; keys are not.
+    """
+
+    def __init__(self, take: Take, layer: int) -> None:
+        self.take, self.layer = take, layer
+        self.held: dict[str, Tensor] = {}
+
+    def keys(
+        self, module: nn.Module, args: Any, output: Float[Tensor, "images heads tokens width"]
+    ) -> None:
+        self._hold("keys", output.transpose(1, 2).flatten(2))
+
+    def values(
+        self, module: nn.Module, args: Any, output: Float[Tensor, "parts tokens width"]
+    ) -> None:
+        self._hold("values", output)
+
+    def _hold(self, name: str, states: Tensor) -> None:
+        self.held[name] = states.detach()
+        if len(self.held) == 2:
+            keys = self.held["keys"]
+            values = self.held["values"].reshape(*keys.shape[:2], -1)
+            joined = torch.cat([keys, values], -1)
+            self.held.clear()
+            self.take("keys_values", self.layer, joined)
 
 
 def _states(value: Any) -> Tensor:

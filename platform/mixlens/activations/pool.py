@@ -28,6 +28,9 @@ class MeasurementPool:
 
     They start when the pool is made, so that their imports overlap with other work, and hold
     `resources.cpus_per_actor` and `gpus_per_actor` each until `close`.
+
+    Attributes:
+        resources: as given.
     """
 
     def __init__(self, resources: ResourceSpec) -> None:
@@ -35,6 +38,7 @@ class MeasurementPool:
 
         Whether the cluster has room for them, now or when it has grown, is for the caller to know.
         """
+        self.resources = resources
         actor = ray.remote(_Worker).options(
             num_cpus=resources.cpus_per_actor,
             num_gpus=resources.gpus_per_actor,

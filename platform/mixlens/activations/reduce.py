@@ -34,25 +34,39 @@ class PositionSums:
 
     Attributes:
         total: float64 [tokens, width].
-        count: images that have a token there, [tokens].
+        count: images whose token there is a number, [tokens].
+        there: images that have a token there, [tokens].
     """
 
     total: NDArray[np.float64]
     count: NDArray[np.int64]
+    there: NDArray[np.int64]
 
     def __add__(self, other: "PositionSums") -> "PositionSums":
         tokens = max(len(self.count), len(other.count))
         first, second = self._grown(tokens), other._grown(tokens)
-        return PositionSums(first.total + second.total, first.count + second.count)
+        return PositionSums(
+            first.total + second.total, first.count + second.count, first.there + second.there
+        )
 
     def mean(self) -> Float[Tensor, "tokens width"]:
-        """Mean at each position; NaN where no image has a token."""
+        """Mean at each position; NaN where no image has a token.
+
+        Where some images have a position that others lack, their grids differ, and a position means
+        another place in each. Then it is the mean over all positions.
+        """
+        total, count = self.total, self.count
+        if bool(((self.there > 0) & (self.there < self.there.max(initial=0))).any()):
+            total = np.broadcast_to(total.sum(0), total.shape)
+            count = np.broadcast_to(count.sum(), count.shape)
         with np.errstate(invalid="ignore"):
-            return torch.from_numpy(self.total / self.count[:, None])
+            return torch.from_numpy(total / count[:, None])
 
     def _grown(self, tokens: int) -> "PositionSums":
-        more = tokens - len(self.count)
-        return PositionSums(np.pad(self.total, ((0, more), (0, 0))), np.pad(self.count, (0, more)))
+        more = (0, tokens - len(self.count))
+        return PositionSums(
+            np.pad(self.total, (more, (0, 0))), np.pad(self.count, more), np.pad(self.there, more)
+        )
 
 
 def position_sums(vllm: Vllm, images: Sequence[Image]) -> dict[Place, PositionSums]:
@@ -66,7 +80,9 @@ def position_sums(vllm: Vllm, images: Sequence[Image]) -> dict[Place, PositionSu
         wide = tokens.double()
         good = exists & wide.isfinite().all(-1)
         total = torch.where(good[..., None], wide, 0.0).sum(0)
-        sums[place] = PositionSums(total.cpu().numpy(), good.sum(0).cpu().numpy())
+        sums[place] = PositionSums(
+            *(part.cpu().numpy() for part in (total, good.sum(0), exists.sum(0)))
+        )
 
     visit(vllm, images, take)
     return sums

@@ -6,11 +6,14 @@ from typing import Literal, get_args
 import torch
 from jaxtyping import Bool, Float, Int
 from torch import Tensor
+from torch.nn.utils.rnn import pad_sequence
 
 from mixlens.activations.capture import capture
 from mixlens.errors import CheckpointError, explain
 from mixlens.models import Vllm
 from mixlens.models.adapter import Image
+from mixlens.models.places import patches
+from mixlens.sources.pixels import as_pixels
 
 Stream = Literal["pixels", "vision", "visual", "text"]
 STREAMS: tuple[Stream, ...] = get_args(Stream)
@@ -27,10 +30,12 @@ def visit(vllm: Vllm, images: Sequence[Image], take: Visit) -> None:
     """Run the model once over images and call `take((stream, layer), tokens, exists)` for each.
 
     Streams:
-        pixels (layer -1): the raw pixel patch under each visual token, 0 to 1; the floor that any
-            redundancy is compared with.
+        pixels (layer -1): the raw pixels under each visual token, 0 to 1; the floor that any
+            redundancy is compared with. Tokens that stand for no place do not exist there.
         vision (layer -1): what the vision encoder gives the projector.
         visual (layers 0, 1, ...): the decoder's states at the visual tokens; layer 0 is its input.
+            Of a decoder that reads the image by cross-attention: what the projector gives, and at
+            layer l the keys beside the values that block l reads, in the blocks that read any.
         text (layers 0, 1, ...): its states at the text tokens behind the image, of the fixed
             `PROMPT`. Text before the image cannot depend on it in a causal decoder and is left out,
             and so are special tokens.
@@ -40,31 +45,57 @@ def visit(vllm: Vllm, images: Sequence[Image], take: Visit) -> None:
     Raises:
         CheckpointError: the model gives an image no visual token.
     """
-    batch = vllm.adapter.question_batch(images, [PROMPT] * len(images))
+    adapter = vllm.adapter
+    pictures = [as_pixels(image) for image in images]
+    batch = adapter.question_batch(pictures, [PROMPT] * len(pictures))
     device = next(vllm.model.parameters()).device
     batch = {name: tensor.to(device) for name, tensor in batch.items()}
-    spans = vllm.adapter.spans(batch["input_ids"], batch["attention_mask"])
-    if not spans.visual.any(-1).all():
+    ids = batch["input_ids"]
+    spans = adapter.spans(ids, batch["attention_mask"])
+    behind = (ids == adapter.image_token_id).long().cumsum(-1) > 0
+    where = {}
+    encoder = adapter.encoder_tokens(batch).to(device)
+    if not adapter.cross_attention(vllm.model):
+        where["visual"] = _positions(spans.visual)
+    where["text"] = _positions(spans.text & behind)
+    if not (encoder if "visual" not in where else spans.visual).any(-1).all():
         raise CheckpointError(
             explain("model", vllm.path, "an image has no visual token", "Check its processor.")
         )
-    behind = spans.visual.long().cumsum(-1) > 0
-    where = {"visual": _positions(spans.visual), "text": _positions(spans.text & behind)}
 
-    def sort(stack: str, layer: int, states: Tensor) -> None:
-        if stack == "vision":
-            take(("vision", layer), states, torch.ones_like(states[..., 0], dtype=torch.bool))
+    def sort(states: str, layer: int, tensor: Tensor) -> None:
+        if states != "language":
+            stream = "vision" if states == "vision" else "visual"
+            take((stream, layer), *_by_image(tensor, encoder))
             return
-        for stream in ("visual", "text"):
-            index, exists = where[stream]
+        for stream, (index, exists) in where.items():
             if exists.any():
-                take((stream, layer), states.gather(1, _wide(index, states)), exists)
+                take((stream, layer), tensor.gather(1, _wide(index, tensor)), exists)
 
+    sizes = [(picture.shape[0], picture.shape[1]) for picture in pictures]
     with torch.inference_mode():
-        patches = vllm.adapter.patches(batch["pixel_values"])
-        take(("pixels", PIXEL_LAYER), patches, torch.ones_like(patches[..., 0], dtype=torch.bool))
+        views = adapter.views(batch, sizes)
+        cut = [
+            patches(picture, of_image, adapter.cell_side())
+            for picture, of_image in zip(pictures, views, strict=True)
+        ]
+        pixels = pad_sequence([found for found, _ in cut], batch_first=True)
+        seen = pad_sequence([there for _, there in cut], batch_first=True)
+        take(("pixels", PIXEL_LAYER), pixels.to(device), seen.to(device))
         with capture(vllm, sort):
             vllm.model(**batch, use_cache=False, logits_to_keep=1)
+
+
+def _by_image(
+    states: Float[Tensor, "*parts width"], exists: Bool[Tensor, "images tokens"]
+) -> tuple[Float[Tensor, "images tokens width"], Bool[Tensor, "images tokens"]]:
+    """States of all images in a row, or of as many places an image, as a row an image."""
+    flat = states.flatten(0, -2)
+    if len(flat) == exists.numel():
+        return flat.view(*exists.shape, -1), exists
+    found = flat.new_zeros(*exists.shape, flat.shape[-1])
+    found[exists] = flat
+    return found, exists
 
 
 def _positions(

@@ -1,10 +1,15 @@
 """The table of answers: every question of the held-out images, what was said, and its scores."""
 
+import os
+import socket
+import time
 from collections.abc import Iterator, Sequence
+from dataclasses import dataclass, replace
 
 import pyarrow as pa
 
-from mixlens.evaluation.generate import generate
+from mixlens.evaluation.generate import say, spoken
+from mixlens.evaluation.throughput import Effort, joined
 from mixlens.models import Vllm
 from mixlens.sources import Example
 from mixlens.tasks import Turn, score
@@ -35,7 +40,14 @@ ANSWERS = pa.schema(
 LONG_GROUPS = ("scene_graph", "caption")
 SHORT_LIMIT = 12  # tokens; a word or two, in any tokenizer
 
-Ask = tuple[int, Turn, int]  # place of the example, the turn, the most tokens of its answer
+
+@dataclass(frozen=True)
+class Ask:
+    """One question: the place of its example, the turn, the most tokens of its answer."""
+
+    place: int
+    turn: Turn
+    limit: int
 
 
 def answer(
@@ -55,23 +67,50 @@ def answer(
         of choices (0: free form), `finished` (1 if the answer ended by itself, 0 if it was cut at
         its limit), and the scores of `mixlens.tasks.score`, null where one is not defined.
     """
-    turns = [(place, turn) for place, example in enumerate(examples) for turn in example.turns]
-    limits = answer_limits(vllm, [turn for _, turn in turns], max_new_tokens)
-    asks = [(*asked, limit) for asked, limit in zip(turns, limits, strict=True)]
-    rows: list[dict[str, object]] = [{}] * len(asks)
+    return answer_timed(vllm, examples, batch_size, max_new_tokens)[0]
+
+
+def answer_timed(
+    vllm: Vllm, examples: Sequence[Example], batch_size: int = 256, max_new_tokens: int = 128
+) -> tuple[pa.Table, Effort]:
+    """The table of `answer`, and what it took to generate the answers."""
+    asks = asks_of(vllm, examples, max_new_tokens)
+    said: list[list[int]] = [[]] * len(asks)
+    worker = f"{socket.gethostname()}/{os.getpid()}"
+    efforts = [Effort(0, 0, 0.0, worker)]
     for batch in _batches(asks, batch_size):
-        places = sorted({asks[number][0] for number in batch})
+        places = sorted({asks[number].place for number in batch})
         where = {place: i for i, place in enumerate(places)}
-        said = generate(
+        started = time.perf_counter()
+        told = say(
             vllm,
             [examples[place].image for place in places],
-            [asks[number][1].question for number in batch],
-            [where[asks[number][0]] for number in batch],
-            [asks[number][2] for number in batch],
+            [asks[number].turn.question for number in batch],
+            [where[asks[number].place] for number in batch],
+            [asks[number].limit for number in batch],
         )
-        for number, (response, finished) in zip(batch, said, strict=True):
-            place, turn, _ = asks[number]
-            rows[number] = _row(examples[place], turn, response, finished)
+        seconds = time.perf_counter() - started
+        efforts.append(Effort(len(batch), sum(map(len, told)), seconds, worker))
+        for number, tokens in zip(batch, told, strict=True):
+            said[number] = tokens
+    return table_of(vllm, examples, asks, said), replace(joined(efforts), worker=worker)
+
+
+def asks_of(vllm: Vllm, examples: Sequence[Example], max_new_tokens: int = 128) -> list[Ask]:
+    """Every turn of every example, in order."""
+    turns = [(place, turn) for place, example in enumerate(examples) for turn in example.turns]
+    limits = answer_limits(vllm, [turn for _, turn in turns], max_new_tokens)
+    return [Ask(*asked, limit) for asked, limit in zip(turns, limits, strict=True)]
+
+
+def table_of(
+    vllm: Vllm, examples: Sequence[Example], asks: Sequence[Ask], said: Sequence[Sequence[int]]
+) -> pa.Table:
+    """`ANSWERS` of the tokens that were said to each question."""
+    rows = [
+        _row(examples[ask.place], ask.turn, *spoken(vllm, tokens))
+        for ask, tokens in zip(asks, said, strict=True)
+    ]
     return pa.Table.from_pylist(rows, ANSWERS)
 
 
@@ -95,9 +134,9 @@ def answer_limits(vllm: Vllm, turns: Sequence[Turn], max_new_tokens: int = 128) 
 
 def _batches(asks: Sequence[Ask], size: int) -> Iterator[list[int]]:
     """Places in `asks`: short answers image by image, then long ones by expected length."""
-    short = [i for i, (_, turn, _) in enumerate(asks) if turn.group not in LONG_GROUPS]
-    long = [i for i, (_, turn, _) in enumerate(asks) if turn.group in LONG_GROUPS]
-    long.sort(key=lambda i: len(asks[i][1].answer))
+    short = [i for i, ask in enumerate(asks) if ask.turn.group not in LONG_GROUPS]
+    long = [i for i, ask in enumerate(asks) if ask.turn.group in LONG_GROUPS]
+    long.sort(key=lambda i: len(asks[i].turn.answer))
     for numbers in (short, long):
         for first in range(0, len(numbers), size):
             yield numbers[first : first + size]

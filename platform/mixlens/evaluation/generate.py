@@ -1,25 +1,23 @@
 """Greedy answers to many questions about few images: each image is read once."""
 
+import copy
+import math
 from collections.abc import Callable, Sequence
 from contextlib import AbstractContextManager, nullcontext
-from dataclasses import dataclass
+from dataclasses import dataclass, field, replace
 from typing import Any
 
-import numpy as np
 import torch
-from jaxtyping import Bool, Int
+from jaxtyping import Int
 from torch import Tensor
 
-from mixlens.models import Vllm
+from mixlens.models import Batch, Vllm
 from mixlens.models.adapter import Image
-
-# The text behind the image does not depend on the image, so it is tokenised behind a small one.
-_STAND_IN = np.zeros((32, 32, 3), np.uint8)
 
 
 @dataclass(frozen=True)
 class Prefix:
-    """What the decoder has read of each image: everything up to its last visual token.
+    """What the decoder has read of each image: everything up to the image's end.
 
     Attributes:
         cache: keys and values of every decoder block.
@@ -27,12 +25,14 @@ class Prefix:
         start: position of the first token behind.
         late: which places hold one in the caches of the blocks behind a deletion; None: as in the
             first block.
+        behind: what later passes need besides, [images, 1, ...] (`Adapter.behind`).
     """
 
     cache: Any
     present: Int[Tensor, "images tokens"]
     start: Int[Tensor, " images"]
     late: Int[Tensor, "images kept"] | None = None
+    behind: Batch = field(default_factory=dict)
 
 
 @dataclass(frozen=True)
@@ -47,7 +47,6 @@ Passes = Callable[[Tensor, int], AbstractContextManager[None]]
 """Wraps a pass of so many tokens whose later blocks see other keys [questions, keys]."""
 
 
-@torch.inference_mode()
 def generate(
     vllm: Vllm,
     images: Sequence[Image],
@@ -58,8 +57,8 @@ def generate(
     """Answer each question about its image as the first turn of a conversation.
 
     The most probable token at every step, like `model.generate(do_sample=False)`, but everything up
-    to the last visual token is computed once an image and shared by its questions. This is exact in
-    a causal decoder, where nothing before a question can depend on it.
+    to the image's end is computed once an image and shared by its questions. This is exact in a
+    causal decoder, where nothing before a question can depend on it.
 
     Args:
         vllm: the model.
@@ -71,33 +70,72 @@ def generate(
     Returns:
         For each question the answer, and whether it ended before its limit.
     """
+    return [spoken(vllm, said) for said in say(vllm, images, questions, image_of, limits)]
+
+
+@torch.inference_mode()
+def say(
+    vllm: Vllm,
+    images: Sequence[Image],
+    questions: Sequence[str],
+    image_of: Sequence[int],
+    limits: Sequence[int],
+) -> list[list[int]]:
+    """`generate` in tokens: all that were made, the one that ends an answer among them."""
+    shown = on_device(vllm, vllm.adapter.image_batch(images))
+    positions = vllm.adapter.positions(shown)
+    out = vllm.model(**shown, position_ids=positions, use_cache=True, logits_to_keep=1)
+    prefix = Prefix(
+        out.past_key_values,
+        shown["attention_mask"],
+        next_position(positions),
+        behind=vllm.adapter.behind(shown),
+    )
+    return _say(vllm, prefix, asked_tokens(vllm, questions), image_of, limits)
+
+
+def spoken(vllm: Vllm, said: Sequence[int]) -> tuple[str, bool]:
+    """The answer that tokens stand for, and whether it ended: what follows its end is no part."""
+    ends = end_tokens(vllm)
+    places = [place for place, token in enumerate(said) if token in ends]
+    tokens = list(said[: places[0]] if places else said)
+    text = vllm.processor.tokenizer.decode(tokens, skip_special_tokens=True)
+    return str(text).strip(), bool(places)
+
+
+def end_tokens(vllm: Vllm) -> list[int]:
+    """The tokens of which each ends an answer."""
+    ends: Any = vllm.model.generation_config.eos_token_id
+    if ends is None:
+        ends = vllm.processor.tokenizer.eos_token_id
+    return list(ends) if isinstance(ends, list | tuple) else [ends]
+
+
+def on_device(vllm: Vllm, batch: Batch) -> Batch:
+    """The tensors of a batch where the model is."""
     device = next(vllm.model.parameters()).device
-    shown = {
-        name: tensor.to(device)
-        for name, tensor in vllm.adapter.question_batch(images, [""] * len(images)).items()
-    }
-    ids, present = before_questions(vllm, shown)
-    shown.update(input_ids=ids, attention_mask=present, position_ids=_positions(present))
-    out = vllm.model(**shown, use_cache=True, logits_to_keep=1)
-    prefix = Prefix(out.past_key_values, present, present.sum(-1))
-    return respond(vllm, prefix, asked_tokens(vllm, questions), image_of, limits)
+    return {name: tensor.to(device) for name, tensor in batch.items()}
 
 
-def before_questions(
-    vllm: Vllm, batch: dict[str, Tensor]
-) -> tuple[Int[Tensor, "images tokens"], Int[Tensor, "images tokens"]]:
-    """Of a `question_batch` the tokens up to the last visual one, left-padded, and which exist."""
-    before, _ = _split(vllm, batch)
-    return _packed(batch["input_ids"], before)
+def next_position(
+    positions: Int[Tensor, "images seq"] | Int[Tensor, "axes images seq"],
+) -> Int[Tensor, " images"]:
+    """The position of the token behind each image: one more than the largest so far."""
+    largest = positions.amax(-1)
+    return (largest.amax(0) if largest.dim() == 2 else largest) + 1
 
 
 def asked_tokens(vllm: Vllm, questions: Sequence[str]) -> Asked:
     """The questions as they stand behind any image."""
     device = next(vllm.model.parameters()).device
-    batch = vllm.adapter.question_batch([_STAND_IN] * len(questions), questions)
-    batch = {name: batch[name].to(device) for name in ("input_ids", "attention_mask")}
-    _, behind = _split(vllm, batch)
-    return Asked(*_packed(batch["input_ids"], behind))
+    told = vllm.adapter.question_tokens(questions)
+    most = max(map(len, told))
+    ids = torch.zeros(len(told), most, dtype=torch.long, device=device)
+    present = torch.zeros_like(ids)
+    for row, tokens in enumerate(told):
+        ids[row, most - len(tokens) :] = torch.tensor(tokens)
+        present[row, most - len(tokens) :] = 1
+    return Asked(ids, present)
 
 
 @torch.inference_mode()
@@ -111,6 +149,10 @@ def respond(
 ) -> list[tuple[str, bool]]:
     """The answers of `generate` for images that were already read; uses up `prefix.cache`.
 
+    Questions are padded between image and question. Blocks that look back a window of places only
+    would see less for it once a sequence is longer than that: then only questions of equal length
+    go together.
+
     Args:
         vllm: the model.
         prefix: the images.
@@ -119,6 +161,49 @@ def respond(
         limits: for each question the most tokens its answer may have.
         late_keys: wraps each pass where `prefix.late` differs from `prefix.present`.
     """
+    return [spoken(vllm, said) for said in _say(vllm, prefix, asked, image_of, limits, late_keys)]
+
+
+def _say(
+    vllm: Vllm,
+    prefix: Prefix,
+    asked: Asked,
+    image_of: Sequence[int],
+    limits: Sequence[int],
+    late_keys: Passes = lambda keys, queries: nullcontext(),
+) -> list[list[int]]:
+    """`respond` in tokens."""
+    longest = prefix.present.shape[1] + asked.ids.shape[1] + max(limits)
+    if longest <= _window(vllm):
+        return _say_together(vllm, prefix, asked, image_of, limits, late_keys)
+    lengths = asked.present.sum(-1).tolist()
+    said: dict[int, list[int]] = {}
+    for length in sorted(set(lengths)):
+        own = [number for number, other in enumerate(lengths) if other == length]
+        part = Asked(asked.ids[own, -length:], asked.present[own, -length:])
+        again = replace(prefix, cache=copy.deepcopy(prefix.cache))
+        owners, most = [image_of[i] for i in own], [limits[i] for i in own]
+        answers = _say_together(vllm, again, part, owners, most, late_keys)
+        said |= dict(zip(own, answers, strict=True))
+    return [said[number] for number in range(len(lengths))]
+
+
+def _window(vllm: Vllm) -> float:
+    """How many places back every decoder block looks at least."""
+    config = vllm.model.config.get_text_config()
+    sliding = "sliding_attention" in (getattr(config, "layer_types", None) or ())
+    return config.sliding_window if sliding else math.inf
+
+
+def _say_together(
+    vllm: Vllm,
+    prefix: Prefix,
+    asked: Asked,
+    image_of: Sequence[int],
+    limits: Sequence[int],
+    late_keys: Passes,
+) -> list[list[int]]:
+    """`_say` for questions that may be padded."""
     model, device, questions = vllm.model, prefix.present.device, len(image_of)
     owner = torch.tensor(image_of, device=device)
     cache, mask, at = prefix.cache, prefix.present[owner], prefix.start[owner]
@@ -126,30 +211,34 @@ def respond(
     cache.batch_select_indices(owner)
     ids, present = asked.ids, asked.present
 
-    ends = torch.tensor(_end_tokens(vllm), device=device)
-    limit = torch.tensor(limits, device=device)
+    ends = torch.tensor(end_tokens(vllm), device=device)
+    length = torch.tensor(limits, device=device)
     said = torch.zeros(questions, max(limits), dtype=torch.long, device=device)
-    length = limit.clone()
-    finished = torch.zeros(questions, dtype=torch.bool, device=device)
     rows = torch.arange(questions, device=device)  # the questions still being answered
     for step in range(max(limits)):
         mask, late = torch.cat([mask, present], 1), torch.cat([late, present], 1)
-        with late_keys(late, ids.shape[1]):
+        queries = ids.shape[1]
+        besides = {
+            name: value[owner[rows]].expand(-1, queries, *value.shape[2:])
+            for name, value in prefix.behind.items()
+        }
+        with late_keys(late, queries):
             out = model(
                 input_ids=ids,
                 attention_mask=mask,
-                position_ids=at[:, None] + _positions(present),
+                position_ids=at[:, None] + place_of(present),
                 past_key_values=cache,
                 use_cache=True,
                 logits_to_keep=1,
+                **besides,
             )
         at = at + present.sum(-1)
         token = out.logits[:, -1].argmax(-1)
         ended = torch.isin(token, ends)
         said[rows, step] = token
-        length[rows[ended]] = step
-        finished[rows[ended]] = True
-        going = ~ended & (step + 1 < limit[rows])
+        # A row that has its answer may stay for a while, and end again: that counts no more.
+        length[rows[ended]] = length[rows[ended]].clamp_max(step + 1)
+        going = step + 1 < length[rows]
         if not going.any():
             break
         if going.sum() <= 0.8 * len(rows):  # below that, dropping rows costs more than it saves
@@ -158,42 +247,9 @@ def respond(
             mask, late = mask[keep], late[keep]
             cache.batch_select_indices(keep)
         ids, present = token[:, None], torch.ones_like(token[:, None])
-    return [
-        (_text(vllm, row[:end]), bool(done))
-        for row, end, done in zip(said.tolist(), length.tolist(), finished.tolist(), strict=True)
-    ]
+    return [row[:end] for row, end in zip(said.tolist(), length.tolist(), strict=True)]
 
 
-def _split(
-    vllm: Vllm, batch: dict[str, Tensor]
-) -> tuple[Bool[Tensor, "batch seq"], Bool[Tensor, "batch seq"]]:
-    """Positions up to the last visual token, and the ones behind it; padding is neither."""
-    present = batch["attention_mask"].bool()
-    visual = vllm.adapter.spans(batch["input_ids"], batch["attention_mask"]).visual
-    behind = present & (visual.flip(-1).long().cumsum(-1).flip(-1) == 0)
-    return present & ~behind, behind
-
-
-def _packed(
-    ids: Int[Tensor, "batch seq"], chosen: Bool[Tensor, "batch seq"]
-) -> tuple[Int[Tensor, "batch tokens"], Int[Tensor, "batch tokens"]]:
-    """The chosen tokens in order, left-padded, and which positions hold one."""
-    most = int(chosen.sum(-1).max())
-    index = chosen.long().argsort(dim=-1, stable=True)[:, chosen.shape[1] - most :]
-    return ids.gather(1, index), chosen.gather(1, index).long()
-
-
-def _positions(mask: Int[Tensor, "batch seq"]) -> Int[Tensor, "batch seq"]:
-    """Position ids that count what the mask holds."""
+def place_of(mask: Int[Tensor, "batch seq"]) -> Int[Tensor, "batch seq"]:
+    """How many tokens of the mask stand before each one."""
     return (mask.cumsum(-1) - 1).clamp_min(0)
-
-
-def _end_tokens(vllm: Vllm) -> list[int]:
-    ends: Any = vllm.model.generation_config.eos_token_id
-    if ends is None:
-        ends = vllm.processor.tokenizer.eos_token_id
-    return list(ends) if isinstance(ends, list | tuple) else [ends]
-
-
-def _text(vllm: Vllm, tokens: list[int]) -> str:
-    return str(vllm.processor.tokenizer.decode(tokens, skip_special_tokens=True)).strip()

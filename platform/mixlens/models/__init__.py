@@ -1,24 +1,39 @@
 """Vision LLMs: one adapter a family, loading, and the small built-in model."""
 
-from mixlens.models.adapter import Adapter, Batch, DeletingAdapter, TokenSpans
+from mixlens.models.adapter import (
+    Adapter,
+    Batch,
+    Encoded,
+    LookingAdapter,
+    ShrinkingAdapter,
+    TokenSpans,
+)
 from mixlens.models.memory import keep_freed_memory
+from mixlens.models.torchvision_ops import make_torchvision_importable
 from mixlens.models.vllm import (
     Vllm,
     fingerprint,
+    load_adapter,
     load_vllm,
     model_config,
     model_folder,
     resolve_model,
 )
 
+# Anything of transformers that handles images imports torchvision where there is one.
+make_torchvision_importable()
+
 __all__ = [
     "Adapter",
     "Batch",
-    "DeletingAdapter",
+    "Encoded",
+    "LookingAdapter",
+    "ShrinkingAdapter",
     "TokenSpans",
     "Vllm",
     "fingerprint",
     "keep_freed_memory",
+    "load_adapter",
     "load_vllm",
     "model_config",
     "model_folder",

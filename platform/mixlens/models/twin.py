@@ -7,6 +7,7 @@ from pathlib import Path
 from typing import Any, Literal
 
 import torch
+from torch import nn
 
 from mixlens.errors import CheckpointError, explain
 from mixlens.models.vllm import fingerprint, load_vllm, model_config
@@ -75,8 +76,9 @@ def _twin(model_path: str, part: Part, seed: int) -> tuple[Any, Any]:
         trained = trained.merge_and_unload()
     of_language = {
         id(tensor)
-        for module in vllm.adapter.towers(random)["language"]
-        for tensor in chain(module.parameters(), module.buffers())
+        for part in vllm.adapter.towers(random)["language"]
+        if isinstance(part, nn.Module)
+        for tensor in chain(part.parameters(), part.buffers())
     }
     weights = dict(chain(trained.named_parameters(), trained.named_buffers()))
     with torch.no_grad():

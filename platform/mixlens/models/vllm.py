@@ -4,7 +4,6 @@ import hashlib
 import json
 import os
 import re
-from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -13,6 +12,7 @@ import torch
 
 from mixlens.errors import CheckpointError, explain, first_line
 from mixlens.models.adapter import Adapter
+from mixlens.spec import Attention
 
 BUILTIN = {"builtin:tiny-vllm": Path(__file__).parent / "builtin" / "tiny-vllm"}
 _HUB_ID = re.compile(r"^[\w.-]+/[\w.-]+$")
@@ -104,21 +104,56 @@ def fingerprint(path: str) -> str:
     return digest.hexdigest()[:16]
 
 
-def load_vllm(path: str, dtype: torch.dtype = torch.float32, device: str = "cpu") -> Vllm:
+def load_vllm(
+    path: str,
+    dtype: torch.dtype = torch.float32,
+    device: str = "cpu",
+    attention: Attention = "auto",
+) -> Vllm:
     """Load weights and processor; a peft folder is put on the base that it names.
+
+    Within `mixlens.training.sharded.sharded` every parameter is spread over the workers as it is
+    made, and none is ever whole on `device`.
 
     Raises:
         CheckpointError: nothing loadable at `path`, or a family without an adapter.
     """
     source = resolve_model(path)
     base_source = _base_of(source)
-    base = _load_full(base_source, dtype, device)
+    base = _load_full(base_source, dtype, device, attention)
     if base_source == source:
         return base
     from peft import PeftModel
 
     model = PeftModel.from_pretrained(base.model, source, autocast_adapter_dtype=False)
     return Vllm(model, base.processor, base.adapter, source)
+
+
+def load_adapter(path: str) -> Adapter:
+    """The adapter of a model whose weights are not needed.
+
+    Raises:
+        CheckpointError: no configuration or processor at `path`, or a family without an adapter.
+    """
+    from mixlens.models.families import adapters
+
+    source = _base_of(resolve_model(path))
+    config = _config(source)
+    return adapters()[config.model_type](_processor(source), config)
+
+
+def _processor(source: str) -> Any:
+    from transformers import AutoProcessor
+
+    try:
+        return AutoProcessor.from_pretrained(source)
+    except (OSError, ValueError, ImportError) as error:
+        raise CheckpointError(
+            explain("model", source, f"its processor cannot be had{_offline()}: "
+                    f"{first_line(error).rstrip('.')}",
+                    "Give a folder with the files of the processor too, as save_pretrained of the "
+                    "processor writes them.")
+        ) from error  # fmt: skip
 
 
 def _base_of(source: str) -> str:
@@ -129,16 +164,12 @@ def _base_of(source: str) -> str:
     return resolve_model(json.loads(peft_config.read_text())["base_model_name_or_path"])
 
 
-def _adapters() -> dict[str, Callable[[Any], Adapter]]:
-    from mixlens.models.llava import LlavaAdapter
-
-    return {"llava": LlavaAdapter}
-
-
 def _config(source: str) -> Any:
     """The model's transformers configuration, of a family that has an adapter."""
     # Here, because transformers takes 150 MB and processes that load no model import this module.
     from transformers import AutoConfig
+
+    from mixlens.models.families import adapters
 
     try:
         config = AutoConfig.from_pretrained(source)
@@ -153,10 +184,11 @@ def _config(source: str) -> Any:
                 "folder of a model.",
             )
         ) from error
-    if config.model_type not in _adapters():
+    supported = sorted(adapters())
+    if config.model_type not in supported:
         raise CheckpointError(
             explain("model", source, f"no adapter for the family {config.model_type!r}",
-                    f"Supported: {', '.join(_adapters())}.")
+                    f"Supported: {', '.join(supported)}.")
         )  # fmt: skip
     return config
 
@@ -165,23 +197,41 @@ def _offline() -> str:
     return " (HF_HUB_OFFLINE is set)" if os.environ.get("HF_HUB_OFFLINE") else ""
 
 
-def _load_full(source: str, dtype: torch.dtype, device: str) -> Vllm:
+def _load_full(source: str, dtype: torch.dtype, device: str, attention: Attention) -> Vllm:
     from safetensors import SafetensorError
-    from transformers import AutoModelForImageTextToText, AutoProcessor
+    from transformers import AutoModelForImageTextToText
 
-    from mixlens.models.attention import PLAIN
+    from mixlens.models.families import adapters
 
     config = _config(source)
+    processor = _processor(source)
     try:
-        processor = AutoProcessor.from_pretrained(source)
         model = AutoModelForImageTextToText.from_pretrained(
             source,
             dtype=dtype,
             use_safetensors=True,
-            attn_implementation=PLAIN if device == "cpu" else None,
+            attn_implementation=_implementation(attention, device),
         )
     except (OSError, ValueError, SafetensorError) as error:
         raise CheckpointError(
             f"model {source}: it cannot be loaded{_offline()}: {error}"
         ) from error
-    return Vllm(model.to(device), processor, _adapters()[config.model_type](processor), source)
+    adapter = adapters()[config.model_type](processor, config)
+    if any(hasattr(parameter, "ds_id") for parameter in model.parameters()):
+        # ZeRO-3 has spread the parameters already, and keeps them where the run wants them.
+        for buffer in model.buffers():
+            buffer.data = buffer.data.to(device)
+        # transformers undoes renamings when it saves: like elsewhere, only those it has done.
+        renamings = getattr(model, "_weight_conversions", None) or []
+        model._weight_conversions = [renaming for renaming in renamings if renaming.was_used()]
+        return Vllm(model, processor, adapter, source)
+    return Vllm(model.to(device), processor, adapter, source)
+
+
+def _implementation(attention: Attention, device: str) -> str:
+    """The name by which transformers knows an attention."""
+    from mixlens.models.attention import PLAIN
+
+    if attention == "auto":
+        attention = "plain" if device == "cpu" else "sdpa"
+    return PLAIN if attention == "plain" else attention

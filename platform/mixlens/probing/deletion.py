@@ -1,7 +1,6 @@
 """Answers of a model that some of its visual tokens are taken from."""
 
 from collections.abc import Iterator, Mapping, Sequence
-from contextlib import AbstractContextManager
 from dataclasses import dataclass
 from itertools import groupby
 
@@ -10,11 +9,11 @@ import torch
 from jaxtyping import Bool, Float, Int
 from torch import Tensor
 
-from mixlens.errors import CheckpointError, SpecError, explain
+from mixlens.errors import SpecError, explain
 from mixlens.evaluation.answers import LONG_GROUPS, answer_limits
-from mixlens.evaluation.generate import Asked, Prefix, asked_tokens, respond
-from mixlens.models import DeletingAdapter, Vllm
-from mixlens.probing.observe import Observed, observe, prompted
+from mixlens.evaluation.generate import Asked, asked_tokens, on_device, respond
+from mixlens.models import LookingAdapter, ShrinkingAdapter, Vllm
+from mixlens.probing.observe import Observed, observe
 from mixlens.probing.policies import (
     keep_highest,
     leverage_scores,
@@ -23,7 +22,7 @@ from mixlens.probing.policies import (
     tokens_to_keep,
     unique_scores,
 )
-from mixlens.probing.prefill import Cost, late_keys, look, prefill
+from mixlens.probing.prefill import Read, look, prefill
 from mixlens.probing.saliency import budgets, saliencies
 from mixlens.sources import Example
 from mixlens.spec.measure import ENCODER, DeletionSpec
@@ -32,6 +31,7 @@ from mixlens.tasks import Turn, score
 RANDOM, SALIENCY, DOWNSAMPLING = "random", "saliency", "downsampling"
 SEEDLESS = -1
 SEEDED = (RANDOM, SALIENCY)
+_FINE = 10_000  # tokens of a made-up image, for shares of budgets
 
 DELETED = pa.schema(
     [
@@ -74,26 +74,38 @@ class _Batch:
     limits: Sequence[int]
 
 
-def check_deletion(vllm: Vllm, spec: DeletionSpec) -> DeletingAdapter:
-    """The adapter of a model that this can be measured of.
+def check_deletion(vllm: Vllm, spec: DeletionSpec) -> None:
+    """Refuse what cannot be measured of a model.
 
     Raises:
-        SpecError: a place of deletion that the decoder does not have.
-        CheckpointError: the model's family cannot delete.
+        SpecError: a place of deletion that the decoder does not have or that its family cannot
+            delete at, or a policy or control that its family does not give.
     """
-    if not isinstance(vllm.adapter, DeletingAdapter):
-        raise CheckpointError(
-            explain("model", vllm.path, "visual tokens of this family cannot be deleted",
-                    "Leave out `deletion`, or use a model whose visual tokens stand in the text's "
-                    "sequence, such as LLaVA.")
-        )  # fmt: skip
-    blocks = len(vllm.adapter.blocks(vllm.model)["language"])
+    adapter = vllm.adapter
+    blocks = len(adapter.blocks(vllm.model)["language"])
     if max(spec.layers) >= blocks:
         raise SpecError(
             explain("deletion.layers", max(spec.layers), f"the decoder has {blocks} blocks",
                     f"Use {ENCODER} (after the encoder) to {blocks - 1}.")
         )  # fmt: skip
-    return vllm.adapter
+    late = [layer for layer in spec.layers if 0 < layer < adapter.whole_until(vllm.model)]
+    if late:
+        raise SpecError(
+            explain("deletion.layers", late, "the encoder still adds to visual tokens there",
+                    f"Use {ENCODER}, 0, or {adapter.whole_until(vllm.model)} and above.")
+        )  # fmt: skip
+    if spec.downsampling and not isinstance(adapter, ShrinkingAdapter):
+        raise SpecError(
+            explain("deletion.downsampling", True, "smaller images of this family do not give "
+                    "fewer visual tokens in the same layout", "Set it to false.")
+        )  # fmt: skip
+    in_encoder = "attention" in spec.policies and ENCODER in spec.layers
+    if in_encoder and not isinstance(adapter, LookingAdapter):
+        raise SpecError(
+            explain("deletion.policies", "attention", "visual tokens of this family are not tokens "
+                    "of a vision block, so none of them has a share of its attention",
+                    f"Leave it out, or {ENCODER} out of deletion.layers.")
+        )  # fmt: skip
 
 
 def settings(spec: DeletionSpec) -> list[Setting]:
@@ -133,19 +145,19 @@ def delete(
         `DELETED`, one row a question and setting. tokens: what the image has, tokens_kept: what
         stayed of them; cost is that of the image's batch (`Cost`), per image. Nothing deleted is
         policy "random", layer -1, share 0; seed is -1 where chance has no part. The policy
-        "downsampling" shrinks the image instead, to the square grid nearest to the share, and so
-        stands at layer -1.
+        "downsampling" shrinks the image instead, to the grid nearest to the share, and so stands at
+        layer -1.
 
     Raises:
-        SpecError, CheckpointError: see `check_deletion`.
+        SpecError: see `check_deletion`.
     """
-    adapter = check_deletion(vllm, spec)
+    check_deletion(vllm, spec)
     if saliency_of is None:
         saliency_of = saliencies(examples) if SALIENCY in spec.policies else {}
     parts: list[pa.Table] = []
     with torch.inference_mode():
         for batch in _batches(vllm, examples, batch_size):
-            parts += _deleted(vllm, adapter, batch, spec, saliency_of)
+            parts += _deleted(vllm, batch, spec, saliency_of)
     return pa.concat_tables([DELETED.empty_table(), *parts])
 
 
@@ -173,57 +185,74 @@ def _batches(vllm: Vllm, examples: Sequence[Example], size: int) -> Iterator[_Ba
 
 
 def _deleted(
-    vllm: Vllm,
-    adapter: DeletingAdapter,
-    batch: _Batch,
-    spec: DeletionSpec,
-    saliency_of: Mapping[str, float],
+    vllm: Vllm, batch: _Batch, spec: DeletionSpec, saliency_of: Mapping[str, float]
 ) -> Iterator[pa.Table]:
     """The results of one batch, a table a setting."""
-    inputs = prompted(vllm, [example.image for example in batch.examples])
-    whole = look(vllm, adapter, inputs)
-    tokens = whole.tokens.shape[1]
-    everything = torch.ones(whole.tokens.shape[:2], dtype=torch.bool)
+    images = [example.image for example in batch.examples]
+    inputs = on_device(vllm, vllm.adapter.image_batch(images))
+    whole = look(vllm, inputs)
     # The first passes also pay for kernels and memory that later ones find ready.
-    whole = look(vllm, adapter, inputs)
-    prefill(vllm, whole, everything, ENCODER)
+    whole = look(vllm, inputs)
+    exists = whole.encoded.exists.cpu()
+    tokens = exists.sum(-1)
+    prefill(vllm, whole, exists, ENCODER)
     seen = Observed()
     if set(spec.policies) - set(SEEDED):
-        seen = observe(vllm, adapter, inputs, spec.layers, "attention" in spec.policies)
+        seen = observe(vllm, images, spec.layers, "attention" in spec.policies)
     for setting in settings(spec):
-        keep = tokens_to_keep(tokens, setting.share)
         if setting.policy == DOWNSAMPLING:
-            smaller = look(vllm, adapter, inputs, keep)
-            stays = torch.ones(smaller.tokens.shape[:2], dtype=torch.bool)
+            assert isinstance(vllm.adapter, ShrinkingAdapter)  # checked before
+            fewer = vllm.adapter.smaller_batch(images, 1 - setting.share)
+            smaller = look(vllm, on_device(vllm, fewer))
+            stays = smaller.encoded.exists.cpu()
             read = prefill(vllm, smaller, stays, ENCODER)
         else:
-            stays = _stays(setting, batch.examples, seen, tokens, keep, saliency_of)
+            stays = _stays(setting, batch.examples, seen, exists, saliency_of)
             read = prefill(vllm, whole, stays, setting.layer)
-        yield _answered(vllm, batch, setting, *read, tokens, stays.sum(-1).tolist())
+        yield _answered(vllm, batch, setting, read, tokens.tolist(), stays.sum(-1).tolist())
 
 
 def _stays(
     setting: Setting,
     examples: Sequence[Example],
     seen: Observed,
-    tokens: int,
-    keep: int,
+    exists: Bool[Tensor, "images tokens"],
     saliency_of: Mapping[str, float],
 ) -> Bool[Tensor, "images tokens"]:
     """Which visual tokens of each image stay."""
     names = [example.example_id for example in examples]
-    counts = torch.full((len(names),), keep)
+    tokens = exists.sum(-1)
+    keep = [tokens_to_keep(int(each), setting.share) for each in tokens]
     if setting.policy == SALIENCY:
-        own = budgets(saliency_of, tokens, keep)
-        counts = torch.tensor([own[name] for name in names])
+        keep = _budgets(saliency_of, names, tokens.tolist(), setting.share)
+    counts = torch.tensor(keep)
     if setting.policy in SEEDED:
         # Both take tokens in the same random order, so that only the budget tells them apart.
-        return keep_highest(random_scores(names, tokens, setting.seed), counts)
-    scores = _scores(setting, seen, keep)
-    return keep_highest(scores, counts.to(scores.device)).cpu()
+        scores = random_scores(names, exists.shape[1], setting.seed)
+    else:
+        scores = _scores(setting, seen, counts).cpu()
+    return keep_highest(scores.masked_fill(~exists, -torch.inf), counts)
 
 
-def _scores(setting: Setting, seen: Observed, keep: int) -> Float[Tensor, "images tokens"]:
+def _budgets(
+    saliency_of: Mapping[str, float], names: Sequence[str], tokens: Sequence[int], share: float
+) -> list[int]:
+    """How many tokens each image keeps: as `budgets`, or where images differ in how many they have,
+    the share of its own that it would keep of a fine grid.
+    """
+    if len(set(tokens)) == 1:
+        own = budgets(saliency_of, tokens[0], tokens_to_keep(tokens[0], share))
+        return [own[name] for name in names]
+    fine = budgets(saliency_of, _FINE, tokens_to_keep(_FINE, share))
+    return [
+        min(each, max(int(share < 1), round(fine[name] / _FINE * each)))
+        for name, each in zip(names, tokens, strict=True)
+    ]
+
+
+def _scores(
+    setting: Setting, seen: Observed, keep: Int[Tensor, " images"]
+) -> Float[Tensor, "images tokens"]:
     if setting.policy == "attention":
         return seen.attention[setting.layer]
     states = seen.states[setting.layer]
@@ -239,18 +268,12 @@ def _answered(
     vllm: Vllm,
     batch: _Batch,
     setting: Setting,
-    prefix: Prefix,
-    cost: Cost,
-    tokens: int,
+    read: Read,
+    tokens: Sequence[int],
     kept: Sequence[int],
 ) -> pa.Table:
     """Ask every question of the batch about the images as they were read, and score the answers."""
-    late = vllm.adapter.blocks(vllm.model)["language"][max(setting.layer, 0) :]
-
-    def late_pass(keys: Int[Tensor, "rows keys"], queries: int) -> AbstractContextManager[None]:
-        return late_keys(late if prefix.late is not None else (), keys, queries)
-
-    said = respond(vllm, prefix, batch.asked, batch.owner, batch.limits, late_pass)
+    said = respond(vllm, read.prefix, batch.asked, batch.owner, batch.limits, read.passes)
     rows = []
     for turn, place, (response, _) in zip(batch.turns, batch.owner, said, strict=True):
         example, scores = batch.examples[place], score(turn, response)
@@ -266,10 +289,10 @@ def _answered(
                 "kind": turn.kind,
                 "exact": scores["exact"],
                 "relaxed": scores["relaxed"],
-                "tokens": tokens,
+                "tokens": tokens[place],
                 "tokens_kept": kept[place],
-                "prefill_s_per_image": cost.seconds,
-                "peak_bytes": cost.peak_bytes,
+                "prefill_s_per_image": read.cost.seconds,
+                "peak_bytes": read.cost.peak_bytes,
             }
         )
     return pa.Table.from_pylist(rows, DELETED)

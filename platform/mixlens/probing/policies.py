@@ -36,7 +36,8 @@ def random_scores(
 ) -> Float[Tensor, "images tokens"]:
     """Uniform scores that depend on the seed and the image alone, not on its batch.
 
-    What stays at a larger share is a part of what stays at a smaller one.
+    With more `tokens` the first scores stay the same. What stays at a larger share is a part of
+    what stays at a smaller one.
     """
     rows = []
     for name in example_ids:
@@ -53,18 +54,20 @@ def norm_scores(
 
 
 def leverage_scores(
-    states: Float[Tensor, "images tokens width"], rank: int
+    states: Float[Tensor, "images tokens width"], rank: int | Int[Tensor, " images"]
 ) -> Float[Tensor, "images tokens"]:
     """Leverage of each token on the best approximation of the tokens of this rank, 0 to 1.
 
     The diagonal of the hat matrix U_k U_k^T of the top k singular directions (Mahoney and Drineas
     2009, "CUR matrix decompositions for improved data analysis"); directions that the tokens do
-    not have count nothing. The usual rank is the number of tokens to keep. Tokens are not centred.
+    not have count nothing. The usual rank is the number of tokens to keep. Tokens are not centred,
+    and tokens of zeros change nothing.
     """
     wide = states.double()
     values, vectors = torch.linalg.eigh(wide @ wide.mT)  # ascending
     spans = values > _NEGLIGIBLE * values[:, -1:].clamp_min(torch.finfo(values.dtype).tiny)
-    top = torch.arange(values.shape[-1], device=values.device) >= values.shape[-1] - rank
+    ranks = torch.as_tensor(rank, device=values.device).expand(len(values))
+    top = torch.arange(values.shape[-1], device=values.device) >= values.shape[-1] - ranks[:, None]
     return (vectors.square() * (spans & top)[:, None, :]).sum(-1)
 
 

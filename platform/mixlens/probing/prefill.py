@@ -2,22 +2,25 @@
 
 Tokens that stay keep the positions they had, so that only the absence of others changes and every
 distance between the rest stays. A deletion before a block makes the states, keys and values of that
-block and of all later ones shorter; earlier blocks see every token.
+block and of all later ones shorter; earlier blocks see every token. Of a decoder that reads the
+image by cross-attention, the keys and values of the image become fewer, in the same blocks.
 """
 
 import time
-from collections.abc import Callable, Iterator, Sequence
-from contextlib import contextmanager
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager, nullcontext
 from dataclasses import dataclass
 from typing import Any
 
 import torch
-from jaxtyping import Bool, Float, Int
-from torch import Tensor, nn
+from jaxtyping import Bool, Int
+from torch import Tensor
 
 from mixlens.errors import CheckpointError, explain
-from mixlens.evaluation.generate import Prefix, before_questions
-from mixlens.models import Batch, DeletingAdapter, Vllm
+from mixlens.evaluation.generate import Passes, Prefix, next_position
+from mixlens.models import Batch, Encoded, Vllm
+from mixlens.models.family import TOKEN_TYPES
+from mixlens.probing.blocks import causal, changed, picked, seen_of
 
 Kwargs = dict[str, Any]
 
@@ -27,17 +30,17 @@ class Look:
     """Images as the decoder will read them.
 
     Attributes:
-        ids: tokens up to the last visual one.
-        present: which of them exist.
-        visual: which of them stand for visual tokens, as many in each image.
-        tokens: the visual tokens, as the projector gives them.
+        batch: their `image_batch`, on the model's device.
+        positions: position ids.
+        visual: which places of the decoder's sequence hold visual tokens.
+        encoded: the visual tokens, as the projector gives them.
         seconds: what vision encoder and projector took for an image.
     """
 
-    ids: Int[Tensor, "images seq"]
-    present: Int[Tensor, "images seq"]
+    batch: Batch
+    positions: Tensor
     visual: Bool[Tensor, "images seq"]
-    tokens: Float[Tensor, "images tokens width"]
+    encoded: Encoded
     seconds: float
 
 
@@ -46,8 +49,8 @@ class Cost:
     """What reading an image took.
 
     Attributes:
-        seconds: wall-clock time of vision encoder, projector and decoder up to the last visual
-            token. The choice of the tokens is not in it.
+        seconds: wall-clock time of vision encoder, projector and decoder up to the image's end. The
+            choice of the tokens is not in it.
         peak_bytes: memory that the decoder needs for it at most, beyond the weights. On a GPU the
             allocator's peak; elsewhere reckoned from shapes: the cache that is left behind, and
             the largest block's scores and activations.
@@ -57,38 +60,32 @@ class Cost:
     peak_bytes: float
 
 
-def look(vllm: Vllm, adapter: DeletingAdapter, batch: Batch, tokens: int | None = None) -> Look:
-    """Encode the images of a `question_batch`.
+@dataclass(frozen=True)
+class Read:
+    """Images that the decoder has read.
 
-    Args:
-        vllm: the model.
-        adapter: its adapter.
-        batch: the images, on the model's device.
-        tokens: None: as they are; else shrunk to give as nearly so many visual tokens as they can.
+    Attributes:
+        prefix: what `respond` goes on from.
+        cost: what reading took.
+        passes: what wraps each later pass, because some blocks hold fewer keys.
     """
-    ids, present = before_questions(vllm, batch)
-    visual = adapter.spans(ids, present).visual
-    pixels = batch["pixel_values"]
-    if tokens is not None:
-        pixels = adapter.shrunk(pixels, tokens)
-    start = _now(pixels.device)
-    found = adapter.visual_tokens(vllm.model, pixels)
-    seconds = (_now(pixels.device) - start) / len(ids)
-    if tokens is not None:
-        first = visual & (visual.cumsum(-1) <= found.shape[1])
-        index, exists = _packing(present.bool() & (~visual | first))
-        ids, present, visual = ids.gather(1, index), exists.long(), visual.gather(1, index) & exists
-    if not bool((visual.sum(-1) == found.shape[1]).all()):
-        raise CheckpointError(
-            explain("model", vllm.path, "its processor and its vision encoder disagree on the "
-                    "number of visual tokens", "Check its processor.")
-        )  # fmt: skip
-    return Look(ids, present, visual, found, seconds)
+
+    prefix: Prefix
+    cost: Cost
+    passes: Passes
 
 
-def prefill(
-    vllm: Vllm, seen: Look, stays: Bool[Tensor, "images tokens"], layer: int
-) -> tuple[Prefix, Cost]:
+def look(vllm: Vllm, batch: Batch) -> Look:
+    """Encode the images of an `image_batch` that is on the model's device."""
+    adapter, device = vllm.adapter, batch["input_ids"].device
+    visual = adapter.spans(batch["input_ids"], batch["attention_mask"]).visual
+    start = _now(device)
+    encoded = adapter.encode(vllm.model, batch)
+    seconds = (_now(device) - start) / len(visual)
+    return Look(batch, adapter.positions(batch), visual, encoded, seconds)
+
+
+def prefill(vllm: Vllm, seen: Look, stays: Bool[Tensor, "images tokens"], layer: int) -> Read:
     """Read images without the visual tokens that do not stay.
 
     Args:
@@ -101,123 +98,167 @@ def prefill(
     Raises:
         CheckpointError: nothing would be left to read.
     """
-    device = seen.ids.device
-    positions = (seen.present.cumsum(-1) - 1).clamp_min(0)
-    chosen = seen.present.bool()
-    chosen[seen.visual] = stays.to(device).flatten()
-    index, exists = _packing(chosen)
+    device = seen.visual.device
+    stays = stays.to(device) & seen.encoded.exists
+    if device.type == "cuda":
+        torch.cuda.reset_peak_memory_stats(device)
+        before = torch.cuda.memory_allocated(device)
+    start = _now(device)
+    crossed = bool(vllm.adapter.cross_attention(vllm.model))
+    read = _read_beside if crossed else _read_in_sequence
+    prefix, passes = read(vllm, seen, stays, layer)
+    seconds = (_now(device) - start) / len(stays)
+    if device.type == "cuda":
+        peak = (torch.cuda.max_memory_allocated(device) - before) / len(stays)
+    else:
+        peak = _reckoned(vllm.model.config.get_text_config(), prefix)
+    return Read(prefix, Cost(seen.seconds + seconds, peak), passes)
+
+
+def _read_in_sequence(
+    vllm: Vllm, seen: Look, stays: Bool[Tensor, "images tokens"], layer: int
+) -> tuple[Prefix, Passes]:
+    """Where visual tokens stand in the decoder's sequence."""
+    batch, whole = seen.batch, seen.batch["attention_mask"]
+    chosen = whole.bool().clone()
+    chosen[seen.visual] = stays[seen.encoded.exists]
+    index, exists = packing(chosen)
     if index.shape[1] == 0:
         raise CheckpointError(
             explain("model", vllm.path, "no text stands before the image, so nothing would be left "
                     "to read", "Leave out the share 1.")
         )  # fmt: skip
-    if device.type == "cuda":
-        torch.cuda.reset_peak_memory_stats(device)
-        before = torch.cuda.memory_allocated(device)
-    start = _now(device)
-    kept = Prefix(None, exists.long(), seen.present.sum(-1))
+    start = next_position(seen.positions)
     if layer <= 0:
-        ids, visual = seen.ids.gather(1, index), seen.visual.gather(1, index) & exists
-        tokens = seen.tokens[stays.to(device)]
-        cache = _read(vllm, ids, visual, tokens, kept.present, positions.gather(1, index))
-        prefix = Prefix(cache, kept.present, kept.start)
-    else:
-        blocks = vllm.adapter.blocks(vllm.model)["language"][layer:]
-        with _shortened(blocks, index, exists):
-            tokens = seen.tokens.flatten(0, 1)
-            cache = _read(vllm, seen.ids, seen.visual, tokens, seen.present, positions)
-        prefix = Prefix(cache, seen.present, kept.start, kept.present)
-    seconds = (_now(device) - start) / len(index)
-    if device.type == "cuda":
-        peak = (torch.cuda.max_memory_allocated(device) - before) / len(index)
-    else:
-        peak = _reckoned(vllm.model.config.get_text_config(), cache, prefix.present.shape[1])
-    return prefix, Cost(seen.seconds + seconds, peak)
+        cache = _pass(vllm, seen, stays, index, exists)
+        return Prefix(cache, exists.long(), start, behind=vllm.adapter.behind(batch)), _as_it_is
+    late = vllm.adapter.blocks(vllm.model)["language"][layer:]
+    everything = torch.arange(whole.shape[1], device=whole.device).expand_as(whole)
+    with _shortened(late, index, exists):
+        cache = _pass(vllm, seen, seen.encoded.exists, everything, whole.bool())
+
+    @contextmanager
+    def passes(keys: Int[Tensor, "rows keys"], queries: int) -> Iterator[None]:
+        def change(place: int, states: Tensor, kwargs: Kwargs) -> tuple[Tensor, Kwargs]:
+            mask = causal(keys, queries, states.dtype)
+            # Blocks that look back a window of places only have forgotten earlier keys.
+            held = kwargs["past_key_values"].layers[layer + place].keys.shape[2] + queries
+            return states, {**kwargs, "attention_mask": mask[..., -held:]}
+
+        with changed(late, change):
+            yield
+
+    behind = vllm.adapter.behind(batch)
+    return Prefix(cache, whole, start, exists.long(), behind), passes
 
 
-@contextmanager
-def late_keys(
-    blocks: Sequence[nn.Module], present: Int[Tensor, "rows keys"], queries: int
-) -> Iterator[None]:
-    """Inside, these blocks mask the keys of their own, shorter cache."""
-    masks: dict[torch.dtype, Tensor] = {}
-
-    def change(place: int, args: tuple[Any, ...], kwargs: Kwargs) -> tuple[Any, Kwargs]:
-        dtype = args[0].dtype
-        if dtype not in masks:
-            masks[dtype] = _causal(present, queries, dtype)
-        return args, {**kwargs, "attention_mask": masks[dtype]}
-
-    with _changed(blocks, change):
-        yield
-
-
-@contextmanager
-def _shortened(
-    blocks: Sequence[nn.Module], index: Int[Tensor, "rows kept"], exists: Bool[Tensor, "rows kept"]
-) -> Iterator[None]:
-    """Inside, the first of these blocks drops all places but these, and the others go on so."""
-
-    def pick(states: Tensor) -> Tensor:
-        return states.gather(1, index[..., None].expand(-1, -1, states.shape[-1]))
-
-    def change(place: int, args: tuple[Any, ...], kwargs: Kwargs) -> tuple[Any, Kwargs]:
-        states = pick(args[0]) if place == 0 else args[0]
-        return (states, *args[1:]), {
-            **kwargs,
-            "attention_mask": _causal(exists, index.shape[1], states.dtype),
-            "position_embeddings": tuple(pick(part) for part in kwargs["position_embeddings"]),
-            "position_ids": kwargs["position_ids"].gather(1, index),
-        }
-
-    with _changed(blocks, change):
-        yield
-
-
-@contextmanager
-def _changed(
-    blocks: Sequence[nn.Module],
-    change: Callable[[int, tuple[Any, ...], Kwargs], tuple[Any, Kwargs]],
-) -> Iterator[None]:
-    """Inside, the blocks are called with what `change(place, args, kwargs)` makes of a call."""
-
-    def hook_of(place: int) -> Callable[..., tuple[Any, Kwargs]]:
-        return lambda module, args, kwargs: change(place, args, kwargs)
-
-    handles = [
-        block.register_forward_pre_hook(hook_of(place), with_kwargs=True)
-        for place, block in enumerate(blocks)
-    ]
-    try:
-        yield
-    finally:
-        for handle in handles:
-            handle.remove()
-
-
-def _read(
+def _pass(
     vllm: Vllm,
-    ids: Int[Tensor, "images seq"],
-    visual: Bool[Tensor, "images seq"],
-    tokens: Float[Tensor, "visual width"],
-    present: Int[Tensor, "images seq"],
-    positions: Int[Tensor, "images seq"],
+    seen: Look,
+    stays: Bool[Tensor, "images tokens"],
+    index: Int[Tensor, "images kept"],
+    exists: Bool[Tensor, "images kept"],
 ) -> Any:
-    """The keys and values of a pass over text and visual tokens, in the order of their places."""
-    embedded = vllm.model.get_input_embeddings()(ids)
-    embedded[visual] = tokens.to(embedded.dtype)
+    """The keys and values of a pass over the places `index` of the images."""
+    padding = vllm.processor.tokenizer.pad_token_id or 0
+    # What stands at a place of padding could be a placeholder whose token is gone.
+    kept = {
+        name: seen.batch[name].gather(1, index).masked_fill(~exists, padding if at == 0 else 0)
+        for at, name in enumerate(("input_ids", *TOKEN_TYPES))
+        if name in seen.batch
+    }
+    planes = seen.positions.dim() == 3
+    at = index.expand(len(seen.positions), -1, -1) if planes else index
     out = vllm.model(
-        inputs_embeds=embedded,
-        attention_mask=present,
-        position_ids=positions,
+        **kept,
+        attention_mask=exists.long(),
+        position_ids=seen.positions.gather(-1, at),
         use_cache=True,
         logits_to_keep=1,
+        **vllm.adapter.without(seen.batch, seen.encoded, stays),
     )
     return out.past_key_values
 
 
-def _packing(
-    chosen: Bool[Tensor, "rows seq"],
+@contextmanager
+def _shortened(
+    blocks: Sequence[Any], index: Int[Tensor, "rows kept"], exists: Bool[Tensor, "rows kept"]
+) -> Iterator[None]:
+    """Inside, the first of these blocks drops all places but these, and the others go on so."""
+
+    def change(place: int, states: Tensor, kwargs: Kwargs) -> tuple[Tensor, Kwargs]:
+        positions = kwargs.get("position_ids")
+        if positions is not None:
+            planes = positions.shape[:-2]
+            kwargs = kwargs | {"position_ids": positions.gather(-1, index.expand(*planes, -1, -1))}
+        return picked(states, index) if place == 0 else states, kwargs | {
+            "attention_mask": seen_of(kwargs["attention_mask"], index, exists, states.dtype),
+            "position_embeddings": tuple(
+                picked(part, index) for part in kwargs["position_embeddings"]
+            ),
+        }
+
+    with changed(blocks, change):
+        yield
+
+
+def _read_beside(
+    vllm: Vllm, seen: Look, stays: Bool[Tensor, "images tokens"], layer: int
+) -> tuple[Prefix, Passes]:
+    """Where the decoder reads visual tokens by cross-attention."""
+    blocks = vllm.adapter.blocks(vllm.model)["language"]
+    late = [blocks[i] for i in vllm.adapter.cross_attention(vllm.model) if i >= layer]
+    # Tokens of empty tiles are no visual tokens and stay: what stands before the image sees them.
+    index, there = packing(stays | ~seen.encoded.exists)
+    if index.shape[1] == 0:
+        index, there = torch.zeros_like(stays[:, :1], dtype=torch.long), stays[:, :1]
+    exists = there & seen.encoded.exists.gather(1, index)
+    # Of an image of which nothing stays, keys and values are zeros: attention to it adds nothing.
+    left = exists.any(-1)[:, None, None]
+
+    def fewer(place: int, states: Tensor, kwargs: Kwargs) -> tuple[Tensor, Kwargs]:
+        kept = picked(kwargs["cross_attention_states"], index)
+        mask = kwargs["cross_attention_mask"]
+        mask = mask.gather(-1, index[:, None, None].expand(*mask.shape[:3], -1))
+        hidden = ~there[:, None, None] & left[..., None]
+        return states, kwargs | {
+            "cross_attention_states": kept * left,
+            "cross_attention_mask": mask.masked_fill(hidden, torch.finfo(mask.dtype).min),
+        }
+
+    with changed(late, fewer):
+        out = vllm.model(
+            input_ids=seen.batch["input_ids"],
+            attention_mask=seen.batch["attention_mask"],
+            position_ids=seen.positions,
+            use_cache=True,
+            logits_to_keep=1,
+            **vllm.adapter.without(seen.batch, seen.encoded, stays),
+        )
+
+    @contextmanager
+    def passes(keys: Int[Tensor, "rows keys"], queries: int) -> Iterator[None]:
+        kept = keys[:, None, None, : index.shape[1]].bool()
+
+        def change(place: int, states: Tensor, kwargs: Kwargs) -> tuple[Tensor, Kwargs]:
+            mask = torch.zeros(len(kept), 1, queries, index.shape[1], device=kept.device)
+            mask = mask.to(states.dtype).masked_fill(~kept, torch.finfo(states.dtype).min)
+            return states, kwargs | {"cross_attention_mask": mask}
+
+        with changed(late, change):
+            yield
+
+    return Prefix(
+        out.past_key_values,
+        seen.batch["attention_mask"],
+        next_position(seen.positions),
+        exists.long(),
+        vllm.adapter.behind(seen.batch),
+    ), passes
+
+
+def packing(
+    chosen: Bool[Tensor, "rows places"],
 ) -> tuple[Int[Tensor, "rows kept"], Bool[Tensor, "rows kept"]]:
     """Where the chosen places of each row are, in order, left-padded, and which exist."""
     most = int(chosen.sum(-1).max())
@@ -225,28 +266,22 @@ def _packing(
     return index, chosen.gather(1, index)
 
 
-def _causal(
-    present: Tensor, queries: int, dtype: torch.dtype
-) -> Float[Tensor, "rows 1 queries keys"]:
-    """What is added to scores: 0 where a query may see a key, the lowest number elsewhere."""
-    keys = present.shape[1]
-    at = torch.arange(keys, device=present.device)
-    sees = (at <= at[keys - queries :, None]) & present.bool()[:, None, None]
-    return torch.zeros(sees.shape, dtype=dtype, device=present.device).masked_fill(
-        ~sees, torch.finfo(dtype).min
-    )
+def _as_it_is(keys: Tensor, queries: int) -> nullcontext[None]:
+    return nullcontext()
 
 
-def _reckoned(config: Any, cache: Any, longest: int) -> float:
-    """Bytes an image: its keys and values, and the working memory of a block of `longest` tokens.
+def _reckoned(config: Any, prefix: Prefix) -> float:
+    """Bytes an image: its keys and values, and the working memory of the block with most of them.
 
     The block holds its input, the queries, keys, values and output (5 widths), three times the
     inner width of its feed-forward layer, and the scores of its heads before and after softmax.
     """
-    held = sum(part.nbytes for layer in cache.layers for part in (layer.keys, layer.values))
-    first = cache.layers[0].keys
-    scores = 2 * config.num_attention_heads * longest**2
-    states = longest * (5 * config.hidden_size + 3 * config.intermediate_size)
+    layers = prefix.cache.layers
+    held = sum(part.nbytes for layer in layers for part in (layer.keys, layer.values))
+    first, queries = layers[0].keys, prefix.present.shape[1]
+    keys = max(layer.keys.shape[2] for layer in layers)
+    scores = 2 * config.num_attention_heads * queries * keys
+    states = queries * (5 * config.hidden_size + 3 * config.intermediate_size)
     return held / len(first) + first.element_size() * (scores + states)
 
 

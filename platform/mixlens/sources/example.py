@@ -10,6 +10,9 @@ from mixlens.tasks.turn import Turn
 
 Attributes = dict[str, float | int | str]
 
+# In place of an image where turns are about none: models take it, though no source gives it yet.
+NO_IMAGE = np.zeros((0, 0, 3), np.uint8)
+
 
 @dataclass(frozen=True, slots=True)
 class Example:
@@ -18,7 +21,7 @@ class Example:
     Attributes:
         example_id: `component/index`, unique in a sweep.
         component: name of the component it was drawn from.
-        image: uint8 [height, width, 3] RGB, or the bytes of an encoded image file.
+        image: uint8 [height, width, 3] RGB, or the bytes of an encoded image file; `NO_IMAGE`.
         turns: questions and answers, in the order they are asked.
         attributes: exact facts about the image (object count, ink fraction, ...), same names and
             types for every example of a source.

@@ -12,12 +12,23 @@ from mixlens.spec.measure_file import MeasureSpec, load_measure
 from mixlens.spec.pretrain import PretrainSpec, Stage
 from mixlens.spec.scene import SceneSpec, SizeRange
 from mixlens.spec.sweep import BASE, RunSpec, SweepSpec, TrackingSpec
-from mixlens.spec.training import LearningRates, LoraSpec, ResourceSpec, Tower, TrainingSpec
+from mixlens.spec.training import (
+    TOWERS,
+    Attention,
+    LearningRates,
+    LoraSpec,
+    Memory,
+    ResourceSpec,
+    Tower,
+    TrainingSpec,
+)
 
 __all__ = [
     "BASE",
     "ENCODER",
     "HELD_OUT_START",
+    "TOWERS",
+    "Attention",
     "CocoComponent",
     "CocoFiles",
     "CocoSpec",
@@ -29,6 +40,7 @@ __all__ = [
     "LearningRates",
     "LoraSpec",
     "MeasureSpec",
+    "Memory",
     "MixtureSpec",
     "Policy",
     "PretrainSpec",

@@ -1,6 +1,6 @@
 """How components are mixed, and what models are evaluated on."""
 
-from typing import Annotated
+from typing import Annotated, Any, Literal
 
 from pydantic import AfterValidator, Field
 
@@ -51,6 +51,11 @@ class EvaluationSpec(Spec):
     examples: int = Field(ge=8, description="held-out images")
     batch_size: int = Field(64, ge=1, description="images a forward pass")
     max_new_tokens: int = Field(128, ge=1, description="longest answer that is generated, tokens")
+    engine: Literal["transformers", "vllm"] = Field(
+        "transformers",
+        description="what answers the questions: our own loop, or vLLM on GPUs; its kernels round "
+        "otherwise, so it makes other runs. Tokens are measured, probed and deleted by our own",
+    )
     probes: ProbeSpec | None = Field(None, description="what a probe can read; none: not probed")
     keep_states: bool = Field(
         False, description="keep the hidden states of every layer on disk (measure/states)"
@@ -58,3 +63,9 @@ class EvaluationSpec(Spec):
     deletion: DeletionSpec | None = Field(
         None, description="accuracy with visual tokens deleted; none: not measured"
     )
+
+
+def as_ever(evaluation: dict[str, Any]) -> dict[str, Any]:
+    """A dumped `EvaluationSpec` without what earlier files could not say and which is as then."""
+    default = EvaluationSpec.model_fields["engine"].default
+    return {k: v for k, v in evaluation.items() if k != "engine" or v != default}

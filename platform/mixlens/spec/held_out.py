@@ -9,7 +9,7 @@ from mixlens.errors import explain
 from mixlens.spec.base import Spec
 from mixlens.spec.coco import CocoSpec
 from mixlens.spec.component import ComponentSpec
-from mixlens.spec.data import EvaluationSpec
+from mixlens.spec.data import EvaluationSpec, as_ever
 
 HELD_OUT_START = 2**62
 """The index of the first held-out example of any component; no training index reaches it."""
@@ -31,7 +31,9 @@ class HeldOut(Spec):
     images: ImageKind = "own"
 
     def canonical(self) -> dict[str, Any]:
-        return {**super().canonical(), "data": canonical_data(self.data)}
+        content = super().canonical()
+        evaluation = as_ever(content["evaluation"])
+        return {**content, "data": canonical_data(self.data), "evaluation": evaluation}
 
 
 class _Evaluated(Protocol):

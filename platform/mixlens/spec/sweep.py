@@ -9,7 +9,7 @@ from mixlens.errors import explain
 from mixlens.spec.base import Share, Spec, digest_of
 from mixlens.spec.coco import CocoSpec
 from mixlens.spec.component import ComponentSpec
-from mixlens.spec.data import EvaluationSpec, Mix, MixtureSpec, Weights
+from mixlens.spec.data import EvaluationSpec, Mix, MixtureSpec, Weights, as_ever
 from mixlens.spec.held_out import (
     canonical_data,
     check_data,
@@ -21,7 +21,16 @@ from mixlens.spec.training import ResourceSpec, TrainingSpec
 
 # What changes a training's speed, memory or log, but no result beyond rounding. The micro-batch is
 # not among it: dropout is drawn for each.
-NEUTRAL = ("zero_stage", "activation_checkpointing", "checkpoint_every", "log_every")
+NEUTRAL = (
+    "zero_stage",
+    "offload_optimizer",
+    "offload_parameters",
+    "nvme_path",
+    "attention",
+    "activation_checkpointing",
+    "checkpoint_every",
+    "log_every",
+)
 
 NAME = r"^[a-z0-9][a-z0-9_-]*$"
 ArmName = Annotated[str, StringConstraints(pattern=NAME)]
@@ -61,7 +70,10 @@ class RunSpec(Spec):
             del content[key]
         for key in NEUTRAL:
             del content["training"][key]
+        if self.training.learning_rates.cross_attention is None:
+            del content["training"]["learning_rates"]["cross_attention"]  # as ever: as language
         del content["evaluation"]["transfer"]  # the base alone is measured on it
+        content["evaluation"] = as_ever(content["evaluation"])
         content["data"] = canonical_data(self.data)
         return content
 

@@ -1,12 +1,16 @@
 """How one model is fine-tuned, and on what it runs."""
 
-from typing import Literal
+from typing import Literal, get_args
 
 from pydantic import Field, model_validator
 
 from mixlens.spec.base import Spec
 
-Tower = Literal["vision", "projector", "language"]
+# Cross-attention layers are a tower of their own in the families that have them.
+Tower = Literal["vision", "projector", "language", "cross_attention"]
+TOWERS: tuple[Tower, ...] = get_args(Tower)
+Attention = Literal["auto", "sdpa", "flash_attention_2", "plain"]
+Memory = Literal["none", "cpu", "nvme"]
 
 
 class LearningRates(Spec):
@@ -15,6 +19,14 @@ class LearningRates(Spec):
     vision: float = Field(1e-4, ge=0)
     projector: float = Field(1e-4, ge=0)
     language: float = Field(1e-4, ge=0)
+    cross_attention: float | None = Field(None, ge=0, description="none: as language")
+
+    def of(self, tower: Tower) -> float:
+        """The peak learning rate of `tower`."""
+        if tower == "cross_attention" and self.cross_attention is None:
+            return self.language
+        rate: float = getattr(self, tower)
+        return rate
 
 
 class LoraSpec(Spec):
@@ -23,7 +35,7 @@ class LoraSpec(Spec):
     rank: int = Field(16, ge=1)
     alpha: float = Field(32.0, gt=0)
     dropout: float = Field(0.0, ge=0, lt=1)
-    towers: tuple[Tower, ...] = ("vision", "projector", "language")
+    towers: tuple[Tower, ...] = TOWERS
 
 
 class TrainingSpec(Spec):
@@ -42,6 +54,16 @@ class TrainingSpec(Spec):
     warmup_steps: int = Field(0, ge=0)
     final_lr_share: float = Field(0.0, ge=0, le=1, description="cosine ends at this share of peak")
     clip_norm: float = Field(1.0, gt=0)
+    offload_optimizer: Memory = Field(
+        "none",
+        description="where the optimiser keeps its state and works: the GPU, main memory, "
+        "or main memory with its state on NVMe",
+    )
+    offload_parameters: Memory = Field("none", description="where weights wait for their use")
+    nvme_path: str | None = Field(None, description="a folder on a disk that every node has itself")
+    attention: Attention = Field(
+        "auto", description="auto: sdpa on GPUs, on CPUs plain matrix products"
+    )
     activation_checkpointing: bool = False
     checkpoint_every: int = Field(
         1000, ge=1, description="optimiser steps; above `steps`: no checkpoint but the final model"
@@ -56,16 +78,13 @@ class TrainingSpec(Spec):
                 f"global_batch {batch} is no multiple of micro_batch {micro}. Set global_batch to "
                 f"{micro * (batch // micro + 1)}, or micro_batch to a divisor of {batch}."
             )
-        if set(self.freeze) == {"vision", "projector", "language"} and self.lora is None:
-            raise ValueError(
-                "freeze names every tower, so nothing would be trained. Take one out, or set lora."
-            )
+        self._check_freeze()
         if self.lora and (both := [tower for tower in self.lora.towers if tower in self.freeze]):
             raise ValueError(f"{both} stand in freeze and in lora.towers. Remove them from one.")
         if self.lora and not self.lora.towers:
             raise ValueError(
-                "lora.towers names no tower, so nothing would be trained. Name vision, projector "
-                "or language."
+                "lora.towers names no tower, so nothing would be trained. Name vision, projector, "
+                "language or cross_attention."
             )
         if any(not 0 <= beta < 1 for beta in self.betas):
             raise ValueError(f"betas are {list(self.betas)}. Give numbers of at least 0, below 1.")
@@ -74,7 +93,48 @@ class TrainingSpec(Spec):
                 f"warmup_steps {self.warmup_steps} is not below steps {self.steps}. Set it to at "
                 f"most {self.steps - 1}."
             )
+        self._check_offload()
         return self
+
+    def _check_freeze(self) -> None:
+        if self.lora is not None or not set(TOWERS) - {"cross_attention"} <= set(self.freeze):
+            return
+        if "cross_attention" in self.freeze:
+            raise ValueError(
+                "freeze names every tower, so nothing would be trained. Take one out, or set lora."
+            )
+        if self.learning_rates.cross_attention is None:
+            raise ValueError(
+                "freeze names every tower but cross_attention, which most families do not have, so "
+                "nothing would be trained. Take one out, set lora, or, for a model with "
+                "cross-attention, give learning_rates.cross_attention."
+            )
+
+    def _check_offload(self) -> None:
+        """What is not split over the workers cannot be moved out of their way."""
+        stage, optimizer, parameters = (
+            self.zero_stage, self.offload_optimizer, self.offload_parameters
+        )  # fmt: skip
+        if parameters != "none" and stage != 3:
+            raise ValueError(
+                f"offload_parameters is {parameters}, but zero_stage {stage} leaves the parameters "
+                "whole. Set zero_stage to 3, or offload_parameters to none."
+            )
+        if optimizer != "none" and stage == 0:
+            raise ValueError(
+                f"offload_optimizer is {optimizer}, but zero_stage 0 leaves the optimiser whole. "
+                "Set zero_stage to 1, 2 or 3, or offload_optimizer to none."
+            )
+        if optimizer == "nvme" and stage != 3:
+            raise ValueError(
+                f"offload_optimizer is nvme, which zero_stage {stage} cannot do. Set zero_stage to "
+                "3, or offload_optimizer to cpu."
+            )
+        if "nvme" in (optimizer, parameters) and self.nvme_path is None:
+            raise ValueError(
+                "something is offloaded to nvme, but nvme_path is not given. Set it to a folder on "
+                "a local NVMe disk of every node, or offload to cpu."
+            )
 
 
 class ResourceSpec(Spec):
@@ -84,6 +144,12 @@ class ResourceSpec(Spec):
     workers: int = Field(1, ge=1, description="training workers a trial")
     cpus_per_worker: float = Field(1.0, ge=0)
     gpus_per_worker: float = Field(0.0, ge=0)
+    gpu_memory_gb: float | None = Field(
+        None, gt=0, description="GiB of one GPU; given, a run that cannot fit is refused"
+    )
+    gpu: str | None = Field(
+        None, description="its name, such as 'H100 SXM'; given, hours are estimated"
+    )
     cpus_per_render: float = Field(0.25, gt=0, description="CPUs of one data-rendering task")
     actors: int = Field(1, ge=1, description="measurement actors, shared by all trials")
     cpus_per_actor: float = Field(1.0, ge=0)

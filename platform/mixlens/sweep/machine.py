@@ -10,7 +10,7 @@ from pathlib import Path
 import yaml
 
 from mixlens.errors import ResourceError, explain
-from mixlens.spec import ResourceSpec
+from mixlens.spec import MeasureSpec, ResourceSpec, SweepSpec
 
 LAUNCHER_CONFIG = Path("~/ray_bootstrap_config.yaml")
 CONNECT_TIMEOUT_S = 5.0
@@ -101,6 +101,32 @@ def trials_at_once(need: ResourceSpec, have: Capacity, trials: int) -> int:
     if by_gpus < 1:
         raise _too_small(need, have, "gpus", gpus)
     return int(min(by_cpus, by_gpus, need.max_concurrent_trials or math.inf, max(trials, 1)))
+
+
+def check_engine_room(spec: SweepSpec | MeasureSpec, have: Capacity) -> None:
+    """Refuse vLLM where there is no room for an engine of it beside the measurement actors.
+
+    In a sweep a trial's engine finds the GPUs that its training has left, or waits for those of
+    another trial.
+
+    Raises:
+        ResourceError: there would never be room.
+    """
+    need = spec.resources
+    if spec.evaluation.engine != "vllm":
+        return
+    for kind in ("cpus", "gpus"):
+        there, each = getattr(have, kind), getattr(need, f"{kind}_per_actor")
+        if (need.actors + 1) * each > there + 1e-6:
+            raise ResourceError(
+                explain(
+                    "evaluation.engine", "vllm",
+                    f"{have}, but vLLM takes {each:g} {kind.upper()} beside {need.actors} "
+                    f"measurement actors with as many each",
+                    f"Lower resources.actors or resources.{kind}_per_actor, use a larger cluster "
+                    "by resources.address, or set it to transformers.",
+                )
+            )  # fmt: skip
 
 
 def _how_often(each: float, there: float) -> float:

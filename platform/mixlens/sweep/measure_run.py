@@ -11,7 +11,7 @@ from mixlens.models.twin import random_twin
 from mixlens.report.measured import report_model
 from mixlens.spec import MeasureSpec, ResourceSpec, held_out_of, transfer_of
 from mixlens.sweep.indexing import index_data
-from mixlens.sweep.machine import Capacity, address_of, check_reachable
+from mixlens.sweep.machine import Capacity, address_of, check_engine_room, check_reachable
 from mixlens.sweep.measuring import Pool, measure_model
 from mixlens.sweep.plan import check_evaluation, check_runs_dir
 from mixlens.sweep.progress import StageView
@@ -47,6 +47,7 @@ def run_measure(spec: MeasureSpec, command: Sequence[str]) -> None:
         view.say(f"{spec.name}: starting Ray; its own output goes to {log}")
         with ray_running(spec.resources, log) as capacity:
             check_actors(spec.resources, capacity)
+            check_engine_room(spec, capacity)
             write_json(folder / "measure.json", spec.model_dump(mode="json"))
             collect_provenance(" ".join(command)).write(folder)
             tracked = tracker.model(spec, folder)

@@ -30,16 +30,20 @@ from mixlens.activations.store import (
 from mixlens.activations.streams import Place
 from mixlens.activations.subspaces import read_subspaces, write_subspaces
 from mixlens.errors import DataError, explain
-from mixlens.evaluation import ANSWERS, answer
+from mixlens.evaluation import ANSWERS
+from mixlens.evaluation.answers import answer_timed, asks_of, table_of
+from mixlens.evaluation.serving import Served, asks_vllm, question_rows
+from mixlens.evaluation.throughput import Effort, joined, write_throughput
 from mixlens.mixture.decoding import with_pixels
 from mixlens.mixture.order import held_out_indices
 from mixlens.models import fingerprint
 from mixlens.sources import Example, open_source
 from mixlens.sources.blank import null_images
-from mixlens.spec import HeldOut, ProbeSpec
+from mixlens.spec import HeldOut, ProbeSpec, ResourceSpec
 
 RECORD = "measured.json"
 STATES = "states"
+ASKED = "asked"
 _QUESTIONS = 4  # asked in one forward pass for each image in one
 
 Batch = tuple[int, int]  # first and last + 1 of the held-out examples
@@ -48,7 +52,13 @@ Progress = Callable[[str, int, int], None]
 
 
 class Pool(Protocol):
-    """What does the work: `MeasurementPool`, or anything that maps a function over units."""
+    """What does the work: `MeasurementPool`, or anything that maps a function over units.
+
+    Attributes:
+        resources: what it may take.
+    """
+
+    resources: ResourceSpec
 
     def map(
         self,
@@ -75,10 +85,11 @@ def measure_model(
     """Measure a model on the held-out images.
 
     Writes examples, image_metrics, pooled_metrics, nulls, attributes and what `held_out.evaluation`
-    asks for beyond them (probes, embeddings, deletion; all `.parquet`) into `directory`, and
-    `measured.json` last; returns at once when that is there. Without `base` the top subspaces are
-    written too (`subspaces/`), and with `keep_states` the hidden states (`states/`, which
-    `mixlens.activations.store.read_layer` reads). `directory` must be shared by all nodes.
+    asks for beyond them (probes, embeddings, deletion; all `.parquet`) into `directory`, with
+    `throughput.json` where questions are asked, and `measured.json` last; returns at once when that
+    is there. Without `base` the top subspaces are written too (`subspaces/`), and with
+    `keep_states` the hidden states (`states/`, which `mixlens.activations.store.read_layer` reads).
+    `directory` must be shared by all nodes.
 
     Args:
         pool: does the work.
@@ -109,25 +120,35 @@ def measure_model(
     units = list(batches(evaluation.examples, evaluation.batch_size))
     seconds: dict[str, float] = {}
 
-    def run(stage: str, function: Callable[..., Any], units: Sequence[Any], *shared: Any) -> list:
+    def stage(name: str, count: int, work: Callable[[Callable[[int], None]], Any]) -> Any:
         started = time.monotonic()
-        progress(stage, 0, len(units))
-        results = pool.map(
-            function, units, model, *shared, done=lambda n: progress(stage, n, len(units))
-        )
-        seconds[stage] = round(time.monotonic() - started, 2)
+        progress(name, 0, count)
+        results = work(lambda done: progress(name, done, count))
+        seconds[name] = round(time.monotonic() - started, 2)
         return results
 
-    looked = run("answers" if answers else "first look", _look, units, held_out, answers)
+    def run(name: str, function: Callable[..., Any], units: Sequence[Any], *shared: Any) -> list:
+        return stage(
+            name, len(units), lambda done: pool.map(function, units, model, *shared, done=done)
+        )
+
+    by_vllm = asks_vllm(evaluation, answers)
+    own = answers and not by_vllm
+    looked = run("answers" if own else "first look", _look, units, held_out, own)
     sums: dict[Place, PositionSums] = {}
-    for _, _, part in looked:
+    for _, _, part, _ in looked:
         sums = merge_sums(sums, part)
+    examples = pa.concat_tables([part for part, _, _, _ in looked])
+    effort = joined(effort for _, _, _, effort in looked)
+    if by_vllm:
+        examples, effort = _by_vllm(stage, run, pool.resources, units, held_out, directory)
     store = None if base else directory
     values = join_values(run("tokens", _reduce, units, held_out, sums, base, store))
     nulls = run("nulls", _null, units[:1], held_out, sums)[0]
-    attributes = [row for _, rows, _ in looked for row in rows]
+    attributes = [row for _, rows, _, _ in looked for row in rows]
     image_metrics, pooled_metrics = tables([row["example_id"] for row in attributes], values)
-    examples = pa.concat_tables([part for part, _, _ in looked])
+    if answers:
+        write_throughput(directory, evaluation.engine, effort)
     _write(
         directory,
         examples=examples,
@@ -193,17 +214,73 @@ def _with_pixels(example: Example) -> Example:
 
 def _look(
     load: Load, unit: Batch, model: str, held_out: HeldOut, ask: bool
-) -> tuple[pa.Table, list[dict[str, Any]], dict[Place, PositionSums]]:
-    """Answers, attributes and position sums of some held-out examples."""
+) -> tuple[pa.Table, list[dict[str, Any]], dict[Place, PositionSums], Effort]:
+    """Answers, attributes and position sums of some held-out examples; what it took to answer."""
     vllm, evaluation = load(model), held_out.evaluation
     examples = held_out_examples(held_out, range(*unit))
-    answers = ANSWERS.empty_table()
+    answers, effort = ANSWERS.empty_table(), Effort(0, 0, 0.0)
     if ask:
-        answers = answer(
+        answers, effort = answer_timed(
             vllm, examples, _QUESTIONS * evaluation.batch_size, evaluation.max_new_tokens
         )
     attributes = [{"example_id": e.example_id, **e.attributes} for e in examples]
-    return answers, attributes, position_sums(vllm, [e.image for e in examples])
+    return answers, attributes, position_sums(vllm, [e.image for e in examples]), effort
+
+
+def _by_vllm(
+    stage: Callable[..., Any],
+    run: Callable[..., list],
+    resources: ResourceSpec,
+    units: Sequence[Batch],
+    held_out: HeldOut,
+    directory: Path,
+) -> tuple[pa.Table, Effort]:
+    """The table of answers where vLLM is asked: prompts by the pool, answers by it, scores again.
+
+    The pool keeps its GPUs, with the model on them, and vLLM takes others.
+    """
+    asked = directory / ASKED
+    shutil.rmtree(asked, ignore_errors=True)  # of a measurement that was broken off
+    asked.mkdir()
+    told: list[tuple[Path, int, Served]] = run("questions", _questions, units, held_out, asked)
+    from mixlens.evaluation.engine import ask_vllm  # Ray: only where it is needed
+
+    files = [file for file, _, _ in told]
+    longest = max((served for _, _, served in told), key=lambda served: served.longest)
+    said, effort = stage(
+        "vllm",
+        sum(count for _, count, _ in told),
+        lambda done: ask_vllm(files, longest, resources, done),
+    )
+    shutil.rmtree(asked)
+    parts = [
+        (unit, [said[unit[0], number] for number in range(count)])
+        for unit, (_, count, _) in zip(units, told, strict=True)
+    ]
+    return pa.concat_tables(run("scores", _score, parts, held_out)), effort
+
+
+def _questions(
+    load: Load, unit: Batch, model: str, held_out: HeldOut, asked: Path
+) -> tuple[Path, int, Served]:
+    """Write down what there is to ask about some held-out examples; where, how much, and whom."""
+    examples = held_out_examples(held_out, range(*unit))
+    table, served = question_rows(
+        load(model), examples, unit[0], held_out.evaluation.max_new_tokens
+    )
+    file = asked / f"{unit[0]:08}.parquet"
+    pq.write_table(table, file)
+    return file, sum(len(example.turns) for example in examples), served
+
+
+def _score(
+    load: Load, unit: tuple[Batch, list[list[int]]], model: str, held_out: HeldOut
+) -> pa.Table:
+    """The table of answers about some held-out examples, from the tokens of the answers."""
+    places, said = unit
+    vllm, examples = load(model), held_out_examples(held_out, range(*places))
+    asks = asks_of(vllm, examples, held_out.evaluation.max_new_tokens)
+    return table_of(vllm, examples, asks, said)
 
 
 def _reduce(

@@ -16,10 +16,12 @@ from mixlens.errors import CheckpointError, ResourceError, SpecError, explain
 from mixlens.mixture.batches import Reader
 from mixlens.mixture.decoding import Decoder
 from mixlens.mixture.order import order_of
-from mixlens.models import load_vllm, model_config, model_folder, resolve_model
+from mixlens.models import load_adapter, load_vllm, model_config, model_folder, resolve_model
+from mixlens.models.precision import computes_in_bf16
 from mixlens.probing.deletion import settings as deletion_settings
 from mixlens.sources import Source, open_source
 from mixlens.spec import HELD_OUT_START, Layout, MeasureSpec, RunSpec, SweepSpec
+from mixlens.sweep.cost import check_gpu_name, estimate_cost
 
 WEIGHT_BYTES = 4  # of the final model, a trained parameter
 LORA_SHARE = 0.02  # of the parameters are trained by LoRA, at most, and only these are written
@@ -44,6 +46,7 @@ class Plan:
         parameters: of the base model, in millions; None where its weights are not on this machine.
         seconds_a_step: of one optimiser step on one CPU core here; None where GPUs will
             train, or the model is not here.
+        cost: label and text of what a trial takes, by estimate.
         disk_bytes: what the remaining trials will need, at most; None if `parameters` is.
     """
 
@@ -52,6 +55,7 @@ class Plan:
     examples: dict[str, dict[str, int]]
     parameters: float | None
     seconds_a_step: float | None
+    cost: tuple[tuple[str, str], ...]
     disk_bytes: int | None
 
     @property
@@ -78,12 +82,14 @@ def plan_sweep(spec: SweepSpec, time_a_step: bool) -> Plan:
     """Work out the plan; with `time_a_step`, train one micro-batch here to see how long it takes.
 
     Raises:
-        SpecError: a component that can have no image.
+        SpecError: a component that can have no image, or an unknown GPU.
         CheckpointError: the base model is not there or not loadable.
+        ResourceError: a trial does not fit the GPUs that the file names.
     """
     layout, runs = Layout.of(spec), spec.runs()
     for name in spec.components:
         _open(spec, name)
+    check_gpu_name(spec.resources.gpu)
     finished = frozenset(run.name for run in runs if layout.finished(run))
     parameters = _parameters(spec.model)
     total = spec.training.steps * spec.training.global_batch
@@ -95,6 +101,7 @@ def plan_sweep(spec: SweepSpec, time_a_step: bool) -> Plan:
         examples={run.name: order_of(run).counts(total) for run in runs},
         parameters=None if parameters is None else parameters / 1e6,
         seconds_a_step=_seconds_a_step(runs[-1]) if time_a_step and can_be_timed else None,
+        cost=tuple(estimate_cost(runs, len(runs) - len(finished))),
         disk_bytes=_disk_bytes(spec, parameters, len(runs) - len(finished)),
     )
 
@@ -187,7 +194,7 @@ def _subspace_bytes(spec: SweepSpec) -> int:
     config = model_config(spec.model)
     text, vision = config.get_text_config(), config.vision_config
     states = 2 * (text.num_hidden_layers + 1) * text.hidden_size  # at visual and at text tokens
-    width = states + vision.hidden_size + 3 * vision.patch_size**2
+    width = states + vision.hidden_size + 3 * load_adapter(spec.model).cell_side() ** 2
     return 2 * SUBSPACE * width * spec.evaluation.examples
 
 
@@ -241,7 +248,8 @@ def _seconds_a_step(run: RunSpec) -> float:
     for _ in range(2):  # the first one also allocates
         start = time.perf_counter()
         batch = vllm.adapter.training_batch(examples)
-        with torch.autocast("cpu", torch.bfloat16, enabled=run.training.precision == "bf16"):
+        in_bf16 = computes_in_bf16(run.training.precision, "cpu")
+        with torch.autocast("cpu", torch.bfloat16, enabled=in_bf16):
             loss = vllm.model(**batch).loss
         loss.backward()
         seconds.append(time.perf_counter() - start)

@@ -238,7 +238,7 @@ def print_plan(spec: SweepSpec, plan: Plan, at_once: int | None, console: Consol
         if plan.disk_bytes
         else unknown,
     }
-    lines = [*facts.items(), *_photographs(spec)]
+    lines = [*facts.items(), *_photographs(spec), *plan.cost]
     width = max(14, *(len(name) for name, _ in lines))
     for name, fact in lines:
         console.print(f"{name:{width}} {fact}", markup=False, highlight=False, soft_wrap=True)

@@ -6,6 +6,7 @@
     probes/<attribute>/<stream>_<kind>  held-out score on the mean token: step = layer
     deletion/<policy>/<group>           accuracy behind the encoder: step = percent deleted
     transfer/<scope>/<what>             of trends on other images; see `transfer_points`
+    evaluation/answers_per_s            how fast it answered; tokens_per_s beside it
 
 so that MLflow's charts overlay the curves of several models.
 """
@@ -19,7 +20,7 @@ from mixlens.analysis.measured import MODEL, ModelTables
 from mixlens.probing.deletion import SEEDLESS
 from mixlens.probing.probes import POOLED
 from mixlens.spec import ENCODER
-from mixlens.tracking.results import log_files, log_provenance, transfer_points
+from mixlens.tracking.results import log_files, log_provenance, speed_points, transfer_points
 from mixlens.tracking.tracker import TrackedRun
 
 Point = tuple[str, float, int]
@@ -29,7 +30,7 @@ def log_model(
     tracked: TrackedRun, tables: ModelTables, sentences: Sequence[str], folder: Path
 ) -> None:
     """Log a measured model: its numbers, its diagnosis, and the files in `folder`."""
-    tracked.log_metrics("model", list(model_points(tables)))
+    tracked.log_metrics("model", [*model_points(tables), *speed_points(folder)])
     tracked.log_text("diagnosis.txt", "\n".join(sentences) + "\n")
     log_provenance(tracked, folder)
     log_files(tracked, folder)

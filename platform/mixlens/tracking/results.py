@@ -8,6 +8,8 @@ lie side by side: the params `ratio` (or `arm`) and `seed`, and beside them
     redundancy/<stream>_<part>  mean redundancy score over all layers, or a third of them
     tokens/<metric>/<stream>    mean of any other token metric over the layers
     layers/<metric>/<stream>    the layer profile: step = layer
+    evaluation/answers_per_s    questions answered a second, by generation alone, over all actors
+    evaluation/tokens_per_s     tokens generated for it a second
 
 and in the sweep's own run `by_ratio/...`, where step = percent of complex data, or `by_arm/...`,
 where step = place of the arm from 1 on, `effect/...`: highest ratio minus lowest, or last arm minus
@@ -32,6 +34,7 @@ from mixlens.analysis.tables import (
     depth_parts,
     score_columns,
 )
+from mixlens.evaluation.throughput import read_throughput
 from mixlens.mixture.decoding import REPLACED
 from mixlens.tracking.tracker import TrackedRun
 
@@ -46,6 +49,7 @@ def log_run(tracked: TrackedRun, run: RunResults) -> None:
     tracked.log_training(run.training_records())
     tracked.log_metrics("accuracy", list(accuracy_points(run)))
     tracked.log_metrics("layers", list(layer_points(run)))
+    tracked.log_metrics("evaluation", list(speed_points(run.folder)))
     realised = realised_mixture(run)
     if realised:
         tracked.log_json("realised_mixture.json", realised)
@@ -112,6 +116,12 @@ def accuracy_points(run: RunResults) -> Iterator[Point]:
         values = [headline[group] for group in groups if group in headline]
         if values:
             yield f"accuracy/{name}", sum(values) / len(values), 0
+
+
+def speed_points(folder: Path) -> Iterator[Point]:
+    """How fast the questions of a measured model were answered."""
+    for name, value in read_throughput(folder / "measure").items():
+        yield f"evaluation/{name}", value, 0
 
 
 def layer_points(run: RunResults) -> Iterator[Point]:

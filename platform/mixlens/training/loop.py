@@ -7,8 +7,6 @@ from typing import Any, Protocol
 
 import torch
 import torch.distributed as dist
-from jaxtyping import Float, Int
-from torch import Tensor, nn
 
 from mixlens.errors import DataError, explain
 from mixlens.mixture.batches import MicroBatch, micro_positions
@@ -19,13 +17,13 @@ from mixlens.spec import RunSpec
 from mixlens.training import checkpoint
 from mixlens.training.context import WorkerContext
 from mixlens.training.lora import add_lora
+from mixlens.training.loss import answer_loss_sum, before_answers, count_answers
 from mixlens.training.optimizer import adamw, freeze, parameter_groups, set_learning_rates
 from mixlens.training.records import Interval, Journal, finish
 from mixlens.training.replaced import Replaced
+from mixlens.training.utilisation import ModelFlops
 from mixlens.training.weights import save_model
 from mixlens.training.zero import clip_unsharded, start_engine
-
-IGNORED = -100  # label of a position that is no answer
 
 
 class Stream(Protocol):
@@ -74,7 +72,8 @@ def train(run: RunSpec, context: WorkerContext, vllm: Vllm, stream: Stream) -> P
     journal = Journal(context, keep_until=first)
     replaced = Replaced(run, context, first)
 
-    interval = Interval(context.device)
+    model_flops = ModelFlops(run, vllm.adapter, world_size, context.device)
+    interval = Interval(context.device, model_flops.peak)
     for step in range(first, training.steps):
         asked_at = time.perf_counter()
         micro_batches = next(steps)
@@ -97,14 +96,17 @@ def train(run: RunSpec, context: WorkerContext, vllm: Vllm, stream: Stream) -> P
             torch.manual_seed(run.seed << 34 ^ rows.positions[0])
             inputs = {name: value.to(context.device) for name, value in rows.tensors.items()}
             labels = inputs.pop("labels")
-            loss = answer_loss_sum(engine(**inputs, use_cache=False).logits, labels) / answers
+            before = before_answers(labels)
+            inputs = vllm.adapter.model_inputs(inputs)
+            logits = engine(**inputs, use_cache=False, logits_to_keep=before).logits
+            loss = answer_loss_sum(logits, labels[:, before + 1]) / answers
             # DeepSpeed divides by the accumulation and averages over workers: undo both.
             engine.backward(loss * world_size * accumulation)
             if j == accumulation - 1:
                 norm = clip_unsharded(engine, training.clip_norm)
             engine.step()
             total += loss.detach()
-            interval.saw(inputs["attention_mask"])
+            interval.saw(rows.tensors["attention_mask"], model_flops(rows.tensors))
 
         done = step + 1
         logs = done % training.log_every == 0 or done in (1, training.steps)
@@ -137,25 +139,6 @@ def train(run: RunSpec, context: WorkerContext, vllm: Vllm, stream: Stream) -> P
         finish(run, context.directory)
     dist.barrier()
     return model_folder
-
-
-def answer_loss_sum(
-    logits: Float[Tensor, "batch seq vocab"], labels: Int[Tensor, "batch seq"]
-) -> Float[Tensor, ""]:
-    """Cross-entropy, in nats, of each answer token given what stands before it, summed.
-
-    Only the logits that predict an answer token are brought to fp32.
-    """
-    wanted = labels[:, 1:]
-    answers = wanted != IGNORED
-    return nn.functional.cross_entropy(
-        logits[:, :-1][answers].float(), wanted[answers], reduction="sum"
-    )
-
-
-def count_answers(labels: Int[Tensor, "batch seq"]) -> Int[Tensor, ""]:
-    """Positions whose token is predicted from an earlier one and counts for the loss."""
-    return (labels[:, 1:] != IGNORED).sum()
 
 
 def check_answers(answers: int, step: int) -> None:

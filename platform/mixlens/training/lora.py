@@ -6,6 +6,7 @@ import torch
 from torch import nn
 
 from mixlens.models import Vllm
+from mixlens.models.towers import tower_of
 from mixlens.spec import LoraSpec
 
 
@@ -17,19 +18,20 @@ def add_lora(vllm: Vllm, lora: LoraSpec, seed: int) -> Any:
     """
     from peft import LoraConfig, get_peft_model
 
-    towers = vllm.adapter.towers(vllm.model)
-    wanted = {
-        id(layer)
-        for tower in lora.towers
-        for module in towers[tower]
-        for layer in module.modules()
+    tower = tower_of(vllm.model, vllm.adapter.towers(vllm.model))
+    head = vllm.model.get_output_embeddings()
+    wanted = [
+        name
+        for name, layer in vllm.model.named_modules()
         if isinstance(layer, nn.Linear)
-    } - {id(vllm.model.get_output_embeddings())}
+        and layer is not head
+        and tower[f"{name}.weight"] in lora.towers
+    ]
     config = LoraConfig(
         r=lora.rank,
         lora_alpha=lora.alpha,
         lora_dropout=lora.dropout,
-        target_modules=[name for name, m in vllm.model.named_modules() if id(m) in wanted],
+        target_modules=wanted,
         base_model_name_or_path=vllm.path,
     )
     torch.manual_seed(seed)

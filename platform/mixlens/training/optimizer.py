@@ -6,16 +6,14 @@ from typing import Any
 import torch
 from torch import nn
 
-from mixlens.errors import CheckpointError, explain
-from mixlens.spec import Tower, TrainingSpec
-
-Towers = dict[Tower, list[nn.Module]]
-TOWERS: tuple[Tower, ...] = ("vision", "projector", "language")
+from mixlens.models.adapter import Towers
+from mixlens.models.towers import tower_of
+from mixlens.spec import TOWERS, Tower, TrainingSpec
 
 
 def freeze(model: nn.Module, towers: Towers, frozen: tuple[Tower, ...]) -> None:
     """Stop the parameters of the frozen towers from being trained."""
-    by_name = _tower_of(model, towers)
+    by_name = tower_of(model, towers)
     for name, parameter in model.named_parameters():
         if by_name[name] in frozen:
             parameter.requires_grad_(False)
@@ -29,7 +27,7 @@ def parameter_groups(
     Matrices decay; vectors (norms, biases) and embeddings do not, as is usual. Empty groups are
     left out. The order is the same in every process.
     """
-    by_name = _tower_of(model, towers)
+    by_name = tower_of(model, towers)
     embeddings = {
         id(parameter)
         for module in model.modules()
@@ -47,7 +45,7 @@ def parameter_groups(
         {
             "params": parameters,
             "tower": tower,
-            "peak": getattr(training.learning_rates, tower),
+            "peak": training.learning_rates.of(tower),
             "weight_decay": training.weight_decay if decays else 0.0,
         }
         for (tower, decays), parameters in members.items()
@@ -80,21 +78,3 @@ def set_learning_rates(optimizer: Any, step: int, training: TrainingSpec) -> dic
     for group in optimizer.param_groups:
         group["lr"] = rates[group["tower"]] = group["peak"] * share
     return rates
-
-
-def _tower_of(model: nn.Module, towers: Towers) -> dict[str, Tower]:
-    """The tower of every named parameter of `model`."""
-    owner: dict[int, Tower] = {}
-    for tower, modules in towers.items():
-        for module in modules:
-            owner.update({id(parameter): tower for parameter in module.parameters()})
-    named = dict(model.named_parameters())
-    lost = [name for name, parameter in named.items() if id(parameter) not in owner]
-    if lost:
-        raise CheckpointError(
-            explain(
-                "model", lost[:3], f"{len(lost)} parameters belong to no tower of its family",
-                "Use a model of a supported family without extra parts.",
-            )
-        )  # fmt: skip
-    return {name: owner[id(parameter)] for name, parameter in named.items()}

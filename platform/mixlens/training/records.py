@@ -17,6 +17,7 @@ from mixlens.mixture.order import order_of
 from mixlens.models.turns import count_tokens
 from mixlens.spec import RunSpec
 from mixlens.training.context import WorkerContext
+from mixlens.training.cost.devices import mfu
 
 JOURNAL = "training.jsonl"
 MIXTURE = "mixture.parquet"
@@ -54,33 +55,44 @@ def read_journal(path: Path) -> list[dict[str, Any]]:
 
 
 class Interval:
-    """Speed and memory since the last logged step, over all workers."""
+    """Speed and memory since the last logged step, over all workers.
 
-    def __init__(self, device: torch.device) -> None:
-        self.device = device
+    Args:
+        device: of this worker.
+        peak: FLOP/s that it can reach; None: unknown.
+    """
+
+    def __init__(self, device: torch.device, peak: float | None = None) -> None:
+        self.device, self.peak = device, peak
         self.restart()
 
     def restart(self) -> None:
         self.started, self.wait, self.steps = time.perf_counter(), 0.0, 0
-        self.tokens = torch.zeros((), dtype=torch.long, device=self.device)
+        self.tokens, self.flops = 0, 0.0
 
     def waited(self, seconds: float) -> None:
         """Count a step, and how long it had to wait for its data."""
         self.wait += seconds
         self.steps += 1
 
-    def saw(self, attention_mask: Tensor) -> None:
-        """Count the positions of a micro-batch that are no padding, visual tokens included."""
+    def saw(self, attention_mask: Tensor, flops: float = 0.0) -> None:
+        """Count a micro-batch: positions that are no padding (visual tokens too), model FLOPs."""
         self.tokens += count_tokens(attention_mask)
+        self.flops += flops
 
     def close(self, images: int) -> dict[str, float]:
         """The metrics of the interval, the same on every rank; starts the next interval.
+
+        On GPUs also the model FLOPs that each of them does a second, and `mfu`, their share of its
+        peak, where that is known.
 
         Args:
             images: of one step, over all workers.
         """
         seconds = time.perf_counter() - self.started
-        dist.all_reduce(self.tokens)
+        sums = torch.tensor([self.tokens, self.flops], dtype=torch.float64, device=self.device)
+        dist.all_reduce(sums)
+        tokens, flops = sums.tolist()
         # The slowest worker holds up the others, the fullest one runs out of memory.
         worst = torch.tensor(
             [self.wait / seconds, seconds, peak_memory_gb(self.device)], device=self.device
@@ -89,11 +101,16 @@ class Interval:
         wait_share, seconds, memory = worst.tolist()
         metrics = {
             "images_per_s": images * self.steps / seconds,
-            "tokens_per_s": int(self.tokens) / seconds,
+            "tokens_per_s": tokens / seconds,
             "data_wait_share": wait_share,
             "step_s": seconds / self.steps,
             "peak_memory_gb": memory,
         }
+        if flops:
+            each = flops / dist.get_world_size()
+            metrics["model_tflops_per_s"] = each / seconds / 1e12
+            share = mfu(each, seconds, self.peak)
+            metrics |= {} if share is None else {"mfu": share}
         self.restart()
         return metrics
 

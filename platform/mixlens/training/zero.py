@@ -10,6 +10,7 @@ from typing import Any, Literal
 import torch
 from torch import nn
 
+from mixlens.models.precision import computes_in_bf16
 from mixlens.spec import TrainingSpec
 
 Device = Literal["cpu", "cuda"]
@@ -57,7 +58,8 @@ def start_engine(
     """A DeepSpeed engine around `model`; the default process group must exist."""
     deepspeed = import_deepspeed()
     os.environ.setdefault("LOCAL_RANK", str(device.index or 0))  # DeepSpeed insists on it
-    if training.precision == "bf16" and weights_dtype(training, device.type) == torch.float32:
+    autocasts = weights_dtype(training, device.type) == torch.float32
+    if autocasts and computes_in_bf16(training.precision, device.type):
         # Inside the module, because the engine switches off any autocast around itself, and its
         # own would send gradients between workers in bf16.
         model.forward = torch.autocast(device.type, torch.bfloat16)(model.forward)

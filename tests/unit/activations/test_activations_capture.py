@@ -3,8 +3,10 @@
 import weakref
 from types import SimpleNamespace
 
+import numpy as np
 import pytest
 import torch
+from PIL import Image
 from torch import nn
 
 from mixlens.activations.capture import capture
@@ -73,7 +75,9 @@ def test_blocks_that_take_keywords_and_give_tuples():
     blocks = [Block(), Block()]
     projector = nn.Identity()
     adapter = SimpleNamespace(
-        blocks=lambda model: {"vision": [], "language": blocks}, projector=lambda model: projector
+        blocks=lambda model: {"vision": [], "language": blocks},
+        projector=lambda model: projector,
+        cross_attention=lambda model: {},
     )
     seen = []
     with capture(SimpleNamespace(model=None, adapter=adapter), lambda *state: seen.append(state)):
@@ -86,6 +90,54 @@ def test_blocks_that_take_keywords_and_give_tuples():
         ("language", 1, 2.0),
         ("language", 2, 4.0),
     ]
+
+
+@pytest.mark.parametrize("values_first", [False, True])
+def test_blocks_that_read_beside_the_sequence_give_what_they_read(values_first):
+    """Keys and values of two parts an image, of 2 heads, and what the projector made them from."""
+
+    class Reader(nn.Module):
+        def __init__(self):
+            super().__init__()
+            self.k_norm, self.v_proj = nn.Identity(), nn.Identity()
+
+        def forward(self, states, beside):
+            def keys():
+                self.k_norm(beside.view(2, 6, 2, 2).transpose(1, 2) * 10)
+
+            if not values_first:
+                keys()
+            self.v_proj(-beside)  # still in parts: [4, 3, width]
+            if values_first:
+                keys()
+            return states + 1
+
+    blocks = [nn.Identity(), Reader(), nn.Identity(), Reader()]
+    projector = nn.Linear(4, 4, bias=False)
+    adapter = SimpleNamespace(
+        blocks=lambda model: {"vision": [], "language": blocks},
+        projector=lambda model: projector,
+        cross_attention=lambda model: {i: (blocks[i].k_norm, blocks[i].v_proj) for i in (1, 3)},
+    )
+    seen = []
+    with capture(SimpleNamespace(model=None, adapter=adapter), lambda *state: seen.append(state)):
+        encoded = torch.arange(48.0).view(4, 3, 4)
+        beside = projector(encoded)
+        states = torch.zeros(2, 5, 7)
+        for block in blocks:
+            states = block(states, beside) if isinstance(block, Reader) else block(states)
+    assert [(name, layer) for name, layer, _ in seen] == [
+        ("vision", -1), ("keys_values", 0), ("language", 0), ("language", 1),
+        ("keys_values", 2), ("language", 2), ("language", 3), ("keys_values", 4), ("language", 4),
+    ]  # fmt: skip
+    found = {(name, layer): tensor for name, layer, tensor in seen}
+    assert torch.equal(found["vision", -1], encoded)
+    assert torch.equal(found["keys_values", 0], beside)
+    per_image = beside.view(2, 6, 4)  # two parts of three tokens
+    for layer in (2, 4):
+        joined = found["keys_values", layer]
+        assert torch.equal(joined, torch.cat([per_image * 10, -per_image], -1))
+    assert not any(tensor.requires_grad for tensor in found.values())
 
 
 def test_streams_hold_the_tokens_they_name(vllm, images):
@@ -106,8 +158,19 @@ def test_streams_hold_the_tokens_they_name(vllm, images):
         assert torch.equal(tokens, states[visual].reshape(3, 64, -1))
         first = int(visual[0].nonzero().max()) + 1
         assert torch.equal(seen["text", layer][0], states[:, first : first + len(words)])
-    assert torch.equal(seen["pixels", -1][0], vllm.adapter.patches(batch["pixel_values"]))
-    assert seen["vision", -1][0].shape[:2] == (3, 64)
+    for found, image in zip(seen["pixels", -1][0], images, strict=True):
+        # 8 x 8 patches of 4 x 4 pixels, each channel by channel.
+        scaled = np.asarray(Image.fromarray(image).resize((32, 32), Image.Resampling.BICUBIC))
+        cells = scaled.reshape(8, 4, 8, 4, 3).transpose(0, 2, 4, 1, 3).reshape(64, -1)
+        torch.testing.assert_close(found, torch.from_numpy(cells).float() / 255)
+    for stream in ("pixels", "vision"):
+        tokens, exists = seen[stream, -1]
+        assert tokens.shape[:2] == (3, 64)
+        assert exists.shape == (3, 64)
+        assert exists.all()
+    with torch.inference_mode():
+        projected = vllm.adapter.projector(vllm.model)(seen["vision", -1][0])
+    torch.testing.assert_close(projected, seen["visual", 0][0])
 
 
 def test_one_layer_is_alive_at_a_time(vllm, images):

@@ -3,6 +3,7 @@
 import numpy as np
 import pytest
 import torch
+from PIL import Image
 
 from mixlens.activations import measure
 from mixlens.activations.reduce import PositionSums
@@ -56,6 +57,13 @@ def measured(vllm, examples):
     return measure(vllm, examples, batch_size=4)
 
 
+def cells_of(image: np.ndarray) -> torch.Tensor:
+    """8 x 8 patches of 4 x 4 pixels, each channel by channel."""
+    scaled = np.asarray(Image.fromarray(image).resize((32, 32), Image.Resampling.BICUBIC))
+    cells = scaled.reshape(8, 4, 8, 4, 3).transpose(0, 2, 4, 1, 3).reshape(64, -1)
+    return torch.from_numpy(cells).float() / 255
+
+
 @pytest.fixture(scope="module")
 def states(vllm, examples):
     """[images, tokens, width] of three places, straight from transformers."""
@@ -66,7 +74,7 @@ def states(vllm, examples):
     first = int(visual[0].nonzero().max()) + 1
     words = vllm.processor.tokenizer(f" {PROMPT}", add_special_tokens=False).input_ids
     return {
-        ("pixels", -1): vllm.adapter.patches(batch["pixel_values"]),
+        ("pixels", -1): torch.stack([cells_of(example.image) for example in examples]),
         ("visual", 0): hidden[0][visual].reshape(IMAGES, 64, -1),
         ("visual", 1): hidden[1][visual].reshape(IMAGES, 64, -1),
         ("text", 1): hidden[1][:, first : first + len(words)],
@@ -213,12 +221,20 @@ def test_subspaces_come_back_in_the_order_asked_for(tmp_path):
 
 
 def test_position_sums_merge_over_different_numbers_of_tokens():
-    short = PositionSums(np.ones((1, 2)), np.array([2]))
-    long = PositionSums(np.array([[5.0, 5], [5, 5], [0, 0]]), np.array([1, 1, 0]))
+    # Broken tokens are there, but do not count.
+    short = PositionSums(np.ones((1, 2)), np.array([2]), np.array([2]))
+    long = PositionSums(np.array([[5.0, 5], [5, 5], [0, 0]]), *np.array([[1, 1, 0], [1, 3, 0]]))
     for merged in (short + long, long + short):
         assert merged.count.tolist() == [3, 1, 0]
         assert merged.mean()[:2].tolist() == [[2, 2], [5, 5]]
         assert merged.mean()[2].isnan().all()
+
+
+def test_where_images_differ_in_tokens_the_mean_is_that_of_all_positions():
+    short = PositionSums(np.ones((1, 2)), np.array([2]), np.array([2]))
+    long = PositionSums(np.array([[5.0, 5], [5, 3]]), np.array([1, 1]), np.array([1, 1]))
+    for merged in (short + long, long + short):
+        assert merged.mean().tolist() == [[11 / 4, 9 / 4]] * 2
 
 
 def test_two_images_are_too_few(vllm, examples):

@@ -7,6 +7,7 @@ import torch
 
 from mixlens.evaluation import ANSWERS, answer, generate
 from mixlens.evaluation.answers import SHORT_LIMIT
+from mixlens.evaluation.generate import asked_tokens, next_position, spoken
 from mixlens.models import Vllm, load_vllm
 from mixlens.models.tiny import build_tiny_vllm
 from mixlens.sources import open_source
@@ -114,12 +115,16 @@ def test_a_right_answer_scores_one(vllm, examples, monkeypatch):
             for example in examples
             for turn in example.turns
         }
+        end = vllm.processor.tokenizer.eos_token_id
         return [
-            (by_question[id(images[i]), question], True)
+            [
+                *vllm.processor.tokenizer(f" {by_question[id(images[i]), question]}").input_ids,
+                end,
+            ]
             for question, i in zip(questions, image_of, strict=True)
         ]
 
-    monkeypatch.setattr("mixlens.evaluation.answers.generate", knows)
+    monkeypatch.setattr("mixlens.evaluation.answers.say", knows)
     rows = answer(vllm, examples, batch_size=4).to_pylist()
     assert all(row["exact"] == row["relaxed"] == row["finished"] == 1 for row in rows)
     assert {row["object_f1"] for row in rows if row["group"] == "scene_graph"} == {1}
@@ -130,9 +135,9 @@ def test_short_answers_get_few_tokens_but_enough_for_every_choice(vllm, examples
 
     def spy(vllm, images, questions, image_of, limits):
         seen.update(zip(questions, limits, strict=True))
-        return [("", False)] * len(questions)
+        return [[]] * len(questions)
 
-    monkeypatch.setattr("mixlens.evaluation.answers.generate", spy)
+    monkeypatch.setattr("mixlens.evaluation.answers.say", spy)
     long = "xyzzy " * 6
     turn = Turn("which spell ?", "no", "coarse", "spell", 1, "spell.0", choices=("no", long))
     example = replace(examples[0], turns=(*examples[0].turns, turn))
@@ -143,3 +148,34 @@ def test_short_answers_get_few_tokens_but_enough_for_every_choice(vllm, examples
         assert seen[turn.question] == (77 if turn.group == "scene_graph" else SHORT_LIMIT)
     assert seen["which spell ?"] == tokens + 2
     assert {row["finished"] for row in rows} == {0}
+
+
+def test_text_goes_on_from_the_largest_position_of_an_image():
+    one_axis = torch.tensor([[0, 0, 1, 2], [0, 1, 2, 3]])
+    assert next_position(one_axis).tolist() == [3, 4]
+    # Height and width run within an image, so that the last position need not be the largest.
+    three = torch.tensor([[[0, 1, 1, 1]] * 2, [[0, 1, 4, 1], [0, 1, 2, 3]], [[0, 1, 2, 2]] * 2])
+    assert next_position(three).tolist() == [5, 4]
+
+
+def test_questions_are_padded_on_the_left(vllm):
+    questions = ["what colour is the circle ?", "what ?"]
+    asked = asked_tokens(vllm, questions)
+    for ids, present, question in zip(asked.ids, asked.present, questions, strict=True):
+        assert vllm.processor.tokenizer.decode(ids[present.bool()]) == f" {question}<|assistant|>"
+    assert asked.present.sum(-1).tolist() == [7, 3]
+    assert asked.present[:, -3:].all()
+
+
+def test_what_is_said_ends_at_its_first_end(vllm, monkeypatch):
+    tokens = vllm.processor.tokenizer(" a red circle").input_ids
+    red = tokens[1]
+    end = vllm.processor.tokenizer.eos_token_id
+    assert spoken(vllm, tokens) == ("a red circle", False)
+    assert spoken(vllm, [*tokens, end]) == ("a red circle", True)
+    assert spoken(vllm, [*tokens, end, *tokens, end]) == ("a red circle", True)
+    assert spoken(vllm, []) == ("", False)
+    monkeypatch.setattr(vllm.model.generation_config, "eos_token_id", [end, red])
+    assert spoken(vllm, tokens) == ("a", True)  # any of several ends
+    monkeypatch.setattr(vllm.model.generation_config, "eos_token_id", None)
+    assert spoken(vllm, [*tokens, end]) == ("a red circle", True)  # the tokenizer's

@@ -12,7 +12,8 @@ from transformers import AutoModelForImageTextToText, AutoProcessor
 from transformers.models.clip.image_processing_pil_clip import CLIPImageProcessorPil
 
 from mixlens.models import Vllm, load_vllm
-from mixlens.models.llava import LlavaAdapter
+from mixlens.models.families.llava import LlavaAdapter
+from mixlens.models.places import patches, places
 from mixlens.models.tiny import build_tiny_vllm
 from mixlens.sources.example import Example
 from mixlens.tasks.turn import Turn
@@ -38,43 +39,119 @@ def example(*turns: tuple[str, str], seed: int = 0) -> Example:
     return Example("a/0", "a", image, made, {})
 
 
-def test_labels_are_the_answers_and_what_ends_them(vllm: Vllm):
+def parts_of(vllm: Vllm, batch: dict[str, torch.Tensor]) -> list[tuple[int, slice]]:
+    """Row and places of each example of a training batch, in order: an image begins each."""
+    ids, present = batch["input_ids"], batch["attention_mask"]
+    present = present.bool() if present.dim() == 2 else present.diagonal(dim1=-2, dim2=-1)[:, 0]
+    found = []
+    for row, tokens in enumerate(ids):
+        visual = tokens == vllm.adapter.image_token_id
+        starts = [
+            place for place in range(len(tokens) - 1) if visual[place + 1] and not visual[place]
+        ]
+        ends = [*starts[1:], int(present[row].sum())]
+        found += [(row, slice(*both)) for both in zip(starts, ends, strict=True)]
+    return found
+
+
+QUESTIONS = ["what colour is the circle ?", "is the circle large ?", "what ?"]
+
+
+@pytest.fixture(params=[1, 2], ids=["rows of their own", "one row"])
+def each(request: pytest.FixtureRequest, monkeypatch: pytest.MonkeyPatch) -> int:
+    """How many of two examples share a row, whatever would be least to compute."""
+    monkeypatch.setattr("mixlens.models.family.items_a_row", lambda lengths, width: request.param)
+    return request.param
+
+
+def test_examples_share_a_row_where_that_is_less_to_compute(vllm: Vllm):
+    short = example(("what ?", "blue"), seed=1)
+    long = example(*[(QUESTIONS[0], "red blue")] * 14, seed=2)
+    for examples, rows in (([short, long], 1), ([short, short], 2), ([long, long], 2)):
+        batch = vllm.adapter.training_batch(examples)
+        assert len(batch["labels"]) == rows
+        assert len(batch["pixel_values"]) == len(parts_of(vllm, batch)) == 2
+
+
+def test_labels_are_the_answers_and_what_ends_them(vllm: Vllm, each: int):
     one = example(("what colour is the circle ?", "red"), ("is the circle large ?", "zebra !"))
     batch = vllm.adapter.training_batch([one, example(("what ?", "blue"))])
-    told = [vllm.processor.tokenizer.decode(row[row >= 0]) for row in batch["labels"]]
+    assert len(batch["labels"]) == 2 // each
+    parts = [batch["labels"][row][where] for row, where in parts_of(vllm, batch)]
+    told = [vllm.processor.tokenizer.decode(part[part >= 0]) for part in parts]
     assert told == [" red<|end|> zebra !<|end|>", " blue<|end|>"]
     # A label stands where its token stands: the model shifts them itself.
     labelled = batch["labels"] >= 0
     assert torch.equal(batch["labels"][labelled], batch["input_ids"][labelled])
 
 
-def test_every_turn_gets_the_logits_that_it_would_get_alone(vllm: Vllm):
-    questions = ["what colour is the circle ?", "is the circle large ?", "what ?"]
-    first = example(*[(asked, "red blue") for asked in questions], seed=1)
-    second = example(("what ?", "blue"), seed=2)  # shorter, so padded
+def test_every_turn_gets_the_logits_that_it_would_get_alone(vllm: Vllm, each: int):
+    first = example(*[(asked, "red blue") for asked in QUESTIONS], seed=1)
+    second = example(("what ?", "blue"), seed=2)  # shorter, so padded in a row of its own
     batch = vllm.adapter.training_batch([first, second])
-    labels = batch.pop("labels")
+    assert len(batch["input_ids"]) == 2 // each
+    assert bool((batch["input_ids"] == 0).any()) == (each == 1)
+    parts, labels = parts_of(vllm, batch), batch.pop("labels")
+    assert len(parts) == 2
+    asks = (QUESTIONS, ["what ?"])
     with torch.no_grad():
         together = vllm.model(**batch).logits
-        for image, row, asked in ((first, 0, questions), (second, 1, ["what ?"])):
-            answered = labels[row] >= 0
+        for image, asked, (row, where) in zip((first, second), asks, parts, strict=True):
+            answered = labels[row][where] >= 0
             starts = (answered[1:] & ~answered[:-1]).nonzero().flatten()
             assert len(starts) == len(asked)
             for start, text in zip(starts, asked, strict=True):
                 alone = vllm.adapter.question_batch([image.image], [text])
                 expected = vllm.model(**alone).logits[0, -1]
-                torch.testing.assert_close(together[row, start], expected, rtol=1e-4, atol=1e-5)
+                found = together[row][where][start]
+                torch.testing.assert_close(found, expected, rtol=1e-4, atol=1e-5)
 
 
-def test_a_question_and_its_answer_follow_the_image_as_when_asked(vllm: Vllm):
-    one = example(("what ?", "blue"), ("what colour is the circle ?", "red"))
-    asked = vllm.adapter.question_batch([one.image], ["what colour is the circle ?"])
-    trained = vllm.adapter.training_batch([one])
+def test_without_masks_every_turn_has_a_row_of_its_own(vllm: Vllm):
+    first = example(*[(asked, "red blue") for asked in QUESTIONS], seed=1)
+    second = example(("what ?", "blue"), seed=2)
+    batch = vllm.adapter.training_batch([first, second], unmasked=True)
+    labels = batch.pop("labels")
+    assert batch["attention_mask"].shape == labels.shape == batch["position_ids"].shape
+    assert batch["pixel_values"].shape[0] == len(labels) == 4
+    asks = [(first, asked) for asked in QUESTIONS] + [(second, "what ?")]
+    with torch.no_grad():
+        together = vllm.model(**batch).logits
+        for row, (image, text) in enumerate(asks):
+            start = int((labels[row] >= 0).nonzero()[0]) - 1
+            alone = vllm.adapter.question_batch([image.image], [text])
+            expected = vllm.model(**alone).logits[0, -1]
+            torch.testing.assert_close(together[row, start], expected, rtol=1e-4, atol=1e-5)
+            told = vllm.processor.tokenizer.decode(labels[row][labels[row] >= 0])
+            assert told == (" red blue<|end|>" if image is first else " blue<|end|>")
+
+
+def test_a_question_and_its_answer_follow_the_image_as_when_asked(vllm: Vllm, each: int):
+    one = example(("what ?", "blue"), (QUESTIONS[0], "red"), seed=2)
+    asked = vllm.adapter.question_batch([one.image], [QUESTIONS[0]])
+    trained = vllm.adapter.training_batch([example(("what ?", "red"), seed=1), one])
+    assert len(trained["input_ids"]) == 2 // each
+    row, where = parts_of(vllm, trained)[1]
+    ids, labels, positions = (
+        trained[name][row][where] for name in ("input_ids", "labels", "position_ids")
+    )
     length = asked["input_ids"].shape[1]
-    answer = int((trained["labels"][0] >= 0).nonzero()[-2])  # "red", before "<|end|>"
+    answer = int((labels >= 0).nonzero()[-2])  # "red", before "<|end|>"
     behind = asked["input_ids"][0, 65:]  # <|user|> and 64 visual tokens are shared
-    assert torch.equal(trained["input_ids"][0, answer - len(behind) : answer], behind)
-    assert trained["position_ids"][0, answer] == length
+    assert torch.equal(ids[:65], asked["input_ids"][0, :65])
+    assert torch.equal(ids[answer - len(behind) : answer], behind)
+    assert positions[answer] == length
+    assert positions[answer - len(behind)] == 65
+
+
+def test_what_is_asked_is_an_image_and_the_question_s_own_tokens(vllm: Vllm):
+    image = example(seed=3).image
+    begun = vllm.adapter.image_batch([image, image])
+    assert begun["input_ids"].shape == (2, 65)
+    assert torch.equal(vllm.adapter.positions(begun), torch.arange(65).expand(2, 65))
+    for question, behind in zip(QUESTIONS, vllm.adapter.question_tokens(QUESTIONS), strict=True):
+        asked = vllm.adapter.question_batch([image], [question])["input_ids"][0].tolist()
+        assert begun["input_ids"][0].tolist() + behind == asked
 
 
 def test_words_of_the_vocabulary_are_one_token_and_others_survive(vllm: Vllm):
@@ -110,13 +187,21 @@ def test_padding_changes_no_answer(vllm: Vllm):
 def test_patches_are_the_pixels_of_the_image_in_token_order(vllm: Vllm):
     image = np.zeros((32, 32, 3), np.uint8)
     image[4:8, 8:12] = (255, 128, 0)  # patch row 1, column 2 of the 8 x 8 grid
-    pixels = vllm.adapter.question_batch([image], ["what ?"])["pixel_values"]
-    patches = vllm.adapter.patches(pixels)
-    assert patches.shape == (1, 64, 3 * 4 * 4)
-    lit = patches[0].abs().sum(-1) > 1e-4
+    batch = vllm.adapter.question_batch([image], ["what ?"])
+    (views,) = vllm.adapter.views(batch, [(32, 32)])
+    found, exist = patches(image, views, vllm.adapter.cell_side())
+    assert found.shape == (64, 3 * 4 * 4)
+    assert exist.all()
+    lit = found.abs().sum(-1) > 1e-4
     assert lit.nonzero().flatten().tolist() == [1 * 8 + 2]
+    where = places(views)
+    assert (int(where.row[10]), int(where.column[10])) == (1, 2)
     expected = torch.tensor([255, 128, 0]).repeat_interleave(16) / 255
-    torch.testing.assert_close(patches[0, 10], expected, atol=1e-6, rtol=0)
+    torch.testing.assert_close(found[10], expected, atol=1e-6, rtol=0)
+    # They are what the encoder is given, but for its normalisation.
+    raw = batch["pixel_values"][0] * 0.5 + 1
+    given = raw.unfold(1, 4, 4).unfold(2, 4, 4).permute(1, 2, 0, 3, 4).reshape(64, -1)
+    torch.testing.assert_close(found, given, atol=1e-6, rtol=0)
 
 
 def test_encoded_and_raw_images_are_the_same_input(vllm: Vllm):
@@ -146,7 +231,8 @@ def pixels_of(vllm: Vllm, image_processor: CLIPImageProcessorPil, images: list) 
     """What the adapter makes of images with this image processor."""
     parts = copy.copy(vllm.processor)
     parts.image_processor = image_processor
-    return LlavaAdapter(parts).question_batch(images, ["what ?"] * len(images))["pixel_values"]
+    adapter = LlavaAdapter(parts, vllm.model.config)
+    return adapter.question_batch(images, ["what ?"] * len(images))["pixel_values"]
 
 
 @pytest.mark.parametrize("side", [20, 32, 224])

@@ -5,9 +5,7 @@ import pytest
 
 from mixlens.errors import CheckpointError
 from mixlens.models import fingerprint, load_vllm, model_config, model_folder, resolve_model
-from mixlens.models.conversation import render
-from mixlens.models.tiny import CHAT_TEMPLATE, build_tiny_vllm
-from mixlens.tasks.turn import Turn
+from mixlens.models.tiny import build_tiny_vllm
 
 
 @pytest.mark.parametrize(
@@ -89,21 +87,25 @@ def test_fingerprint_follows_the_weights(tmp_path: Path):
     assert a == b != c
 
 
-def test_answers_are_found_with_and_without_generation_marks():
-    turns = [Turn(f"q{i} ?", f"answer {i}", "coarse", "k", 1, "p") for i in range(3)]
-    unmarked = CHAT_TEMPLATE.replace("{% generation %}", "").replace("{% endgeneration %}", "")
-    assert unmarked != CHAT_TEMPLATE
-    marked_texts, marked_spans = render(turns, CHAT_TEMPLATE)
-    texts, spans = render(turns, unmarked)
-    assert texts == marked_texts
-    assert spans == marked_spans
-    assert [text[a:b] for text, (a, b) in zip(texts, spans, strict=True)] == [
-        f" answer {i}<|end|>" for i in range(3)
-    ]
+def saved_with_template(folder: Path, template: str | None) -> str:
+    """The small model with another chat template."""
+    build_tiny_vllm(folder, ["red"], size="test")
+    file = folder / "chat_template.jinja"
+    assert file.exists()
+    file.unlink()
+    if template is not None:
+        file.write_text(template)
+    return str(folder)
 
 
-def test_a_template_that_rewrites_the_question_is_refused():
-    template = "{{ messages[0].content[1].text }}{% if messages[1] %} again{% endif %}"
-    rewriting = "{% if messages[1] %}other{% endif %}" + template
-    with pytest.raises(ValueError, match="rewrites the question"):
-        render([Turn("q ?", "a", "coarse", "k", 1, "p")], rewriting)
+def test_a_model_without_a_chat_template_is_refused(tmp_path: Path):
+    with pytest.raises(CheckpointError, match=r"no chat template.*chat_template\.jinja") as caught:
+        load_vllm(saved_with_template(tmp_path, None))
+    assert str(tmp_path) in str(caught.value)
+
+
+def test_a_chat_template_that_shows_no_image_is_refused(tmp_path: Path):
+    blind = "{% for message in messages %}{{ message.role }} says{% endfor %}"
+    with pytest.raises(CheckpointError, match="shows no <image>") as caught:
+        load_vllm(saved_with_template(tmp_path, blind))
+    assert str(tmp_path) in str(caught.value)

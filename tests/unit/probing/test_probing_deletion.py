@@ -8,13 +8,21 @@ import pytest
 import torch
 from peft import LoraConfig, get_peft_model
 
-from mixlens.errors import CheckpointError, SpecError
+from mixlens.activations.streams import PROMPT
+from mixlens.errors import SpecError
 from mixlens.evaluation import answer, generate
-from mixlens.evaluation.generate import asked_tokens, respond
+from mixlens.evaluation.generate import asked_tokens, on_device, respond
 from mixlens.models import Vllm, load_vllm, tiny
-from mixlens.probing.deletion import DELETED, SEEDLESS, delete, settings
-from mixlens.probing.observe import observe, prompted
-from mixlens.probing.prefill import late_keys, look, prefill
+from mixlens.probing.deletion import (
+    DELETED,
+    SEEDLESS,
+    _budgets,
+    check_deletion,
+    delete,
+    settings,
+)
+from mixlens.probing.observe import observe
+from mixlens.probing.prefill import look, prefill
 from mixlens.sources import open_source
 from mixlens.spec import SceneComponent, SceneSpec
 from mixlens.spec.measure import DeletionSpec
@@ -57,7 +65,8 @@ def asks(examples):
 @pytest.fixture(scope="module")
 def seen(vllm, examples):
     with torch.inference_mode():
-        return look(vllm, vllm.adapter, prompted(vllm, [example.image for example in examples]))
+        images = [example.image for example in examples]
+        return look(vllm, on_device(vllm, vllm.adapter.image_batch(images)))
 
 
 @pytest.fixture(scope="module")
@@ -71,20 +80,19 @@ def ragged(examples):
 
 
 def answers_with(vllm, seen, stays, layer, asks, limits):
-    late = vllm.adapter.blocks(vllm.model)["language"][layer:] if layer > 0 else ()
     first = []
     handle = vllm.model.lm_head.register_forward_hook(lambda *call: first.append(call[2][:, -1]))
     try:
         with torch.inference_mode():
-            prefix, _ = prefill(vllm, seen, stays, layer)
+            read = prefill(vllm, seen, stays, layer)
             first.clear()
             said = respond(
                 vllm,
-                prefix,
+                read.prefix,
                 asked_tokens(vllm, [question for _, question in asks]),
                 [place for place, _ in asks],
                 limits,
-                lambda keys, queries: late_keys(late, keys, queries),
+                read.passes,
             )
     finally:
         handle.remove()
@@ -96,14 +104,15 @@ def masked(vllm, seen, stays, layer, place, question, steps):
     model = vllm.model
     language = model.model.language_model
     behind = asked_tokens(vllm, [question]).ids[0]
-    ids = torch.cat([seen.ids[place][seen.present[place].bool()], behind])
+    shown = seen.batch["input_ids"][place][seen.batch["attention_mask"][place].bool()]
+    ids = torch.cat([shown, behind])
     visual = ids == vllm.adapter.image_token_id
     gone = torch.zeros_like(visual)
     gone[visual] = ~stays[place]
     said, first = [], None
     for _ in range(steps):
         states = model.get_input_embeddings()(ids)[None].clone()
-        states[0, visual] = seen.tokens[place]
+        states[0, visual] = seen.encoded.tokens[place]
         positions = torch.arange(len(ids))[None]
         rotary = language.rotary_emb(states, position_ids=positions)
         sees = torch.ones(len(ids), len(ids), dtype=torch.bool).tril()
@@ -162,20 +171,20 @@ def test_blocks_behind_a_deletion_are_shorter(vllm, seen, layer, full):
     stays[:, ::8] = True
     try:
         with torch.inference_mode():
-            prefix, cost = prefill(vllm, seen, stays, layer)
-            _, whole = prefill(vllm, seen, torch.ones_like(stays), layer)
+            read = prefill(vllm, seen, stays, layer)
+            whole = prefill(vllm, seen, torch.ones_like(stays), layer).cost
     finally:
         for handle in handles:
             handle.remove()
-    text = seen.ids.shape[1] - 64
+    text = seen.batch["input_ids"].shape[1] - 64
     assert lengths[:BLOCKS] == [64 + text] * full + [8 + text] * (BLOCKS - full)
-    cached = [part.keys.shape[2] for part in prefix.cache.layers]
+    cached = [part.keys.shape[2] for part in read.prefix.cache.layers]
     assert cached == lengths[:BLOCKS]
     # Width 32 in one head, in fp32: keys and values of what stays, per image.
     saved = 2 * 4 * 32 * 56 * (BLOCKS - full)
-    assert whole.peak_bytes - cost.peak_bytes >= saved
+    assert whole.peak_bytes - read.cost.peak_bytes >= saved
     if full:
-        assert whole.peak_bytes - cost.peak_bytes == saved
+        assert whole.peak_bytes - read.cost.peak_bytes == saved
 
 
 def small_spec(**changes) -> DeletionSpec:
@@ -275,6 +284,20 @@ def test_budgets_hold_for_images_that_are_measured_elsewhere(vllm, examples):
     assert list(kept) == [11, 21]
 
 
+def test_budgets_of_images_that_differ_in_tokens_are_shares_of_their_own():
+    """By saliency 1 : 2 : 5 at half: 18.75, 37.5 and 93.75 % of an image's own tokens."""
+    saliency_of, names = {"a": 1.0, "b": 2.0, "c": 5.0}, ["a", "b", "c"]
+    assert _budgets(saliency_of, names, [80, 16, 32], 0.5) == [15, 6, 30]
+    assert _budgets(saliency_of, names, [80, 16, 32], 0.0) == [80, 16, 32]
+    assert _budgets(saliency_of, names, [80, 16, 32], 1.0) == [0, 0, 0]
+    # Whoever has any keeps one, unless all are to go.
+    assert _budgets(saliency_of, names, [3, 4, 5], 0.95) == [1, 1, 1]
+    # The shares do not depend on how many tokens the other images of a batch have.
+    assert _budgets(saliency_of, ["c", "a"], [32, 80], 0.5) == [30, 15]
+    # Where all have equally many, budgets hold their sum exactly.
+    assert sum(_budgets(saliency_of, names, [64, 64, 64], 0.5)) == 3 * 32
+
+
 def test_before_block_0_is_after_the_encoder(vllm, seen, asks, ragged):
     there, here = (
         answers_with(vllm, seen, ragged, layer, asks, [STEPS] * len(asks)) for layer in (-1, 0)
@@ -284,11 +307,12 @@ def test_before_block_0_is_after_the_encoder(vllm, seen, asks, ragged):
 
 
 def test_attention_and_states_are_those_of_transformers(vllm, examples):
-    batch = prompted(vllm, [example.image for example in examples])
+    images = [example.image for example in examples]
+    batch = vllm.adapter.question_batch(images, [PROMPT] * len(images))
     vllm.model.set_attn_implementation("sdpa")
     try:
         layers = (-1, 0, 1, 3)
-        seen = observe(vllm, vllm.adapter, batch, layers, attention=True)
+        seen = observe(vllm, images, layers, attention=True)
         assert vllm.model.config._attn_implementation == "sdpa"
         vllm.model.set_attn_implementation("eager")
         with torch.inference_mode():
@@ -315,27 +339,29 @@ def test_attention_and_states_are_those_of_transformers(vllm, examples):
 
 @pytest.mark.parametrize(("layers", "block"), [(-1, 1), (-2, 0), (1, 0), ([-2, -1], 1)])
 def test_the_vision_block_that_tokens_come_from(vllm, layers, block, monkeypatch):
-    monkeypatch.setattr(vllm.model.config, "vision_feature_layer", layers)
+    monkeypatch.setattr(vllm.adapter.config, "vision_feature_layer", layers)
     assert vllm.adapter.encoder_output(vllm.model) == (block, 1)
 
 
 @pytest.mark.parametrize(("wanted", "grid"), [(64, 8), (48, 7), (32, 6), (16, 4), (6, 2), (1, 1)])
 def test_a_smaller_image_gives_fewer_tokens(vllm, examples, wanted, grid):
-    batch = prompted(vllm, [example.image for example in examples])
+    images = [example.image for example in examples]
+    batch = vllm.adapter.image_batch(images)
+    fewer = vllm.adapter.smaller_batch(images, wanted / 64)
+    shrunk = fewer["pixel_values"]
     with torch.inference_mode():
-        smaller = look(vllm, vllm.adapter, batch, wanted)
-        shrunk = vllm.adapter.shrunk(batch["pixel_values"], wanted)
+        smaller = look(vllm, fewer)
         found = vllm.model.get_image_features(
             pixel_values=shrunk, interpolate_pos_encoding=True, return_dict=True
         )
-        stays = torch.ones(smaller.tokens.shape[:2], dtype=torch.bool)
-        prefix, _ = prefill(vllm, smaller, stays, -1)
+        assert smaller.encoded.exists.all()
+        prefix = prefill(vllm, smaller, smaller.encoded.exists, -1).prefix
     assert shrunk.shape[-1] == 4 * grid
-    torch.testing.assert_close(smaller.tokens, torch.stack(list(found.pooler_output)))
+    torch.testing.assert_close(smaller.encoded.tokens, torch.stack(list(found.pooler_output)))
     assert (smaller.visual.sum(-1) == grid**2).all()
     # The question follows right behind, as it would behind an image of this size.
     assert (prefix.start == prefix.present.sum(-1)).all()
-    assert (prefix.start == smaller.ids.shape[1]).all()
+    assert (prefix.start == fewer["input_ids"].shape[1]).all()
     # Shrinking keeps what there is to see: the mean colour.
     before, after = (pixels.mean((1, 2, 3)) for pixels in (batch["pixel_values"], shrunk))
     torch.testing.assert_close(after, before, atol=0.05, rtol=0)
@@ -354,12 +380,40 @@ def test_a_block_that_is_not_there_is_named(vllm, examples):
         delete(vllm, examples, small_spec(layers=(-1, 4)))
 
 
-def test_a_family_that_cannot_delete_says_so(vllm, examples):
-    class Reads:
-        def question_batch(self, images, questions): ...
+class Other:
+    """A family that neither shrinks images nor looks into its encoder, and adds to tokens late."""
 
-    with pytest.raises(CheckpointError, match="cannot be deleted"):
-        delete(replace(vllm, adapter=Reads()), examples, small_spec())
+    def __init__(self, adapter, until):
+        self.blocks, self.until = adapter.blocks, until
+
+    def whole_until(self, model):
+        return self.until
+
+
+@pytest.mark.parametrize(
+    ("changes", "until", "told"),
+    [
+        ({}, 0, r"deletion\.downsampling: got True.*do not give fewer.*Set it to false"),
+        (
+            {"downsampling": False},
+            0,
+            r"deletion\.policies: got 'attention'.*not tokens of a vision",
+        ),
+        ({"downsampling": False}, 3, r"deletion\.layers: got \[2\].*still adds.*0, or 3 and above"),
+    ],
+)
+def test_what_a_family_cannot_do_is_told_before_anything_runs(vllm, examples, changes, until, told):
+    other = replace(vllm, adapter=Other(vllm.adapter, until))
+    with pytest.raises(SpecError, match=told):
+        delete(other, examples, small_spec(**changes))
+
+
+def test_what_a_family_can_do_is_not_refused(vllm):
+    check_deletion(replace(vllm, adapter=Other(vllm.adapter, 2)), small_spec(
+        downsampling=False, layers=(-1, 0, 2, 3), policies=("random", "norm")))  # fmt: skip
+    check_deletion(replace(vllm, adapter=Other(vllm.adapter, 0)), small_spec(
+        downsampling=False, layers=(0, 2)))  # fmt: skip
+    check_deletion(vllm, small_spec())
 
 
 def test_long_answers_alone_give_an_empty_table(vllm, examples):

@@ -67,6 +67,12 @@ def test_random_sets_nest_and_depend_on_image_and_seed_alone():
     assert (many.sum(0) - 500).abs().max() < 90
 
 
+def test_random_sets_of_a_larger_image_go_on_where_a_smaller_one_s_end():
+    """An image's scores do not depend on how many tokens others of its batch have."""
+    names = ["a/0", "a/1"]
+    assert torch.equal(random_scores(names, 100, 5)[:, :64], random_scores(names, 64, 5))
+
+
 @pytest.mark.parametrize("rank", [1, 3, 5])
 def test_leverage_is_the_diagonal_of_the_hat_matrix(states, rank):
     scores = leverage_scores(states, rank)
@@ -76,6 +82,27 @@ def test_leverage_is_the_diagonal_of_the_hat_matrix(states, rank):
         hat = best @ np.linalg.pinv(best, rcond=1e-8)
         np.testing.assert_allclose(found, np.diag(hat), atol=1e-9)
         assert float(found.sum()) == pytest.approx(rank)
+
+
+def test_every_image_can_have_a_rank_of_its_own(states):
+    ranks = torch.tensor([1, 5, 3])
+    together = leverage_scores(states, ranks)
+    for place, rank in enumerate(ranks.tolist()):
+        torch.testing.assert_close(together[place], leverage_scores(states, rank)[place])
+
+
+def test_tokens_of_zeros_change_no_leverage(states):
+    """They stand where an image has fewer tokens than another of its batch."""
+    padded = torch.cat([states, torch.zeros(3, 7, states.shape[-1])], 1)
+    found = leverage_scores(padded, 4)
+    torch.testing.assert_close(found[:, :12], leverage_scores(states, 4))
+    assert found[:, 12:].abs().max() < 1e-9
+
+
+def test_tokens_of_zeros_change_no_uniqueness(states):
+    padded = torch.cat([states, torch.zeros(3, 7, states.shape[-1])], 1)
+    ours, theirs = unique_scores(padded)[:, :12], unique_scores(states)
+    assert torch.equal(ours.argsort(-1)[:, :-2], theirs.argsort(-1)[:, :-2])
 
 
 def test_leverage_counts_no_direction_that_is_not_there():

@@ -1,0 +1,81 @@
+"""Answer questions by vLLM, through Ray Data's batch inference of language models.
+
+Not run where this was written, for want of a GPU: an engine on one, and any speed. What was checked
+there, and how, is in docs/decisions.md.
+"""
+
+import time
+from collections.abc import Callable, Sequence
+from functools import partial
+from pathlib import Path
+
+import ray
+from ray.data.llm import build_processor, vLLMEngineProcessorConfig
+from ray.exceptions import RayError
+
+from mixlens.errors import ResourceError, explain
+from mixlens.evaluation.serving import Served, engine_config, engine_row, requests_of, said_row
+from mixlens.evaluation.throughput import Effort
+from mixlens.spec import ResourceSpec
+
+Said = dict[tuple[int, int], list[int]]
+"""Unit, and number in it -> the tokens of the answer, that which ends it among them."""
+
+
+def ask_vllm(
+    files: Sequence[Path],
+    served: Served,
+    resources: ResourceSpec,
+    done: Callable[[int], None] = lambda _: None,
+) -> tuple[Said, Effort]:
+    """The answers to all questions in `files`, which hold `QUESTIONS` and all nodes can read.
+
+    The engines are there for this call only; so long they hold GPUs of their own.
+
+    Args:
+        files: Parquet.
+        served: the model.
+        resources: what an engine takes, and how many there may be.
+        done: told the number of answers whenever it grows.
+
+    Returns:
+        The answers, and what it took: from the first request that an engine had until the last
+        answer came.
+
+    Raises:
+        ResourceError: the engine cannot be started, or cannot answer.
+    """
+    config = vLLMEngineProcessorConfig(**engine_config(served, resources))
+    little = {"num_cpus": resources.cpus_per_render}
+    answering = build_processor(
+        config,
+        preprocess=partial(engine_row, served=served),
+        postprocess=said_row,
+        preprocess_map_kwargs=little,
+        postprocess_map_kwargs=little,
+    )
+    questions = ray.data.read_parquet([str(file) for file in files], **little)
+    dataset = answering(questions.flat_map(requests_of, **little))
+    dataset.context.enable_progress_bars = False
+    said: Said = {}
+    tokens, begun, ended = 0, float("inf"), 0.0
+    try:
+        for batch in dataset.iter_batches(batch_size=None, batch_format="pyarrow"):
+            rows = batch.to_pylist()
+            ended = time.perf_counter()
+            begun = min(begun, ended - max(row["seconds"] for row in rows))
+            tokens += sum(len(row["tokens"]) for row in rows)
+            said |= {(row["unit"], row["number"]): row["tokens"] for row in rows}
+            done(len(said))
+    except RayError as error:
+        raise ResourceError(
+            explain("evaluation.engine", "vllm", f"it failed: {_reason(error)}",
+                    "The whole story is in Ray's logs; or set it to transformers.")
+        ) from error  # fmt: skip
+    return said, Effort(len(said), tokens, max(0.0, ended - begun))
+
+
+def _reason(error: Exception) -> str:
+    """The last line of what Ray tells, which is what went wrong at the bottom of it."""
+    lines = [line.strip() for line in str(error).splitlines() if line.strip()]
+    return lines[-1] if lines else type(error).__name__

@@ -1,0 +1,293 @@
+"""What vLLM is given and how it is set up, so that it answers as our own loop does.
+
+Nothing here needs vLLM or Ray; `mixlens.evaluation.engine` runs them. The prompt goes over as
+tokens: vLLM would put a first token of its own before text, and most chat templates write one. It
+holds the image's token as the chat template does, and vLLM puts the visual tokens there.
+"""
+
+import importlib.util
+import io
+import json
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pyarrow as pa
+from jaxtyping import UInt8
+from PIL import Image as PillowImage
+from safetensors import safe_open
+
+from mixlens.errors import CheckpointError, ResourceError, SpecError, explain
+from mixlens.evaluation.answers import asks_of
+from mixlens.evaluation.generate import end_tokens
+from mixlens.models import Vllm, model_config, resolve_model
+from mixlens.models.adapter import Image
+from mixlens.models.families.llava import LlavaAdapter
+from mixlens.models.family import FamilyAdapter
+from mixlens.models.vllm import BUILTIN
+from mixlens.sources import Example
+from mixlens.sources.pixels import as_pixels
+from mixlens.spec import EvaluationSpec, MeasureSpec, ResourceSpec, SweepSpec
+
+QUESTIONS = pa.schema(
+    [
+        ("unit", pa.int64()),
+        ("image", pa.binary()),
+        ("numbers", pa.list_(pa.int64())),
+        ("prompts", pa.list_(pa.list_(pa.int64()))),
+        ("limits", pa.list_(pa.int64())),
+    ]
+)
+"""A row an example: which unit it is of, its image as PNG, and of each question about it its number
+in the unit, the tokens of its prompt, and the most tokens of its answer."""
+
+MEMORY_SHARE = 0.9  # of its share of a GPU vLLM may fill: weights, and as many keys as fit
+BATCH = 64  # requests that go to an engine together; it takes several such batches at once
+RANKS = (1, 8, 16, 32, 64, 128, 256, 320, 512)  # of adapters, for which vLLM has kernels
+# Families that vLLM no longer answers with: it dropped decoders that read images by cross-attention
+# after 0.10.2.
+UNSERVED = ("mllama",)
+# Where the layers of the decoder stand in the models of all families.
+_DECODER = ("model.language_model.", "model.text_model.")
+_MERGE = "Merge them into the base by jobs/merge.py and give the folder it writes"
+
+
+@dataclass(frozen=True)
+class Served:
+    """What an engine needs to know of a model.
+
+    Attributes:
+        model: folder or hub id of the whole model.
+        lora: the folder of adapters to put on it; None: none.
+        ends: the tokens of which each ends an answer.
+        longest: tokens of the longest sequence, from the first of a prompt to the last of an
+            answer.
+    """
+
+    model: str
+    lora: str | None
+    ends: tuple[int, ...]
+    longest: int
+
+
+def question_rows(
+    vllm: Vllm, examples: Sequence[Example], unit: int, max_new_tokens: int
+) -> tuple[pa.Table, Served]:
+    """Everything there is to ask about the examples of a unit, and of whom."""
+    asks = asks_of(vllm, examples, max_new_tokens)
+    # Only what an image adds to its prompt is of interest, which no question changes.
+    shown = vllm.adapter.image_batch([example.image for example in examples])
+    seen = shown["attention_mask"].sum(-1).tolist()
+    behind = vllm.adapter.question_tokens([ask.turn.question for ask in asks])
+    begin = _begin(vllm)
+    rows: list[dict[str, Any]] = [
+        {"unit": unit, "image": as_png(picture(vllm, example.image)), "numbers": [], "prompts": [],
+         "limits": []}
+        for example in examples
+    ]  # fmt: skip
+    longest = 0
+    for number, (ask, tokens) in enumerate(zip(asks, behind, strict=True)):
+        row = rows[ask.place]
+        row["numbers"].append(number)
+        row["prompts"].append(begin + tokens)
+        row["limits"].append(ask.limit)
+        longest = max(longest, seen[ask.place] + len(tokens) + ask.limit)
+    lora = served_lora(vllm.path)
+    base = vllm.path if lora is None else vllm.model.peft_config["default"].base_model_name_or_path
+    served = Served(resolve_model(base), lora, tuple(end_tokens(vllm)), longest)
+    return pa.Table.from_pylist(rows, QUESTIONS), served
+
+
+def requests_of(row: Mapping[str, Any]) -> list[dict[str, Any]]:
+    """The questions of a row of `QUESTIONS`, each by itself."""
+    return [
+        {"unit": row["unit"], "number": number, "image": row["image"], "prompt": prompt, "limit": n}
+        for number, prompt, n in zip(row["numbers"], row["prompts"], row["limits"], strict=True)
+    ]
+
+
+def engine_row(row: Mapping[str, Any], served: Served) -> dict[str, Any]:
+    """A question in the columns of Ray's vLLM stage: greedy, ended by what ends it in our loop."""
+    request = {
+        "tokenized_prompt": [int(token) for token in row["prompt"]],
+        "multimodal_data": {"image": PillowImage.open(io.BytesIO(row["image"])).convert("RGB")},
+        "sampling_params": {
+            "temperature": 0.0,
+            "max_tokens": int(row["limit"]),
+            "stop_token_ids": list(served.ends),
+            "ignore_eos": True,  # these and no others, whatever the tokenizer's own is
+            "detokenize": False,  # text is made of tokens by the same code for every engine
+        },
+    }
+    # A model of another name than the engine's is to Ray's stage a folder of adapters.
+    return request if served.lora is None else {**request, "model": served.lora}
+
+
+def said_row(row: Mapping[str, Any]) -> dict[str, Any]:
+    """What is kept of a row that came out of Ray's vLLM stage.
+
+    It tells no reason for an answer's end, so that this is told from its last token.
+    """
+    return {
+        "unit": row["unit"],
+        "number": row["number"],
+        "tokens": [int(token) for token in row["generated_tokens"]],
+        "seconds": float(row["time_taken_llm"]),
+    }
+
+
+def engine_config(served: Served, resources: ResourceSpec) -> dict[str, Any]:
+    """The arguments of Ray's `vLLMEngineProcessorConfig`.
+
+    One engine takes the CPUs and GPUs of a measurement actor, beside the actors: a whole number of
+    GPUs for itself, over which the model is split, or a part of one, of which it fills no more than
+    that part. There are as many engines as actors where the cluster has room for them, else fewer.
+    """
+    gpus = resources.gpus_per_actor
+    split = max(1, int(gpus))
+    engine: dict[str, Any] = {
+        "dtype": "bfloat16",  # as the actors load it on GPUs
+        "max_model_len": served.longest,
+        "gpu_memory_utilization": round(MEMORY_SHARE * min(1.0, gpus), 4),
+        "tensor_parallel_size": split,
+        # Without Ray inside: its placement groups would keep their GPUs for as long as we live.
+        "distributed_executor_backend": "mp" if split > 1 else "uni",
+        "limit_mm_per_prompt": {"image": 1, "video": 0},
+        "enable_prefix_caching": True,  # all questions about an image begin with it
+        "trust_remote_code": False,
+        "seed": 0,
+    }
+    if served.lora is not None:
+        engine |= {"enable_lora": True, "max_loras": 1, "max_lora_rank": _rank(served.lora)}
+    return {
+        "model_source": served.model,
+        "engine_kwargs": engine,
+        "batch_size": BATCH,
+        "concurrency": (1, resources.actors),
+        "placement_group_config": {
+            "bundles": [{"CPU": resources.cpus_per_actor, "GPU": gpus}]
+        },
+        # Ours are prompts already, and tokens are turned into text by us.
+        "prepare_multimodal_stage": False,
+        "chat_template_stage": False,
+        "tokenize_stage": False,
+        "detokenize_stage": False,
+        "log_engine_metrics": False,
+        "should_continue_on_error": False,
+    }  # fmt: skip
+
+
+def served_lora(path: str) -> str | None:
+    """The folder of adapters at `path`, if it is one and vLLM can take it as it is.
+
+    vLLM puts adapters on the layers of the decoder; it would pass over all others in silence.
+
+    Raises:
+        CheckpointError: names what it cannot take, and how to do without.
+    """
+    folder = Path(resolve_model(path))
+    file = folder / "adapter_config.json"
+    if not file.is_file():
+        return None
+    config = json.loads(file.read_text())
+    names = ("rank_pattern", "alpha_pattern", "modules_to_save", "use_dora")
+    if odd := [name for name in names if config.get(name)]:
+        raise _no_lora(path, f"its adapters have {', '.join(odd)}, which vLLM does not heed")
+    _rank(str(folder))
+    weights = folder / "adapter_model.safetensors"
+    if not weights.is_file():
+        raise _no_lora(path, "its adapters are not in adapter_model.safetensors")
+    with safe_open(weights, framework="pt") as tensors:
+        modules = [name.removeprefix("base_model.model.") for name in tensors.keys()]  # noqa: SIM118
+    if outside := sorted(name for name in modules if not name.startswith(_DECODER)):
+        layer = outside[0].partition(".lora_")[0]
+        raise _no_lora(path, f"vLLM takes adapters of the language model only, and {layer} has one")
+    return str(folder)
+
+
+def check_engine(spec: SweepSpec | MeasureSpec) -> None:
+    """Refuse to ask vLLM where it cannot answer, before anything is started.
+
+    Raises:
+        SpecError: there is no GPU for it, or nothing for it to load.
+        ResourceError: it is not installed.
+        CheckpointError: a family or adapters that it cannot take.
+    """
+    if spec.evaluation.engine != "vllm":
+        return
+    field, others = "evaluation.engine", "or set it to transformers"
+    if spec.resources.gpus_per_actor == 0:
+        raise SpecError(
+            explain("resources.gpus_per_actor", 0, f"{field} is vllm, which answers on GPUs",
+                    "Set it to 1, or evaluation.engine to transformers.")
+        )  # fmt: skip
+    if spec.model in BUILTIN:
+        raise SpecError(
+            explain(field, "vllm", f"the model is {spec.model}, which is answered by "
+                    "transformers faster than vLLM starts", "Set it to transformers.")
+        )  # fmt: skip
+    if importlib.util.find_spec("vllm") is None:
+        raise ResourceError(
+            explain(field, "vllm", "there is no package vllm here; Mixlens does not bring it",
+                    "Install it in the image of all nodes with GPUs and of the one that starts "
+                    f"jobs, {others}.")
+        )  # fmt: skip
+    family = model_config(spec.model).model_type
+    if family in UNSERVED:
+        raise CheckpointError(
+            explain(field, "vllm", f"it no longer answers with models of the family {family}",
+                    "Set it to transformers.")
+        )  # fmt: skip
+    served_lora(spec.model)
+    lora = spec.training.lora if isinstance(spec, SweepSpec) else None
+    if lora is not None and (outside := [tower for tower in lora.towers if tower != "language"]):
+        raise SpecError(
+            explain(field, "vllm", "it takes adapters of the language model only, and "
+                    f"training.lora.towers has {', '.join(outside)}",
+                    "Set training.lora.towers to [language], or evaluation.engine to transformers. "
+                    "A single trial can be measured so once jobs/merge.py has merged it.")
+        )  # fmt: skip
+
+
+def asks_vllm(evaluation: EvaluationSpec, answers: bool) -> bool:
+    """Whether there is anything to ask, and vLLM is to be asked it."""
+    return answers and evaluation.engine == "vllm"
+
+
+def picture(vllm: Vllm, image: Image) -> UInt8[np.ndarray, "height width 3"]:
+    """An image as the model's own processor has to be given it, to see what our adapter shows."""
+    pixels = as_pixels(image)
+    return vllm.adapter._squeezed(pixels) if isinstance(vllm.adapter, LlavaAdapter) else pixels
+
+
+def as_png(pixels: UInt8[np.ndarray, "height width 3"]) -> bytes:
+    """The picture as a file, without loss and in little time."""
+    file = io.BytesIO()
+    PillowImage.fromarray(pixels).save(file, "PNG", compress_level=1)
+    return file.getvalue()
+
+
+def _begin(vllm: Vllm) -> list[int]:
+    """The tokens of every prompt up to the image's, which stands for all of its visual tokens."""
+    adapter = vllm.adapter
+    assert isinstance(adapter, FamilyAdapter)
+    given = adapter.tokenizer([adapter._begin], add_special_tokens=adapter._adds_special)
+    return list(given["input_ids"][0])
+
+
+def _rank(folder: str) -> int:
+    """The smallest rank that vLLM has kernels for and that of the adapters fits into."""
+    rank = int(json.loads((Path(folder) / "adapter_config.json").read_text())["r"])
+    enough = [there for there in RANKS if there >= rank]
+    if not enough:
+        raise _no_lora(folder, f"its adapters have rank {rank}, and vLLM takes {RANKS[-1]} at most")
+    return enough[0]
+
+
+def _no_lora(path: str, problem: str) -> CheckpointError:
+    return CheckpointError(
+        explain("model", path, f"evaluation.engine is vllm: {problem}",
+                f"{_MERGE}, or set evaluation.engine to transformers.")
+    )  # fmt: skip

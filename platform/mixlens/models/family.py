@@ -1,0 +1,288 @@
+"""What all families share: every input is made by the model's own processor and chat template."""
+
+from collections.abc import Sequence
+from dataclasses import replace
+from typing import Any
+
+import numpy as np
+import torch
+from jaxtyping import Bool, Int
+from torch import Tensor, nn
+
+from mixlens.errors import CheckpointError, explain
+from mixlens.models.adapter import Batch, Encoded, Image, Stack, TokenSpans, Towers
+from mixlens.models.conversation import Chat
+from mixlens.models.turns import IGNORED, Item, Packed, TurnTokens, items_a_row, pack
+from mixlens.sources.example import Example
+from mixlens.sources.pixels import as_pixels
+
+# What a processor gives that has a place for each token; everything else it gives is of images.
+TOKEN_TYPES = ("token_type_ids", "mm_token_type_ids")
+SEQUENCES = ("input_ids", "attention_mask", *TOKEN_TYPES)
+BLANK = np.full((32, 32, 3), 255, np.uint8)
+
+
+class FamilyAdapter:
+    """The parts of an `Adapter` that follow from the processor alone, for joint attention.
+
+    A family overrides what is different about it (see `mixlens.models.adapter` on what each method
+    gives). It is given the processor and the configuration of a model.
+    """
+
+    sees_both_ways = False
+    shares_rows = True  # whether several images may stand in a row of training
+
+    def __init__(self, processor: Any, config: Any) -> None:
+        self.processor, self.config = processor, config
+        self.tokenizer = processor.tokenizer
+        self.image_token_id: int = config.image_token_id
+        if not processor.chat_template:
+            raise CheckpointError(
+                explain("model", config.name_or_path, "its processor has no chat template",
+                        "Use an instruction-tuned checkpoint, or put a chat_template.jinja into "
+                        "its folder.")
+            )  # fmt: skip
+        self.chat = Chat.of(processor.chat_template, self.tokenizer)
+        self._mark: str = processor.image_token  # of an image, in the text of a conversation
+        shown = self.chat.question("")
+        before, mark, _ = shown.partition(self._mark)
+        if not mark:
+            raise CheckpointError(
+                explain("model", config.name_or_path, f"its chat template shows no {self._mark}",
+                        "Use a checkpoint whose template takes images.")
+            )  # fmt: skip
+        self._begin = before + mark
+        bos = self.tokenizer.bos_token
+        # As `apply_chat_template` does it: most templates write the first token themselves.
+        self._adds_special = bos is None or not shown.startswith(bos)
+
+    # Inputs.
+
+    def training_batch(self, examples: Sequence[Example], unmasked: bool = False) -> Batch:
+        if unmasked and self.sees_both_ways:
+            raise CheckpointError(
+                explain("training.attention", "flash_attention_2", "it takes no masks, and in "
+                        f"{self.config.model_type} the tokens of an image see each other in both "
+                        "directions", "Use sdpa.")
+            )  # fmt: skip
+        if unmasked:
+            examples = [replace(e, turns=(turn,)) for e in examples for turn in e.turns]
+        images = [example.image for example in examples if shows_image(example)]
+        begun = self.image_batch(images or [BLANK])
+        items = self._items(begun, examples, bool(images))
+        each = 1
+        if self.shares_rows and not unmasked:
+            width = self.config.get_text_config().hidden_size
+            each = items_a_row([len(item) for item in items], width)
+        rows = pack(items, each, self.tokenizer.pad_token_id or 0)
+        batch = {
+            "input_ids": rows.input_ids,
+            "labels": rows.labels,
+            "position_ids": rows.position_ids[0] if len(rows.position_ids) == 1
+            else rows.position_ids,
+            "attention_mask": (rows.item >= 0).long() if unmasked else rows.sees[:, None],
+        }  # fmt: skip
+        return batch | self.training_inputs(begun, rows)
+
+    def training_inputs(self, begun: Batch, rows: Packed) -> Batch:
+        """What the model takes besides tokens, labels, positions and mask.
+
+        Args:
+            begun: the `image_batch` of the images, in the order in which the rows show them.
+            rows: the rows; a family may add what has a place for each of their tokens.
+        """
+        return {name: value for name, value in begun.items() if name not in SEQUENCES}
+
+    def question_batch(self, images: Sequence[Image], questions: Sequence[str]) -> Batch:
+        texts = [self.chat.question(asked) for asked in questions]
+        return self.process([as_pixels(image) for image in images], texts)
+
+    def image_batch(self, images: Sequence[Image]) -> Batch:
+        return self.process([as_pixels(image) for image in images], [self._begin] * len(images))
+
+    def process(self, pictures: Sequence[np.ndarray], texts: Sequence[str]) -> Batch:
+        """The processor's own inputs of texts with an image each, left-padded."""
+        given = self.processor(
+            images=[[picture] for picture in pictures],
+            text=list(texts),
+            padding=True,
+            padding_side="left",
+            add_special_tokens=self._adds_special,
+            return_tensors="pt",
+        )
+        return dict(given)
+
+    def question_tokens(self, questions: Sequence[str]) -> list[list[int]]:
+        texts = [self.chat.question(asked)[len(self._begin) :] for asked in questions]
+        return list(self.tokenizer(texts, add_special_tokens=False)["input_ids"])
+
+    def positions(self, batch: Batch) -> Int[Tensor, "batch seq"] | Int[Tensor, "axes batch seq"]:
+        return (batch["attention_mask"].cumsum(-1) - 1).clamp_min(0)
+
+    def behind(self, batch: Batch) -> Batch:
+        return {}
+
+    def model_inputs(self, batch: Batch) -> dict[str, Any]:
+        return dict(batch)
+
+    # Where tokens are.
+
+    def visual_positions(self, input_ids: Int[Tensor, "batch seq"]) -> Bool[Tensor, "batch seq"]:
+        """Which positions of the decoder's sequence hold a visual token."""
+        return input_ids == self.image_token_id
+
+    def spans(
+        self, input_ids: Int[Tensor, "batch seq"], attention_mask: Int[Tensor, "batch seq"]
+    ) -> TokenSpans:
+        present = attention_mask.bool()
+        visual = self.visual_positions(input_ids) & present
+        added = self.tokenizer.added_tokens_decoder
+        reserved = torch.tensor(
+            [number for number, token in added.items() if token.special], device=input_ids.device
+        )
+        special = torch.isin(input_ids, reserved) & present & ~visual
+        return TokenSpans(visual=visual, text=present & ~visual & ~special, special=special)
+
+    def cell_side(self) -> int:
+        return int(self.config.vision_config.patch_size)
+
+    def encoder_tokens(self, batch: Batch) -> Bool[Tensor, "images tokens"]:
+        """By default as many as there are visual tokens."""
+        return existing((batch["input_ids"] == self.image_token_id).sum(-1))
+
+    def encoder_positions(self, batch: Batch) -> tuple[int, int]:
+        """By default as many as reach the projector, crop by crop."""
+        vision = self.config.vision_config
+        return int(self.encoder_tokens(batch).sum()), (vision.image_size // vision.patch_size) ** 2
+
+    def visual_count(self, batch: Batch) -> int:
+        return int(self.visual_positions(batch["input_ids"]).sum())
+
+    # How the model is laid out.
+
+    def towers(self, model: Any) -> Towers:
+        whole = unwrapped(model)
+        return {
+            "vision": [whole.model.vision_tower],
+            "projector": [whole.model.multi_modal_projector],
+            "language": [whole.model.language_model, whole.lm_head],
+        }
+
+    def blocks(self, model: Any) -> dict[Stack, list[nn.Module]]:
+        inner = unwrapped(model).model
+        vision = getattr(inner.vision_tower, "vision_model", inner.vision_tower)
+        return {
+            "vision": list(vision.encoder.layers),
+            "language": list(inner.language_model.layers),
+        }
+
+    def projector(self, model: Any) -> nn.Module:
+        return unwrapped(model).model.multi_modal_projector
+
+    def cross_attention(self, model: Any) -> dict[int, tuple[nn.Module, nn.Module]]:
+        return {}
+
+    # Visual tokens, taken out.
+
+    def whole_until(self, model: Any) -> int:
+        return 0
+
+    def encode(self, model: Any, batch: Batch, **options: Any) -> Encoded:
+        whole = unwrapped(model)
+        images = {name: value for name, value in batch.items() if name not in SEQUENCES}
+        outputs = whole.get_image_features(**images, **options, return_dict=True)
+        found = outputs.pooler_output
+        flat = found.flatten(0, -2) if isinstance(found, Tensor) else torch.cat(list(found))
+        exists = existing((batch["input_ids"] == self.image_token_id).sum(-1))
+        if int(exists.sum()) != len(flat):
+            raise CheckpointError(
+                explain("model", self.config.name_or_path, "its processor and its vision encoder "
+                        f"disagree on the number of visual tokens: {int(exists.sum())} and "
+                        f"{len(flat)}", "Check its processor.")
+            )  # fmt: skip
+        tokens = flat.new_zeros(*exists.shape, flat.shape[-1])
+        tokens[exists] = flat
+        return Encoded(tokens, exists, outputs)
+
+    def without(
+        self, batch: Batch, encoded: Encoded, stays: Bool[Tensor, "images tokens"]
+    ) -> dict[str, Any]:
+        from transformers.modeling_outputs import BaseModelOutputWithPooling
+
+        kept = encoded.tokens[stays & encoded.exists]
+        # Some models join a list of images, others take one tensor of them.
+        joins = not isinstance(encoded.outputs.pooler_output, Tensor)
+        outputs = BaseModelOutputWithPooling(pooler_output=[kept] if joins else kept[None])
+        return {"mm_encoder_outputs": {"image": outputs}}
+
+    # Training rows.
+
+    def _items(self, begun: Batch, examples: Sequence[Example], any_image: bool) -> list[Item]:
+        """Every example as tokens; where none shows an image, first the blank one."""
+        positions = self.positions(begun)
+        planes = positions if positions.dim() == 3 else positions[None]
+        present = begun["attention_mask"].bool()
+        types = begun.get("mm_token_type_ids", begun.get("token_type_ids"))
+        both_ways = torch.zeros_like(present)
+        if self.sees_both_ways:
+            assert types is not None, "the processor marks no tokens of images"
+            both_ways = types == 1
+        turns = iter(self._turns([(shows_image(e), turn) for e in examples for turn in e.turns]))
+        rows = iter(range(len(present)))
+
+        def item(example: Example | None) -> Item:
+            told = [next(turns) for _ in example.turns] if example else []
+            if example is not None and not shows_image(example):
+                nothing = torch.zeros(0, dtype=torch.long)
+                return Item(nothing, nothing.expand(len(planes), 0), nothing.bool(), told)
+            row = next(rows)
+            there = present[row]
+            return Item(
+                begun["input_ids"][row][there],
+                planes[:, row][:, there],
+                both_ways[row][there],
+                told,
+            )
+
+        blank = [] if any_image else [item(None)]
+        return blank + [item(example) for example in examples]
+
+    def _turns(self, turns: Sequence[tuple[bool, Any]]) -> list[TurnTokens]:
+        """The tokens of turns behind their image, or of whole conversations where there is none."""
+        found: list[TurnTokens | None] = [None] * len(turns)
+        for with_image in (True, False):
+            places = [i for i, (seen, _) in enumerate(turns) if seen == with_image]
+            if not places:
+                continue
+            texts, starts = self.chat.render([turns[i][1] for i in places], with_image)
+            cut = len(self._begin) if with_image else 0
+            assert not with_image or all(text.startswith(self._begin) for text in texts)
+            tokens = self.tokenizer(
+                [text[cut:] for text in texts],
+                add_special_tokens=self._adds_special and not with_image,
+                return_offsets_mapping=True,
+            )
+            each = zip(places, tokens["input_ids"], tokens["offset_mapping"], starts, strict=True)
+            for place, ids, offsets, start in each:
+                # A token that reaches into the answer, such as a space before it, is a part of it.
+                labels = [
+                    token if start < last + cut and first < last else IGNORED
+                    for token, (first, last) in zip(ids, offsets, strict=True)
+                ]
+                found[place] = TurnTokens(list(ids), labels)
+        return [turn for turn in found if turn is not None]
+
+
+def shows_image(example: Example) -> bool:
+    """Whether the turns of an example are about an image."""
+    return isinstance(example.image, bytes) or example.image.size > 0
+
+
+def existing(counts: Int[Tensor, " images"]) -> Bool[Tensor, "images tokens"]:
+    """The first so many of each image's tokens."""
+    return torch.arange(int(counts.max()), device=counts.device) < counts[:, None]
+
+
+def unwrapped(model: Any) -> Any:
+    """The transformers model inside a peft model, or the model itself."""
+    return model.get_base_model() if hasattr(model, "get_base_model") else model
