@@ -3,12 +3,13 @@ PYTHON ?= python3
 VENV := .venv
 BIN := $(VENV)/bin
 READY := $(VENV)/.ready
+WORKERS ?= 2
 
 .PHONY: quickstart test check bench base clean help
 
 help:
 	@echo "make quickstart   a finished sweep on this machine, with its report"
-	@echo "make test         the tests"
+	@echo "make test         the tests, by WORKERS=$(WORKERS) processes"
 	@echo "make check        lint, types, import contract, sweep files, cluster file"
 	@echo "make bench        speed and memory, as ratios"
 	@echo "make base         train the built-in model anew"
@@ -24,7 +25,7 @@ quickstart: $(READY)
 	$(BIN)/python jobs/sweep.py sweeps/quickstart.yaml
 
 test: $(READY)
-	$(BIN)/python -m pytest
+	$(BIN)/python -m pytest -n $(WORKERS)
 
 check: $(READY)
 	$(BIN)/ruff check .

@@ -3,13 +3,15 @@
 import os
 from collections.abc import Iterator
 from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 os.environ.setdefault("HF_HUB_OFFLINE", "1")
 os.environ.setdefault("OMP_NUM_THREADS", "1")
 os.environ.setdefault("DS_ACCELERATOR", "cpu")
 os.environ.setdefault("RAY_AUTH_MODE", "disabled")
 os.environ.setdefault("RAY_TRAIN_HEALTH_CHECK_INTERVAL_S", "0.2")
+# Ray's workers would give way to the tests that run beside them.
+os.environ.setdefault("RAY_worker_niceness", "0")
 
 import pytest
 
@@ -17,6 +19,38 @@ import mixlens.models  # noqa: F401 - lets torchvision be imported, which tests 
 
 if TYPE_CHECKING:
     from coco_set import CocoSet
+    from xdist.scheduler import Scheduling
+
+# Folders whose files share a costly fixture: the one Ray, and runs that several files look at.
+TOGETHER = ("tests/ray/", "tests/unit/training/")
+
+
+@pytest.hookimpl(optionalhook=True)
+def pytest_xdist_make_scheduler(config: pytest.Config, log: Any) -> "Scheduling":
+    """Keep a file on one worker, because its fixtures serve all of it, and so a folder above.
+
+    They are begun in the order of `pytest_collection_modifyitems`.
+    """
+    from xdist.scheduler import LoadScopeScheduling
+
+    class Files(LoadScopeScheduling):
+        def _split_scope(self, nodeid: str) -> str:
+            folder = next((folder for folder in TOGETHER if nodeid.startswith(folder)), None)
+            return folder or nodeid.split("::")[0]
+
+    config.option.loadscopereorder = False
+    return Files(config, log)
+
+
+def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
+    """What takes longest first, so that no worker has a long file left when the other is done."""
+
+    def place(item: pytest.Item) -> tuple[bool, ...]:
+        file = item.getparent(pytest.Module) or item
+        folders = (not item.nodeid.startswith(folder) for folder in TOGETHER)
+        return *folders, file.get_closest_marker("slow") is None
+
+    items.sort(key=place)
 
 
 @pytest.fixture(scope="session")

@@ -164,15 +164,10 @@ class FakeSweep:
     def _tokens(self, measure, ratio, random, crowd, ids) -> None:
         share = 0.0 if ratio is None else ratio
         luck = 0.0 if ratio is None else random.normal(0, 0.004)
-        frames, pooled = [], []
+        parts, pooled = [], []
 
         def add(stream: str, layer: int, metric: str, values: np.ndarray) -> None:
-            frames.append(
-                pd.DataFrame(
-                    {"stream": stream, "layer": layer, "metric": metric, "example_id": ids,
-                     "value": values}
-                )
-            )  # fmt: skip
+            parts.append((stream, layer, metric, values))
 
         def redundancy(stream: str, layer: int, level: float, own: float) -> None:
             values = level + luck * own + crowd + random.normal(0, 0.012, self.images)
@@ -198,7 +193,12 @@ class FakeSweep:
                 add(stream, layer, "stable_rank", 4 - 2 * hump + noise)
                 add(stream, layer, "mean_cosine", 0.3 * hump + 0.2 * noise)
                 add(stream, layer, "energy_entropy", 0.95 - 0.05 * depth + 0.1 * noise)
-        pd.concat(frames).to_parquet(measure / "image_metrics.parquet", index=False)
+        streams, layers, metrics, values = zip(*parts, strict=True)
+        named = {"stream": streams, "layer": layers, "metric": metrics}
+        pd.DataFrame(
+            {name: np.repeat(column, self.images) for name, column in named.items()}
+            | {"example_id": np.tile(ids, len(parts)), "value": np.concatenate(values)}
+        ).to_parquet(measure / "image_metrics.parquet", index=False)
         pd.DataFrame(
             pooled, columns=["stream", "layer", "metric", "value", "low", "high", "n"]
         ).to_parquet(measure / "pooled_metrics.parquet", index=False)

@@ -61,7 +61,7 @@ def sweep(base: Path, runs: Path, *overrides: str) -> subprocess.CompletedProces
 def clean_environment(**more: str) -> dict[str, str]:
     """As in a person's shell: nothing that points to the test session's own Ray."""
     kept = {name: value for name, value in os.environ.items() if not name.startswith("RAY_")}
-    return {**kept, "RAY_AUTH_MODE": "disabled", **more}
+    return {**kept, "RAY_AUTH_MODE": "disabled", "RAY_worker_niceness": "0", **more}
 
 
 def mlflow_runs(runs: Path) -> dict[str, list[str]]:

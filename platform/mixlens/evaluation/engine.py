@@ -4,6 +4,7 @@ Not run where this was written, for want of a GPU: an engine on one, and any spe
 there, and how, is in docs/decisions.md.
 """
 
+import re
 import time
 from collections.abc import Callable, Sequence
 from functools import partial
@@ -17,6 +18,8 @@ from mixlens.errors import ResourceError, explain
 from mixlens.evaluation.serving import Served, engine_config, engine_row, requests_of, said_row
 from mixlens.evaluation.throughput import Effort
 from mixlens.spec import ResourceSpec
+
+_NAMED = re.compile(r"[\w.]+(Error|Exception)\b")
 
 Said = dict[tuple[int, int], list[int]]
 """Unit, and number in it -> the tokens of the answer, that which ends it among them."""
@@ -76,6 +79,7 @@ def ask_vllm(
 
 
 def _reason(error: Exception) -> str:
-    """The last line of what Ray tells, which is what went wrong at the bottom of it."""
+    """Of all that Ray tells, the last error that is named, which is the one at the bottom."""
     lines = [line.strip() for line in str(error).splitlines() if line.strip()]
-    return lines[-1] if lines else type(error).__name__
+    named = [place for place, line in enumerate(lines) if _NAMED.match(line)]
+    return " ".join(lines[named[-1] :][:2]) if named else lines[-1]

@@ -8,6 +8,8 @@ holds the image's token as the chat template does, and vLLM puts the visual toke
 import importlib.util
 import io
 import json
+import os
+import subprocess
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -42,6 +44,10 @@ QUESTIONS = pa.schema(
 )
 """A row an example: which unit it is of, its image as PNG, and of each question about it its number
 in the unit, the tokens of its prompt, and the most tokens of its answer."""
+
+PYTHON = "MIXLENS_VLLM_PYTHON"
+"""Environment variable: the Python, on every node with GPUs, of an environment of its own that
+holds vLLM and the same Ray, for releases of vLLM that cannot share ours."""
 
 MEMORY_SHARE = 0.9  # of its share of a GPU vLLM may fill: weights, and as many keys as fit
 BATCH = 64  # requests that go to an engine together; it takes several such batches at once
@@ -161,8 +167,10 @@ def engine_config(served: Served, resources: ResourceSpec) -> dict[str, Any]:
     }
     if served.lora is not None:
         engine |= {"enable_lora": True, "max_loras": 1, "max_lora_rank": _rank(served.lora)}
+    python = os.environ.get(PYTHON)
     return {
         "model_source": served.model,
+        "runtime_env": {"py_executable": python} if python else None,
         "engine_kwargs": engine,
         "batch_size": BATCH,
         "concurrency": (1, resources.actors),
@@ -217,7 +225,7 @@ def check_engine(spec: SweepSpec | MeasureSpec) -> None:
     """
     if spec.evaluation.engine != "vllm":
         return
-    field, others = "evaluation.engine", "or set it to transformers"
+    field = "evaluation.engine"
     if spec.resources.gpus_per_actor == 0:
         raise SpecError(
             explain("resources.gpus_per_actor", 0, f"{field} is vllm, which answers on GPUs",
@@ -228,11 +236,12 @@ def check_engine(spec: SweepSpec | MeasureSpec) -> None:
             explain(field, "vllm", f"the model is {spec.model}, which is answered by "
                     "transformers faster than vLLM starts", "Set it to transformers.")
         )  # fmt: skip
-    if importlib.util.find_spec("vllm") is None:
+    if not _has_vllm():
         raise ResourceError(
             explain(field, "vllm", "there is no package vllm here; Mixlens does not bring it",
-                    "Install it in the image of all nodes with GPUs and of the one that starts "
-                    f"jobs, {others}.")
+                    "Install it in the image of the nodes with GPUs and of the one that jobs start "
+                    f"on, beside Mixlens or in an environment whose Python {PYTHON} names there, "
+                    "or set it to transformers.")
         )  # fmt: skip
     family = model_config(spec.model).model_type
     if family in UNSERVED:
@@ -249,6 +258,17 @@ def check_engine(spec: SweepSpec | MeasureSpec) -> None:
                     "Set training.lora.towers to [language], or evaluation.engine to transformers. "
                     "A single trial can be measured so once jobs/merge.py has merged it.")
         )  # fmt: skip
+
+
+def _has_vllm() -> bool:
+    """Whether the Python that engines run in has vLLM."""
+    if python := os.environ.get(PYTHON):
+        look = "import importlib.util, sys; sys.exit(importlib.util.find_spec('vllm') is None)"
+        try:
+            return subprocess.run([python, "-c", look], check=False).returncode == 0
+        except OSError:
+            return False
+    return importlib.util.find_spec("vllm") is not None
 
 
 def asks_vllm(evaluation: EvaluationSpec, answers: bool) -> bool:

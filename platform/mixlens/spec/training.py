@@ -130,6 +130,12 @@ class TrainingSpec(Spec):
                 f"offload_optimizer is nvme, which zero_stage {stage} cannot do. Set zero_stage to "
                 "3, or offload_optimizer to cpu."
             )
+        if optimizer == "nvme" and self.checkpoint_every <= self.steps:
+            raise ValueError(
+                "offload_optimizer is nvme, and a checkpoint cannot hold what is there. Set "
+                f"checkpoint_every above steps ({self.steps}) to train without checkpoints, or "
+                "offload_optimizer to cpu."
+            )
         if "nvme" in (optimizer, parameters) and self.nvme_path is None:
             raise ValueError(
                 "something is offloaded to nvme, but nvme_path is not given. Set it to a folder on "

@@ -17,12 +17,13 @@ from pydantic import ValidationError
 
 from mixlens.errors import MixlensError, SpecError
 from mixlens.mixture.local import LocalStream
-from mixlens.models import keep_freed_memory, load_vllm
+from mixlens.models import keep_freed_memory
 from mixlens.spec import RunSpec
 from mixlens.training.context import alone, from_torchrun
 from mixlens.training.loop import train
 from mixlens.training.records import finished_model
-from mixlens.training.zero import import_deepspeed, weights_dtype
+from mixlens.training.sharded import collate_of, load_trainable
+from mixlens.training.zero import import_deepspeed
 
 
 def train_alone(run: RunSpec, directory: Path) -> Path:
@@ -32,9 +33,8 @@ def train_alone(run: RunSpec, directory: Path) -> Path:
     directory.mkdir(parents=True, exist_ok=True)
     import_deepspeed()
     context = (from_torchrun if "RANK" in os.environ else alone)(directory)
-    dtype = weights_dtype(run.training, context.device.type)
-    vllm = load_vllm(run.model, dtype, str(context.device))
-    stream = LocalStream(run, context.rank, context.world_size, vllm.adapter.training_batch)
+    vllm = load_trainable(run, context)
+    stream = LocalStream(run, context.rank, context.world_size, collate_of(run, vllm))
     return train(run, context, vllm, stream)
 
 

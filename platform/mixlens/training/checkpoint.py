@@ -225,13 +225,9 @@ def _push_masters(engine: Any) -> None:
     optimizer, stage = engine.optimizer, engine.zero_optimization_stage()
     if stage == 3:
         optimizer.checkpoint_event_prologue()
-        for weights, master in zip(
-            optimizer.fp16_partitioned_groups_flat,
-            optimizer.fp32_partitioned_groups_flat,
-            strict=True,
-        ):
-            if weights is not master:
-                weights.data.copy_(master.data)
+        for sub_group in range(len(optimizer.fp16_groups)):
+            # To wherever the weights are: the GPU, main memory or NVMe.
+            optimizer._reassign_or_swap_out_partitioned_parameters(sub_group)
         optimizer.checkpoint_event_epilogue()
     elif stage:
         optimizer.update_lp_params()

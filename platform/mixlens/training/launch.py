@@ -37,6 +37,7 @@ from mixlens.models import resolve_model
 from mixlens.spec import RunSpec
 from mixlens.training.context import Metrics, WorkerContext
 from mixlens.training.records import finished_model
+from mixlens.training.zero import check_nvme
 
 STORAGE = "train"  # in the run's directory
 GROUP = "workers"  # Ray Train's name of the run; the same at every start, so that it resumes
@@ -71,6 +72,8 @@ def launch(run: RunSpec, directory: Path, callbacks: Sequence[UserCallback] = ()
         accumulation(run, run.resources.workers)
         resolve_model(run.model)
         Reader(run)
+        if not _was_there_before(run):
+            check_nvme(run.training)  # the workers run on this machine
         directory.mkdir(parents=True, exist_ok=True)
         os.environ.setdefault(START_TIMEOUT, str(_start_timeout_s(run)))
         try:
@@ -91,9 +94,13 @@ def _start_timeout_s(run: RunSpec) -> float:
     process that connected to a cluster. But only on a cluster does that one have to give its
     workers a runtime environment: the package, and what a submitted job brings.
     """
+    return CLUSTER_START_S if _was_there_before(run) else LOCAL_START_S
+
+
+def _was_there_before(run: RunSpec) -> bool:
+    """Whether Ray may be a cluster, and not one that was started on this machine for this."""
     address = run.resources.address or os.environ.get("RAY_ADDRESS")
-    there_before = address or ray.get_runtime_context().runtime_env
-    return CLUSTER_START_S if there_before else LOCAL_START_S
+    return bool(address or ray.get_runtime_context().runtime_env)
 
 
 def _trainer(run: RunSpec, directory: Path, callbacks: Sequence[UserCallback]) -> TorchTrainer:
@@ -135,11 +142,12 @@ def _work(config: dict[str, Any]) -> None:
     _log_to(directory / "logs" / f"train-{rank}.log")
     torch.set_num_threads(max(1, int(run.resources.cpus_per_worker)))
 
-    from mixlens.training.zero import import_deepspeed, weights_dtype
+    from mixlens.training.zero import import_deepspeed
 
     import_deepspeed()
-    from mixlens.models import keep_freed_memory, load_vllm
+    from mixlens.models import keep_freed_memory
     from mixlens.training.loop import train
+    from mixlens.training.sharded import collate_of, load_trainable
 
     keep_freed_memory()
 
@@ -149,11 +157,9 @@ def _work(config: dict[str, Any]) -> None:
     begin = context.latest_checkpoint() or run.model
     # Ray patches `print` so that the line would stand there twice.
     sys.stderr.write(f"worker {rank} of {world_size}, process {os.getpid()}, from {begin}\n")
-    dtype = weights_dtype(run.training, device.type)
-    vllm = load_vllm(run.model, dtype, str(device))
+    vllm = load_trainable(run, context)
     shard = ray.train.get_dataset_shard("train")
-    collate = vllm.adapter.training_batch
-    stream = RayStream(shard, run, rank, world_size, collate, config["cursor"])
+    stream = RayStream(shard, run, rank, world_size, collate_of(run, vllm), config["cursor"])
     train(run, context, vllm, stream)
 
 

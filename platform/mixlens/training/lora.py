@@ -5,6 +5,7 @@ from typing import Any
 import torch
 from torch import nn
 
+from mixlens.errors import SpecError, explain
 from mixlens.models import Vllm
 from mixlens.models.towers import tower_of
 from mixlens.spec import LoraSpec
@@ -14,11 +15,16 @@ def add_lora(vllm: Vllm, lora: LoraSpec, seed: int) -> Any:
     """A peft model around `vllm.model` with adapters on every linear layer of `lora.towers`.
 
     The output layer stays as it is (it is usually tied to the embedding); everything but the
-    adapters is frozen. The adapters start the same for the same seed.
+    adapters is frozen. Towers that the family does not have are passed over. The adapters start
+    the same for the same seed, on every rank, also on a base that ZeRO-3 has split.
+
+    Raises:
+        SpecError: the model has none of the towers.
     """
     from peft import LoraConfig, get_peft_model
 
-    tower = tower_of(vllm.model, vllm.adapter.towers(vllm.model))
+    towers = vllm.adapter.towers(vllm.model)
+    tower = tower_of(vllm.model, towers)
     head = vllm.model.get_output_embeddings()
     wanted = [
         name
@@ -27,6 +33,11 @@ def add_lora(vllm: Vllm, lora: LoraSpec, seed: int) -> Any:
         and layer is not head
         and tower[f"{name}.weight"] in lora.towers
     ]
+    if not wanted:
+        raise SpecError(
+            explain("training.lora.towers", list(lora.towers), "this model has no such tower, so "
+                    "nothing would be trained", f"It has {', '.join(towers)}.")
+        )  # fmt: skip
     config = LoraConfig(
         r=lora.rank,
         lora_alpha=lora.alpha,

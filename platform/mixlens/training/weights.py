@@ -9,6 +9,7 @@ from torch import Tensor
 
 from mixlens.models import Vllm
 from mixlens.training.records import MODEL
+from mixlens.training.sharded import whole_shapes
 from mixlens.training.zero import import_deepspeed
 
 
@@ -27,7 +28,8 @@ def save_model(engine: Any, vllm: Vllm, directory: Path) -> Path:
         part = directory / f"{MODEL}.part"
         shutil.rmtree(part, ignore_errors=True)
         options = {"save_embedding_layers": False} if is_lora else {}
-        model.save_pretrained(part, state_dict=state, safe_serialization=True, **options)
+        with whole_shapes():
+            model.save_pretrained(part, state_dict=state, safe_serialization=True, **options)
         vllm.processor.save_pretrained(part)
         shutil.rmtree(folder, ignore_errors=True)
         part.rename(folder)

@@ -10,11 +10,15 @@ from typing import Any, Literal
 import torch
 from torch import nn
 
+from mixlens.errors import ResourceError, explain
 from mixlens.models.precision import computes_in_bf16
 from mixlens.spec import TrainingSpec
 
 Device = Literal["cpu", "cuda"]
 BUCKET = 50_000_000  # elements reduced or gathered at once: 200 MB in fp32
+SUB_GROUP = 100_000_000  # elements of a worker's share that the optimiser steps over at once
+KEPT_WHOLE = 100_000  # at stage 3 norms and biases, smaller than this, are not worth gathering
+LIVE = 1_000_000_000  # elements gathered, or kept for a use that is near: 2 GB in bf16
 
 
 def weights_dtype(training: TrainingSpec, device: str) -> torch.dtype:
@@ -31,16 +35,36 @@ def weights_dtype(training: TrainingSpec, device: str) -> torch.dtype:
 def deepspeed_config(training: TrainingSpec, world_size: int, device: str) -> dict[str, Any]:
     """The DeepSpeed configuration of a run on `world_size` workers."""
     accumulation = training.global_batch // (training.micro_batch * world_size)
+    zero: dict[str, Any] = {
+        "stage": training.zero_stage,
+        "reduce_bucket_size": BUCKET,
+        "overlap_comm": device == "cuda",
+    }
+    if training.zero_stage == 3:
+        zero |= {
+            "sub_group_size": SUB_GROUP,
+            "stage3_prefetch_bucket_size": BUCKET,
+            "stage3_param_persistence_threshold": KEPT_WHOLE,
+            "stage3_max_live_parameters": LIVE,
+            "stage3_max_reuse_distance": LIVE,
+        }
+    for part, memory in (
+        ("offload_optimizer", training.offload_optimizer),
+        ("offload_param", training.offload_parameters),
+    ):
+        if memory != "none":
+            # Only pinned memory is copied to and from a GPU while it works.
+            zero[part] = {"device": memory, "pin_memory": device == "cuda"}
+        if memory == "nvme":
+            zero[part]["nvme_path"] = training.nvme_path
     config: dict[str, Any] = {
         "train_micro_batch_size_per_gpu": training.micro_batch,
         "gradient_accumulation_steps": accumulation,
         "gradient_clipping": training.clip_norm if training.zero_stage else 0.0,
         "steps_per_print": None,
-        "zero_optimization": {
-            "stage": training.zero_stage,
-            "reduce_bucket_size": BUCKET,
-            "overlap_comm": device == "cuda",
-        },
+        "zero_optimization": zero,
+        # Ours works in main memory too, and its state is what `checkpoint` keeps.
+        "zero_force_ds_cpu_optimizer": False,
     }
     if weights_dtype(training, device) == torch.bfloat16:
         config["bf16"] = {"enabled": True}
@@ -80,6 +104,35 @@ def clip_unsharded(engine: Any, limit: float) -> float | None:
     if engine.zero_optimization_stage():
         return None
     return float(nn.utils.clip_grad_norm_(engine.module.parameters(), limit))
+
+
+def check_nvme(training: TrainingSpec) -> None:
+    """Refuse a run that offloads to NVMe where this machine cannot.
+
+    Raises:
+        ResourceError: no such folder, or DeepSpeed cannot build what reads and writes it.
+    """
+    parts = [
+        part for part in ("offload_optimizer", "offload_parameters")
+        if getattr(training, part) == "nvme"
+    ]  # fmt: skip
+    if not parts:
+        return
+    path = training.nvme_path
+    if path is None or not os.access(path, os.W_OK | os.X_OK):
+        raise ResourceError(
+            explain("training.nvme_path", path, "this machine has no such folder to write in",
+                    "Name a folder on a local NVMe disk that every node has.")
+        )  # fmt: skip
+    import_deepspeed()
+    from deepspeed.ops.op_builder import AsyncIOBuilder
+
+    if not AsyncIOBuilder().is_compatible(verbose=False):
+        raise ResourceError(
+            explain(f"training.{parts[0]}", "nvme", "DeepSpeed cannot build its asynchronous file "
+                    "access on this machine", "Install libaio-dev (libaio-devel) and a C++ "
+                    "compiler on every node, or offload to cpu.")
+        )  # fmt: skip
 
 
 def import_deepspeed() -> Any:

@@ -17,6 +17,8 @@ from mixlens.report.captions import caveats
 from mixlens.report.examples import compared_models
 from mixlens.report.grids import effects_grid
 
+pytestmark = pytest.mark.slow
+
 GROUPS = ("coarse", "attribute", "relational", "scene_graph")
 ARMS = tuple(zip(GROUPS, (0.0, 0.4, 0.7, 1.0), strict=True))
 SMALL = FakeSweep(arms=ARMS, groups=GROUPS, images=24, layers=6, steps=20)

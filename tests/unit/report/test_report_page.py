@@ -11,12 +11,15 @@ from pathlib import Path
 import pandas as pd
 import pytest
 from fake_sweep import FakeSweep
+from job_inside import run_inside
 
 from mixlens.analysis import answer_sentences, build_tables, collect_provenance, load_sweep
 from mixlens.report import write_report
 from mixlens.report.examples import show_examples
 from mixlens.report.html import render
 from mixlens.report.inside import inside_tables
+
+pytestmark = pytest.mark.slow
 
 ROOT = Path(__file__).parents[3]
 SMALL = FakeSweep(ratios=(0.0, 0.5, 1.0), images=24, layers=6, steps=20)
@@ -170,22 +173,24 @@ def test_smaller_sweeps_have_a_report_too(fake: FakeSweep, tmp_path: Path) -> No
 
 
 def test_the_job_rebuilds_the_same_page_and_refuses_other_folders(
-    folder: Path, page: _Page, tmp_path: Path
+    folder: Path,
+    page: _Page,
+    tmp_path: Path,
+    monkeypatch: pytest.MonkeyPatch,
+    capfd: pytest.CaptureFixture[str],
 ) -> None:
-    def run(*arguments: str) -> subprocess.CompletedProcess[str]:
-        return subprocess.run(
-            [sys.executable, str(ROOT / "jobs" / "report.py"), *arguments],
-            capture_output=True, text=True, check=False, cwd=tmp_path,
-            env={**os.environ, "OMP_NUM_THREADS": "1"},
-        )  # fmt: skip
-
     before = (folder / "report.html").read_bytes()
     (folder / "report.html").unlink()
-    done = run(str(folder))
+    done = subprocess.run(
+        [sys.executable, str(ROOT / "jobs" / "report.py"), str(folder)],
+        capture_output=True, text=True, check=False, cwd=tmp_path,
+        env={**os.environ, "OMP_NUM_THREADS": "1"},
+    )  # fmt: skip
     assert done.returncode == 0, done.stderr
     assert done.stdout.strip() == str(folder / "report.html")
     assert (folder / "report.html").read_bytes() == before
-    wrong = run("nowhere")
+    monkeypatch.chdir(tmp_path)
+    wrong = run_inside(monkeypatch, capfd, "report.py", "nowhere")
     assert wrong.returncode == 2
     assert wrong.stderr.startswith("error: run directory: got ")
     assert "Traceback" not in wrong.stderr

@@ -243,7 +243,8 @@ def test_a_file_that_may_not_be_read_is_no_missing_one(folder: Path, monkeypatch
 
 
 def test_a_server_that_does_not_answer_is_told_as_such():
-    with socket.create_server(("127.0.0.1", 0)) as server:
-        port = server.getsockname()[1]
-    with pytest.raises(DataError, match=rf"root: got 'http://127\.0\.0\.1:{port}/x'.*refused"):
-        open_files(f"http://127.0.0.1:{port}/x")
+    with socket.socket() as taken:
+        taken.bind(("127.0.0.1", 0))
+        port = taken.getsockname()[1]  # where no one listens while it is taken
+        with pytest.raises(DataError, match=rf"root: got 'http://127\.0\.0\.1:{port}/x'.*refused"):
+            open_files(f"http://127.0.0.1:{port}/x")

@@ -53,6 +53,7 @@ def changed(**values: object) -> RunSpec:
         {"prompts_digest": "0123"},
         {"training": {**RUN.training.model_dump(), "micro_batch": 1}},
         {"training": {**RUN.training.model_dump(), "weight_decay": 0.5}},
+        {"training": {**RUN.training.model_dump(), "learning_rates": {"cross_attention": 1e-3}}},
         {"evaluation": {**RUN.evaluation.model_dump(), "examples": 9}},
     ],
 )
@@ -68,6 +69,16 @@ def test_what_changes_a_result_changes_the_digest(values: dict[str, object]):
         {"training": {**RUN.training.model_dump(), "checkpoint_every": 1}},
         {"training": {**RUN.training.model_dump(), "zero_stage": 3}},
         {"training": {**RUN.training.model_dump(), "activation_checkpointing": True}},
+        {"training": {**RUN.training.model_dump(), "offload_optimizer": "cpu"}},
+        {
+            "training": {
+                **RUN.training.model_dump(),
+                "zero_stage": 3,
+                "offload_parameters": "nvme",
+                "nvme_path": "/nvme",
+            }
+        },
+        {"training": {**RUN.training.model_dump(), "attention": "flash_attention_2"}},
     ],
 )
 def test_what_changes_no_result_leaves_the_digest(values: dict[str, object]):

@@ -57,13 +57,13 @@ def test_what_does_not_fit_is_refused_with_field_and_both_sides(need: dict[str, 
 def test_nothing_at_the_address(monkeypatch: pytest.MonkeyPatch, from_environment: bool):
     with socket.socket() as taken:
         taken.bind(("127.0.0.1", 0))
-        nobody = f"127.0.0.1:{taken.getsockname()[1]}"
-    monkeypatch.setenv("RAY_ADDRESS", nobody)
-    need = ResourceSpec(address=None if from_environment else f"ray://{nobody}")
-    address = address_of(need)
-    assert address is not None
-    with pytest.raises(ResourceError, match=rf"resources\.address.*{nobody}.*Start Ray there"):
-        check_reachable(address)
+        nobody = f"127.0.0.1:{taken.getsockname()[1]}"  # where no one listens while it is taken
+        monkeypatch.setenv("RAY_ADDRESS", nobody)
+        need = ResourceSpec(address=None if from_environment else f"ray://{nobody}")
+        address = address_of(need)
+        assert address is not None
+        with pytest.raises(ResourceError, match=rf"resources\.address.*{nobody}.*Start Ray there"):
+            check_reachable(address)
     assert ("RAY_ADDRESS" in address.field) == from_environment
 
 

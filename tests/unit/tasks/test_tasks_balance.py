@@ -1,6 +1,7 @@
 """A guesser that reads the question and never sees the image gains nothing."""
 
 from collections import Counter, defaultdict
+from functools import cache
 from pathlib import Path
 
 import numpy as np
@@ -36,6 +37,7 @@ LOCATE_CHANCE = 1 / 36
 """Centres of objects keep away from the border, so that some cells are more likely than others."""
 
 
+@cache
 def asked(name: str) -> tuple[list[tuple[Turn, str]], list[tuple[Turn, str]]]:
     """Turns with the text before them, of other scenes for learning than for testing."""
     spec = SPECS[name]

@@ -65,19 +65,19 @@ def llava_towers(model: Any) -> dict[str, list[nn.Module]]:
     }
 
 
-def llava_batch() -> tuple[dict[str, Tensor], Tensor]:
+def llava_batch(rows: int = ROWS) -> tuple[dict[str, Tensor], Tensor]:
     """Inputs and labels of rows in which a mask says what sees what, as packed turns have it."""
     length = VISUAL + TEXT
-    ids = torch.randint(10, 1000, (ROWS, length))
+    ids = torch.randint(10, 1000, (rows, length))
     ids[:, :VISUAL] = 5
     labels = torch.full_like(ids, -100)
     labels[:, -ANSWERS:] = ids[:, -ANSWERS:]
     mask = torch.ones(length, length, dtype=torch.bool).tril()
     return {
         "input_ids": ids,
-        "attention_mask": mask[None, None].repeat(ROWS, 1, 1, 1),
-        "position_ids": torch.arange(length)[None].repeat(ROWS, 1),
-        "pixel_values": torch.randn(ROWS, 3, 112, 112),
+        "attention_mask": mask[None, None].repeat(rows, 1, 1, 1),
+        "position_ids": torch.arange(length)[None].repeat(rows, 1),
+        "pixel_values": torch.randn(rows, 3, 112, 112),
     }, labels
 
 
@@ -136,7 +136,10 @@ def measured_peak(
         optimizer.step()
         optimizer.zero_grad()
 
-    step()
+    for parameter in ready.trained:
+        parameter.grad = torch.zeros_like(parameter)
+    optimizer.step()
+    optimizer.zero_grad()
     states = [value for state in optimizer.state.values() for value in state.values()]
     held = [*ready.model.parameters(), *ready.model.buffers(), *inputs.values(), labels, *states]
     return live_peak(step, held)
@@ -170,10 +173,8 @@ def tokens_seen(model: Any, shape: ModelShape, run: Callable[[], object], rows: 
     decoder = next(b.attending[0].name for b in shape.blocks if not b.encoder and not b.cross)
     visual = [p.name for p in shape.others if p.place == "projected" and p.name in seen]
     size = seen[encoder][0]
-    if visual:
-        projected = count(visual[0])
-    else:  # Gemma's projector is no module of its own: its norm sees what comes to it
-        projected = model.config.mm_tokens_per_image
+    # Gemma's projection is a bare parameter, whose module a hook cannot see into.
+    projected = count(visual[0]) if visual else model.config.mm_tokens_per_image
     logits = count(next(p.name for p in shape.others if p.place == "logits"))
     return RowTokens(
         encoder=count(encoder),

@@ -68,14 +68,16 @@ def beyond_states(shape: ModelShape, tokens: RowTokens, setting: Setting, peak: 
     ids=str,
 )
 def test_memory_beyond_states_is_that_which_is_measured(changes: dict[str, Any]) -> None:
-    setting = replace(CPU, **changes)
+    # CPUs without instructions for bf16 take long for it.
+    rows = 1 if changes.get("precision") == "bf16" else ROWS
+    setting = replace(CPU, global_batch=rows, micro_batch=rows, **changes)
     model = llava(setting.attention)
     towers = llava_towers(model)
     shape = shape_of(model, towers)
     ready = prepared(model, towers, setting)
-    peak = measured_peak(ready, *llava_batch(), setting)
+    peak = measured_peak(ready, *llava_batch(rows), setting)
     tokens = replace(LLAVA_TOKENS, logits=ANSWERS)
-    assert beyond_states(shape, tokens, setting, peak) == pytest.approx(1, abs=0.13)
+    assert beyond_states(shape, tokens, setting, peak) == pytest.approx(1, abs=0.15)
 
 
 @pytest.mark.parametrize("checkpoints", [False, True])
@@ -99,7 +101,7 @@ def test_memory_of_every_family(family: str, checkpoints: bool, tmp_path: Path) 
     ready = prepared(vllm.model, {}, setting)
     peak = measured_peak(ready, inputs, labels, setting)
     ratio = beyond_states(shape, replace(tokens, logits=20, answers=20), setting, peak)
-    assert ratio == pytest.approx(1, abs=0.13)
+    assert ratio == pytest.approx(1, abs=0.15)
 
 
 def test_the_judge_counts_what_is_alive() -> None:
@@ -149,10 +151,14 @@ def test_states_are_those_of_zero() -> None:
     off = model_states(shape, replace(GPU, offload_optimizer="cpu"))
     assert (off.optimizer, off.gradients) == (0, 0)
     assert off.host == 20 * total / workers
-    both = model_states(shape, replace(GPU, offload_optimizer="nvme", offload_parameters="nvme"))
+    to_disk = {"offload_optimizer": "nvme", "offload_parameters": "nvme"}
+    both = model_states(shape, replace(GPU, **to_disk))
     assert both.weights == live
     assert both.nvme == (2 + 12 + 4) * total / workers
-    assert both.host < off.host
+    # Buffers on the way to the disk are of 10^9 elements at most: it spares what is above that.
+    alone = replace(GPU, workers=1)
+    spared = model_states(shape, replace(alone, **to_disk)).host
+    assert spared < 0.5 * model_states(shape, replace(alone, offload_optimizer="cpu")).host
 
 
 def test_lora_trains_little_and_keeps_the_frozen_weights() -> None:
@@ -223,7 +229,11 @@ def test_one_change_is_preferred_to_several_and_lora_comes_last() -> None:
     alone = replace(GPU, workers=1, workers_per_node=1, zero_stage=1)
     found = remedy_for(shape, LLAVA_TOKENS, alone, 24 * GIB)
     assert found is not None
-    assert found[0]["offload_optimizer"] == "cpu"
+    assert found[0] == {"zero_stage": 2, "offload_optimizer": "cpu"}
+    # Too little even for the weights in bf16.
+    found = remedy_for(shape, LLAVA_TOKENS, alone, 8 * GIB)
+    assert found is not None
+    assert found[0]["offload_parameters"] == "cpu"
     assert "lora" not in found[0]
     assert remedy_for(shape, LLAVA_TOKENS, alone, GIB) is None
     with pytest.raises(ResourceError, match="take a smaller model or larger GPUs"):

@@ -5,18 +5,18 @@ from typing import Any
 
 import pytest
 import torch
-import torch.multiprocessing as multiprocessing
+from safetensors.torch import load_file
 from training_cases import (
     CASES,
     CRASHED,
     GLOBAL_BATCH,
+    MOVED,
     STEPS,
+    Case,
     RandomStream,
     case_name,
     continued,
     losses,
-    model_folder,
-    pair,
     run_alone,
     run_of,
 )
@@ -25,23 +25,6 @@ from mixlens.models import load_vllm
 from mixlens.training.context import FolderContext
 
 TOLERANCE = 1e-5
-
-
-@pytest.fixture(scope="module")
-def root(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """All cases, trained by one worker, by two, and across a crash in all combinations."""
-    root = tmp_path_factory.mktemp("cases")
-    model_folder(root)
-    for stage, lora in CASES:
-        run, case = run_of(root / "base", stage, lora), root / case_name(stage, lora)
-        run_alone(run, case / "1")
-        run_alone(run, case / "crash-1", CRASHED)
-        run_alone(run, continued(case / "crash-1", case / "1-to-1"))
-        continued(case / "crash-1", case / "1-to-2")
-    multiprocessing.spawn(pair, (root,), nprocs=2)
-    for stage, lora in CASES:
-        run_alone(run_of(root / "base", stage, lora), root / case_name(stage, lora) / "2-to-1")
-    return root
 
 
 @pytest.fixture(scope="module")
@@ -116,10 +99,25 @@ def test_losses_are_those_of_one_uninterrupted_worker(
     assert losses(case / way) == pytest.approx(whole, abs=TOLERANCE)
 
 
+@pytest.mark.parametrize(("case", "way"), [(case, way) for case in MOVED for way in case.ways])
+def test_offloading_to_main_memory_does_not_matter(root: Path, case: Case, way: str) -> None:
+    crashed = losses(root / case.name / f"crash-{way[0]}")
+    whole = losses(root / case_name(0, case.lora) / "1")
+    assert crashed == pytest.approx(whole[:CRASHED], abs=TOLERANCE)
+    assert losses(root / case.name / way) == pytest.approx(whole, abs=TOLERANCE)
+    kept, expected = (
+        load_file(next((folder / "model").glob("*.safetensors")))
+        for folder in (root / case.name / way, root / case_name(0, case.lora) / "1")
+    )
+    assert kept.keys() == expected.keys()
+    for name, weight in expected.items():
+        assert torch.allclose(kept[name], weight, atol=1e-3), name
+
+
 @pytest.mark.parametrize("lora", [False, True])
 def test_a_lost_optimizer_state_would_be_seen(root: Path, lora: bool, tmp_path: Path) -> None:
     """Moments set to zero change the losses by far more than the tolerance of the others."""
-    from safetensors.torch import load_file, save_file
+    from safetensors.torch import save_file
 
     directory = continued(root / case_name(1, lora) / "crash-1", tmp_path / "run")
     (shard,) = directory.glob("checkpoints/*/shard*.safetensors")

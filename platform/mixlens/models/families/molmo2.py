@@ -56,6 +56,10 @@ class Molmo2Adapter(FamilyAdapter):
     def encoder_tokens(self, batch: Batch) -> Bool[Tensor, "images tokens"]:
         return existing(batch["image_num_crops"] * batch["pixel_values"].shape[1])
 
+    def encoder_positions(self, batch: Batch) -> tuple[int, int]:
+        crops, patches, _ = batch["pixel_values"].shape
+        return crops * patches, patches
+
     def blocks(self, model: Any) -> dict[Stack, list[nn.Module]]:
         inner = unwrapped(model).model
         return {

@@ -27,13 +27,13 @@ class BlockBytes:
         kept: until its backward pass, from the forward pass on.
         again: in its backward pass, once it was recomputed; 0 without checkpointing.
         working: gradients of activations in its backward pass.
-        gradients: of its trained weights, which its backward pass leaves behind.
+        trained: no bytes but trained parameters, whose gradients its backward pass leaves behind.
     """
 
     kept: float
     again: float
     working: float
-    gradients: float
+    trained: int
 
 
 @dataclass(frozen=True)
@@ -82,7 +82,7 @@ def activations(shape: ModelShape, tokens: RowTokens, setting: Setting) -> Activ
                 kept=entered if checkpoints else saved,
                 again=saved if checkpoints else 0.0,
                 working=_working(block, of_row, tokens, setting),
-                gradients=float(FP32 * _trained(block, setting)),
+                trained=_trained(block, setting),
             )
         )
     forward_casts = 0.0
@@ -181,8 +181,9 @@ def _inputs(products: Sequence[Product], tokens: RowTokens, setting: Setting) ->
     behind_norm = len(products) > 1 or products[0].name.rsplit(".", 1)[-1] in ("qkv", "fc1")
     apart = setting.autocast and behind_norm
     if setting.lora_rank and setting.lora_dropout:
-        # What comes out of the dropout, and its mask.
-        return float(sum(size * (bytes_each + 1) for size in sizes))
+        # What comes out of the dropout, and its mask: of bits' bytes on GPUs, of numbers on CPUs.
+        mask = 1 if setting.device == "cuda" else bytes_each
+        return float(sum(size * (bytes_each + mask) for size in sizes))
     return float(bytes_each * (sum(sizes) if apart else max(sizes)))
 
 

@@ -68,14 +68,22 @@ class Memory:
 
 @dataclass(frozen=True)
 class States:
-    """Bytes on a device that are there in every phase, and of gradients; on host and NVMe too."""
+    """Bytes of one worker's states.
+
+    Attributes:
+        weights, optimizer, buckets: on its device, in every phase.
+        gradients: on its device, at the end of the backward pass.
+        growing: the part of them that the backward pass makes, layer by layer.
+        host, nvme: what is offloaded.
+    """
 
     weights: float
     optimizer: float
     gradients: float
     buckets: float
-    host: float
-    nvme: float
+    growing: float = 0.0
+    host: float = 0.0
+    nvme: float = 0.0
 
 
 def memory(shape: ModelShape, tokens: RowTokens, setting: Setting) -> Memory:
@@ -122,7 +130,8 @@ def model_states(shape: ModelShape, setting: Setting) -> States:
     if setting.zero_stage == 0:
         # The weights are the masters; DeepSpeed reduces whole gradients in pieces.
         bucket = min(trained, UNSHARDED_BUCKET) * FP32 if setting.workers > 1 else 0
-        return States(weights, MOMENTS * trained, FP32 * trained, bucket, 0, 0)
+        new = 0 if setting.accumulates else FP32 * trained
+        return States(weights, MOMENTS * trained, FP32 * trained, bucket, new)
     if setting.zero_stage == 3:
         return _sharded_weights(shape, setting, weights, trained * share)
     return _sharded_optimizer(shape, setting, weights, trained, share)
@@ -137,19 +146,21 @@ def _sharded_optimizer(
     offloads = setting.offload_optimizer != "none"
     overlapping = 2 if setting.device == "cuda" else 1  # one is filled while one is reduced
     bucket = float(BUCKET * held * overlapping)
+    growing = 0.0
     if setting.zero_stage == 2:
         gradients = 0.0 if offloads else FP32 * mine
     elif held == FP32 or offloads:
         gradients = float(FP32 * trained)
+        growing = 0.0 if setting.accumulates else gradients
     else:
-        gradients = float((held + FP32) * trained)
+        gradients, growing = float((held + FP32) * trained), float(held * trained)
         bucket = float(min(trained, UNSHARDED_BUCKET) * FP32) if setting.workers > 1 else 0.0
     if not offloads:
-        return States(weights, optimizer, gradients, bucket, 0, 0)
+        return States(weights, optimizer, gradients, bucket, growing)
     # Masters, moments and gradients in fp32, gradients added up, and weights on their way back.
     host = optimizer + FP32 * mine + held * mine
     host += FP32 * trained if setting.accumulates else 0
-    return States(weights, held * shape.largest, gradients, bucket, host, 0)
+    return States(weights, held * shape.largest, gradients, bucket, growing, host)
 
 
 def _sharded_weights(shape: ModelShape, setting: Setting, weights: float, mine: float) -> States:
@@ -165,13 +176,13 @@ def _sharded_weights(shape: ModelShape, setting: Setting, weights: float, mine: 
     optimizer, gradients = (FP32 + MOMENTS) * mine, FP32 * mine
     step = FP32 * min(mine, SUB_GROUP)  # a sub-group's gradients, made flat
     if setting.offload_optimizer == "none":
-        return States(own + live, optimizer + step, gradients, BUCKET * held, host, nvme)
+        return States(own + live, optimizer + step, gradients, BUCKET * held, 0.0, host, nvme)
     if setting.offload_optimizer == "cpu":
         host += optimizer + 2 * gradients
     else:
         nvme += optimizer + gradients
         host += gradients + SWAP_BUFFERS * step
-    return States(own + live, 0.0, 0.0, BUCKET * held, host, nvme)
+    return States(own + live, 0.0, 0.0, BUCKET * held, 0.0, host, nvme)
 
 
 def _fullest(
@@ -179,22 +190,23 @@ def _fullest(
 ) -> dict[str, float]:
     """Gradients, activations and logits at the moment at which they take most together.
 
-    Without accumulation and sharding, gradients come into being on the way: those of the output
-    layer first, then block by block, while what these kept goes.
+    What grows of the gradients comes into being on the way: that of the output layer first, then
+    block by block, while what these kept goes.
     """
-    there = states.gradients if setting.accumulates or setting.zero_stage else 0.0
-    grow = not there
+    there = states.gradients - states.growing
+    trained = sum(trained_parameters(shape, setting).values())
+    each = states.growing / trained if trained else 0.0  # bytes of a trained parameter's gradient
     moments = [
         (there, acts.kept + acts.forward_casts + acts.masks, acts.logits),
         (there, acts.kept, acts.loss),
     ]
     kept = acts.kept
     (output,) = [product for product in shape.others if product.place == "logits"]
-    if grow and setting.trains_weights(output.tower):
-        there += FP32 * output.weights
+    if setting.trains_weights(output.tower):
+        there += each * output.weights
     for block in reversed(acts.blocks):
         moments.append((there, kept + block.again + block.working, 0.0))
-        there += block.gradients if grow else 0.0
+        there += each * block.trained
         kept -= block.kept
     moments.append((states.gradients, kept, 0.0))
     return dict(zip(("gradients", "activations", "logits"), max(moments, key=sum), strict=True))

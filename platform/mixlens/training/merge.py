@@ -1,0 +1,45 @@
+"""Adapters put into the weights of their base: an ordinary full checkpoint."""
+
+import shutil
+from pathlib import Path
+from typing import Any
+
+import torch
+
+from mixlens.errors import CheckpointError, explain
+from mixlens.models import load_vllm, model_config
+
+
+def merge(folder: Path, target: Path) -> Path:
+    """Write the model of a peft folder to `target` as a folder that needs no peft and no base.
+
+    Weights have the type of the base's checkpoint; all of them are in main memory once. `target`
+    appears under its name only when it is complete.
+
+    Raises:
+        CheckpointError: `folder` holds no adapter or one whose base is not there, or `target`
+            exists.
+    """
+    if not (folder / "adapter_config.json").is_file():
+        raise CheckpointError(
+            explain("MODEL_FOLDER", str(folder), "it holds no adapter_config.json, so there is "
+                    "nothing to merge", "Give the model folder of a run with training.lora; any "
+                    "other is a full checkpoint already.")
+        )  # fmt: skip
+    if target.exists():
+        raise CheckpointError(
+            explain("TARGET", str(target), "it exists", "Name a new folder, or remove this one.")
+        )
+    vllm = load_vllm(str(folder), _stored_dtype(model_config(str(folder))))
+    model = vllm.model.merge_and_unload(safe_merge=True)
+    part = target.with_name(target.name + ".part")
+    shutil.rmtree(part, ignore_errors=True)
+    model.save_pretrained(part, safe_serialization=True)
+    vllm.processor.save_pretrained(part)
+    return part.rename(target)
+
+
+def _stored_dtype(config: Any) -> torch.dtype:
+    """The type that a checkpoint's configuration says its weights have; of old ones fp32."""
+    parts = (config, config.get_text_config())
+    return next((part.dtype for part in parts if part.dtype is not None), torch.float32)
