@@ -20,9 +20,8 @@ os.environ.setdefault("OMP_NUM_THREADS", "1")
 import torch
 from torch import Tensor, nn
 from torch.utils.flop_counter import FlopCounterMode
-from transformers import CLIPVisionConfig, LlamaConfig, LlavaConfig, LlavaForConditionalGeneration
 
-import mixlens.models.attention  # noqa: F401 - makes "mixlens_plain" known
+from mixlens.models.torchvision_ops import make_torchvision_importable
 from mixlens.training.cost.flops import step_flops
 from mixlens.training.cost.live import cuda_peak, live_peak
 from mixlens.training.cost.memory import memory
@@ -38,6 +37,16 @@ RANK = 8
 
 
 def build(width: int) -> Any:
+    make_torchvision_importable()
+    from transformers import (
+        CLIPVisionConfig,
+        LlamaConfig,
+        LlavaConfig,
+        LlavaForConditionalGeneration,
+    )
+
+    import mixlens.models.attention  # noqa: F401 - makes "mixlens_plain" known
+
     torch.manual_seed(0)
     config = LlavaConfig(
         vision_config=CLIPVisionConfig(

@@ -35,7 +35,9 @@ class Chat:
     def of(cls, template: str, tokenizer: Any) -> "Chat":
         """The manner of a model, by its chat template and tokenizer."""
         added = tokenizer.added_tokens_decoder.values()
-        special = re.compile("|".join(re.escape(token.content) for token in added if token.special))
+        ends = {tokenizer.eos_token, *(token.content for token in added if token.special)}
+        # Longest first: one may be the beginning of another.
+        special = re.compile("|".join(map(re.escape, sorted(ends, key=len, reverse=True))))
         chat = cls(template, tokenizer.special_tokens_map, special, tokenizer.eos_token)
         # A template that knows no contents in answers writes them out as they are.
         probe = chat._text([_asking("a", True), chat._answering("b")])

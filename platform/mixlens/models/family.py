@@ -103,7 +103,8 @@ class FamilyAdapter:
     def process(self, pictures: Sequence[np.ndarray], texts: Sequence[str]) -> Batch:
         """The processor's own inputs of texts with an image each, left-padded."""
         given = self.processor(
-            images=[[picture] for picture in pictures],
+            # torch takes arrays over without a copy, and warns of those that cannot be written.
+            images=[[np.require(picture, requirements="W")] for picture in pictures],
             text=list(texts),
             padding=True,
             padding_side="left",

@@ -25,6 +25,8 @@ from mixlens.sources.example import NO_IMAGE, Example
 from mixlens.spec.measure import DeletionSpec
 from mixlens.tasks.turn import Turn
 
+pytestmark = pytest.mark.slow
+
 SIZES = ((48, 48), (100, 60), (24, 64))  # a square, a tall and a wide image
 
 

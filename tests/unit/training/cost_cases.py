@@ -7,8 +7,8 @@ from typing import Any
 
 import torch
 from torch import Tensor, nn
-from transformers import CLIPVisionConfig, LlamaConfig, LlavaConfig, LlavaForConditionalGeneration
 
+from mixlens.models.torchvision_ops import make_torchvision_importable
 from mixlens.training.cost.live import live_peak
 from mixlens.training.cost.setting import Setting
 from mixlens.training.cost.shape import ModelShape
@@ -27,8 +27,11 @@ LLAVA_TOKENS = RowTokens(
 ATTENTION = {"plain": "mixlens_plain", "eager": "eager", "fused": "sdpa"}
 
 
-def llava_config(**text: Any) -> LlavaConfig:
+def llava_config(**text: Any) -> Any:
     """A LLaVA of width 256 with four blocks, and an encoder of width 128 with three."""
+    make_torchvision_importable()
+    from transformers import CLIPVisionConfig, LlamaConfig, LlavaConfig
+
     return LlavaConfig(
         vision_config=CLIPVisionConfig(
             hidden_size=128, intermediate_size=512, num_hidden_layers=3, num_attention_heads=4,
@@ -49,10 +52,13 @@ def llava_config(**text: Any) -> LlavaConfig:
 
 
 def llava(attention: str = "plain", **text: Any) -> Any:
+    config = llava_config(**text)
+    from transformers import LlavaForConditionalGeneration
+
     import mixlens.models.attention  # noqa: F401 - makes "mixlens_plain" known
 
     torch.manual_seed(0)
-    model = LlavaForConditionalGeneration(llava_config(**text))
+    model = LlavaForConditionalGeneration(config)
     model.set_attn_implementation(ATTENTION[attention])
     return model
 
