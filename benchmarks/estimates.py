@@ -95,7 +95,7 @@ def compare(
 ) -> dict[str, float]:
     """Estimated by measured: memory beyond states, and operations."""
     model = build(width).to(device)
-    # Flash kernels count no operations on CPUs and cannot take a mask on GPUs.
+    # The same on both devices, and torch can count all of its operations.
     model.set_attn_implementation("mixlens_plain")
     shape = shape_of(model, towers(model))
     setting = Setting(

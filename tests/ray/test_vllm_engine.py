@@ -1,4 +1,4 @@
-"""Answers by vLLM through Ray Data's own stages; of all that is run only vLLM itself is not real."""
+"""Answers by vLLM through Ray Data's own stages: of what runs only vLLM itself is not real."""
 
 from pathlib import Path
 

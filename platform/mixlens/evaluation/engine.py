@@ -15,7 +15,7 @@ from ray.data.llm import build_processor, vLLMEngineProcessorConfig
 from ray.exceptions import RayError
 
 from mixlens.errors import ResourceError, explain
-from mixlens.evaluation.serving import Served, engine_config, engine_row, requests_of, said_row
+from mixlens.evaluation.serving import Served, engine_config, engine_row, requests_in, said_row
 from mixlens.evaluation.throughput import Effort
 from mixlens.spec import ResourceSpec
 
@@ -57,8 +57,11 @@ def ask_vllm(
         preprocess_map_kwargs=little,
         postprocess_map_kwargs=little,
     )
-    questions = ray.data.read_parquet([str(file) for file in files], **little)
-    dataset = answering(questions.flat_map(requests_of, **little))
+    # Not `read_parquet`, whose listing of files waits for a whole free CPU, for ever where none is.
+    named = ray.data.from_items(
+        [{"file": str(file)} for file in files], override_num_blocks=len(files)
+    )
+    dataset = answering(named.flat_map(requests_in, **little))
     dataset.context.enable_progress_bars = False
     said: Said = {}
     tokens, begun, ended = 0, float("inf"), 0.0

@@ -17,6 +17,7 @@ from typing import Any
 
 import numpy as np
 import pyarrow as pa
+import pyarrow.parquet as pq
 from jaxtyping import UInt8
 from PIL import Image as PillowImage
 from safetensors import safe_open
@@ -112,6 +113,12 @@ def requests_of(row: Mapping[str, Any]) -> list[dict[str, Any]]:
         {"unit": row["unit"], "number": number, "image": row["image"], "prompt": prompt, "limit": n}
         for number, prompt, n in zip(row["numbers"], row["prompts"], row["limits"], strict=True)
     ]
+
+
+def requests_in(row: Mapping[str, Any]) -> list[dict[str, Any]]:
+    """All questions in the Parquet file that a row names."""
+    rows = pq.read_table(row["file"], schema=QUESTIONS).to_pylist()
+    return [request for each in rows for request in requests_of(each)]
 
 
 def engine_row(row: Mapping[str, Any], served: Served) -> dict[str, Any]:

@@ -1,6 +1,8 @@
 """Estimated memory is that which is measured in real training steps."""
 
+import gc
 import itertools
+import warnings
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
@@ -21,10 +23,12 @@ from cost_cases import (
     prepared,
     tokens_seen,
 )
+from torch import Tensor, nn
 
 from mixlens.errors import ResourceError
 from mixlens.models import load_vllm
 from mixlens.spec import LoraSpec, TrainingSpec
+from mixlens.training.context import alone
 from mixlens.training.cost.fits import check_fits, remedy_for
 from mixlens.training.cost.live import live_peak
 from mixlens.training.cost.memory import memory, model_states
@@ -32,7 +36,7 @@ from mixlens.training.cost.setting import Setting, setting_of
 from mixlens.training.cost.shape import ModelShape, model_shape, shape_of
 from mixlens.training.cost.summary import summary
 from mixlens.training.cost.tokens import RowTokens
-from mixlens.training.zero import weights_dtype
+from mixlens.training.zero import deepspeed_config, import_deepspeed, weights_dtype
 
 CPU = Setting(global_batch=ROWS, micro_batch=ROWS, precision="fp32", device="cpu")
 LORA = {"lora_rank": 8, "lora_towers": ("vision", "projector", "language")}
@@ -159,6 +163,56 @@ def test_states_are_those_of_zero() -> None:
     alone = replace(GPU, workers=1)
     spared = model_states(shape, replace(alone, **to_disk)).host
     assert spared < 0.5 * model_states(shape, replace(alone, offload_optimizer="cpu")).host
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize(
+    ("stage", "precision"),
+    [(0, "fp32"), (1, "fp32"), (2, "fp32"), (3, "fp32"), (1, "bf16"), (2, "bf16"), (3, "bf16")],
+)
+def test_states_are_those_that_deepspeed_holds(stage: Any, precision: Any, tmp_path: Path) -> None:
+    """Before a step of one worker, under the configuration of CPUs in fp32 and of GPUs in bf16."""
+    deepspeed = import_deepspeed()
+    alone(tmp_path)
+    before = bytes_of_tensors()
+    model = llava(hidden_size=128, num_hidden_layers=1, vocab_size=1000).train()
+    shape = shape_of(model, llava_towers(model))
+    training = TrainingSpec(
+        steps=1, global_batch=1, micro_batch=1, zero_stage=stage, precision=precision
+    )
+    setting = setting_of(training, "cuda" if precision == "bf16" else "cpu", 1, 1)
+    model = model.to(weights_dtype(training, setting.device))
+    config = deepspeed_config(training, 1, setting.device)
+    config["zero_optimization"]["overlap_comm"] = False  # which takes streams
+    optimizer = torch.optim.AdamW(model.parameters(), lr=1e-4, fused=True)
+    engine, *_ = deepspeed.initialize(
+        model=model, optimizer=optimizer, config=config, dist_init_required=False
+    )
+    inputs, labels = llava_batch(rows=1)
+    inputs["pixel_values"] = inputs["pixel_values"].to(model.dtype)
+    given = sum(tensor.untyped_storage().nbytes() for tensor in [*inputs.values(), labels])
+    for last in (False, True):  # after the first step the optimiser has its state
+        engine.backward(engine(**inputs, use_cache=False).logits.float().square().mean())
+        if not last:
+            engine.step()
+    held = bytes_of_tensors() - before - given
+
+    states = model_states(shape, setting)
+    expected = states.weights + states.optimizer + states.gradients
+    if stage == 3:  # neither whole weights nor a step are there now; the bucket stays
+        passing = setting.weight_bytes * shape.total + 4 * shape.total
+        expected += states.buckets - passing
+    assert held == pytest.approx(expected, rel=0.01)
+
+
+def bytes_of_tensors() -> int:
+    """Of all that Python knows of in this process."""
+    gc.collect()
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore")  # looking at some objects is deprecated
+        found = [thing for thing in gc.get_objects() if type(thing) in (Tensor, nn.Parameter)]
+    storages = {t.untyped_storage()._cdata: t.untyped_storage().nbytes() for t in found}
+    return sum(storages.values())
 
 
 def test_lora_trains_little_and_keeps_the_frozen_weights() -> None:
