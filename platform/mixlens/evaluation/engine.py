@@ -19,7 +19,7 @@ from mixlens.evaluation.serving import Served, engine_config, engine_row, reques
 from mixlens.evaluation.throughput import Effort
 from mixlens.spec import ResourceSpec
 
-_NAMED = re.compile(r"[\w.]+(Error|Exception)\b")
+_NAMED = re.compile(r"(?!ray\.)[\w.]+(Error|Exception)\b")
 
 Said = dict[tuple[int, int], list[int]]
 """Unit, and number in it -> the tokens of the answer, that which ends it among them."""
@@ -82,7 +82,7 @@ def ask_vllm(
 
 
 def _reason(error: Exception) -> str:
-    """Of all that Ray tells, the last error that is named, which is the one at the bottom."""
+    """Of all that Ray tells, the last error that is not Ray's own: the one at the bottom."""
     lines = [line.strip() for line in str(error).splitlines() if line.strip()]
     named = [place for place, line in enumerate(lines) if _NAMED.match(line)]
     return " ".join(lines[named[-1] :][:2]) if named else lines[-1]

@@ -108,10 +108,14 @@ def question_rows(
 
 
 def requests_of(row: Mapping[str, Any]) -> list[dict[str, Any]]:
-    """The questions of a row of `QUESTIONS`, each by itself."""
+    """The questions of a row of `QUESTIONS`, each by itself.
+
+    Ray's stages see these columns too, so that none may have a name that means something to them.
+    """
+    shared = {"unit": row["unit"], "image": row["image"]}
     return [
-        {"unit": row["unit"], "number": number, "image": row["image"], "prompt": prompt, "limit": n}
-        for number, prompt, n in zip(row["numbers"], row["prompts"], row["limits"], strict=True)
+        {**shared, "number": number, "asked": prompt, "limit": limit}
+        for number, prompt, limit in zip(row["numbers"], row["prompts"], row["limits"], strict=True)
     ]
 
 
@@ -124,7 +128,7 @@ def requests_in(row: Mapping[str, Any]) -> list[dict[str, Any]]:
 def engine_row(row: Mapping[str, Any], served: Served) -> dict[str, Any]:
     """A question in the columns of Ray's vLLM stage: greedy, ended by what ends it in our loop."""
     request = {
-        "tokenized_prompt": [int(token) for token in row["prompt"]],
+        "tokenized_prompt": [int(token) for token in row["asked"]],
         "multimodal_data": {"image": PillowImage.open(io.BytesIO(row["image"])).convert("RGB")},
         "sampling_params": {
             "temperature": 0.0,

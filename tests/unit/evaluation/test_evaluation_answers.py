@@ -6,8 +6,9 @@ import pytest
 import torch
 
 from mixlens.evaluation import ANSWERS, answer, generate
-from mixlens.evaluation.answers import SHORT_LIMIT
-from mixlens.evaluation.generate import asked_tokens, next_position, spoken
+from mixlens.evaluation.answers import SHORT_LIMIT, answer_timed
+from mixlens.evaluation.generate import asked_tokens, next_position, say, spoken
+from mixlens.evaluation.throughput import Effort, joined, read_throughput, write_throughput
 from mixlens.models import Vllm, load_vllm
 from mixlens.models.tiny import build_tiny_vllm
 from mixlens.sources import open_source
@@ -85,6 +86,70 @@ def test_answers_end_at_the_end_token(vllm, examples, asks, reference, monkeypat
     for ids, (said, finished) in zip(reference, found, strict=True):
         assert finished == (end in ids)
         assert said == text_of(vllm, ids[: ids.index(end)] if end in ids else ids)
+
+
+def test_what_a_row_says_after_its_answer_is_no_part_of_it(
+    vllm, examples, asks, reference, monkeypatch
+):
+    # One answer is cut at a token or two; the rest goes on, and while it does that row says the
+    # token that ends answers.
+    def held(token):
+        return sum(token in ids for ids in reference)
+
+    row, cut, end = next(
+        (row, cut, ids[cut])
+        for row, ids in enumerate(reference)
+        for cut in (1, 2)
+        if ids[cut] not in ids[:cut] and held(ids[cut]) <= 0.1 * len(asks)
+    )
+    monkeypatch.setattr(vllm.model.generation_config, "eos_token_id", end)
+    limits = [cut if place == row else 6 for place in range(len(asks))]
+    said, finished = generate_all(vllm, examples, asks, limits)[row]
+    assert (said, finished) == (text_of(vllm, reference[row][:cut]), False)
+
+
+def test_tokens_are_those_that_were_made_with_the_end_among_them(
+    vllm, examples, asks, reference, monkeypatch
+):
+    end = reference[0][2]
+    monkeypatch.setattr(vllm.model.generation_config, "eos_token_id", end)
+    images = [example.image for example in examples]
+    said = say(vllm, images, [q for _, q in asks], [i for i, _ in asks], [6] * len(asks))
+    expected = [ids[: ids.index(end) + 1] if end in ids else ids for ids in reference]
+    assert said == expected
+
+
+def test_the_time_of_generation_alone_is_told(vllm, examples, monkeypatch):
+    now, told = [0.0], []
+
+    def slowly(vllm, images, questions, image_of, limits):
+        now[0] += 3.0
+        told.append(len(questions))
+        return [[5] * 4] * len(questions)
+
+    def scored(turn, response):
+        now[0] += 100.0
+        return {"exact": 0.0, "relaxed": 0.0}
+
+    monkeypatch.setattr("mixlens.evaluation.answers.say", slowly)
+    monkeypatch.setattr("mixlens.evaluation.answers.score", scored)
+    monkeypatch.setattr("mixlens.evaluation.answers.time.perf_counter", lambda: now[0])
+    table, effort = answer_timed(vllm, examples, batch_size=7)
+    assert len(told) > 2
+    assert (effort.answers, effort.tokens) == (len(table), 4 * len(table))
+    assert effort.seconds == 3.0 * len(told)
+    assert effort.worker
+
+
+def test_workers_answer_side_by_side(tmp_path):
+    parts = [Effort(4, 40, 2.0, "a"), Effort(6, 20, 1.0, "a"), Effort(10, 60, 2.5, "b")]
+    whole = joined(parts)
+    assert (whole.answers, whole.tokens, whole.seconds) == (20, 120, 3.0)
+    write_throughput(tmp_path, "transformers", whole)
+    assert read_throughput(tmp_path) == {
+        "answers_per_s": pytest.approx(20 / 3), "tokens_per_s": pytest.approx(40)
+    }  # fmt: skip
+    assert read_throughput(tmp_path / "nothing") == {}
 
 
 def test_the_table_has_a_row_a_turn_in_order_with_its_scores(vllm, examples):

@@ -89,11 +89,11 @@ def test_prompts_are_those_of_the_processor_before_its_visual_tokens(family, fol
                 [{"role": "user", "content": content}], add_generation_prompt=True
             )
             ids = vllm.processor.tokenizer(text, add_special_tokens=False)["input_ids"]
-            assert request["prompt"].count(vllm.processor.tokenizer.bos_token_id) == 1
+            assert request["asked"].count(vllm.processor.tokenizer.bos_token_id) == 1
         else:
             runs = [(each, list(run)) for each, run in groupby(ids)]
             ids = [i for each, run in runs for i in ([each] if each == token else run)]
-        assert request["prompt"] == ids
+        assert request["asked"] == ids
     assert served.longest == max(lengths)
 
 
@@ -108,7 +108,7 @@ def test_questions_are_all_those_of_the_table_with_their_limits_and_images(llava
     assert len({request["limit"] for request in asked}) > 1
     owners = [example for example in examples for _ in example.turns]
     for request, example, turn in zip(asked, owners, turns, strict=True):
-        assert turn.question in llava.processor.tokenizer.decode(request["prompt"])
+        assert turn.question in llava.processor.tokenizer.decode(request["asked"])
         shown = engine_row(request, served)["multimodal_data"]["image"]
         assert (shown.mode, np.asarray(shown).tolist()) == ("RGB", example.image.tolist())
     assert (served.model, served.lora) == (llava.path, None)
@@ -135,7 +135,9 @@ def test_the_columns_are_those_of_ray_s_stage(llava, examples):
         fn_constructor_kwargs={"engine_kwargs": {}}, map_batches_kwargs={"accelerator_type": None}
     )
     required, optional = stage.get_required_input_keys(), stage.get_optional_input_keys()
-    row = engine_row(requests(table)[0], served)
+    request = requests(table)[0]
+    assert not request.keys() & (required.keys() | optional.keys())  # they reach the stage too
+    row = engine_row(request, served)
     assert required.keys() <= row.keys() <= required.keys() | optional.keys()
     assert row["sampling_params"] == {
         "temperature": 0.0, "max_tokens": 12, "stop_token_ids": list(served.ends),

@@ -155,3 +155,14 @@ def test_other_images_are_neither_probed_nor_cut_from_the_sequence():
     assert own.probes is not None
     assert own.deletion is not None
     assert own.keep_states
+
+
+def test_another_engine_makes_other_runs_and_the_usual_one_the_same_as_ever():
+    by_vllm = changed(evaluation={**RUN.evaluation.model_dump(), "engine": "vllm"})
+    assert by_vllm.digest() != RUN.digest()
+    assert by_vllm.base_digest() != RUN.base_digest()
+    assert measured(engine="vllm").digest() != measured().digest()
+    # What stood in the digests before there was a choice.
+    assert "engine" not in RUN.canonical()["evaluation"]
+    assert "engine" not in held_out_of(RUN).canonical()["evaluation"]
+    assert by_vllm.canonical()["evaluation"]["engine"] == "vllm"

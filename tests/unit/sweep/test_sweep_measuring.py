@@ -4,12 +4,14 @@ import json
 
 import numpy as np
 import pandas as pd
+import pyarrow.parquet as pq
 import pytest
 
 from mixlens.activations.store import layers_of, read_layer
 from mixlens.analysis.measured import model_tables
 from mixlens.analysis.measurement import load_model
 from mixlens.errors import DataError
+from mixlens.evaluation.throughput import Effort
 from mixlens.models import load_vllm
 from mixlens.models.tiny import build_tiny_vllm
 from mixlens.spec import (
@@ -17,6 +19,7 @@ from mixlens.spec import (
     EvaluationSpec,
     HeldOut,
     ProbeSpec,
+    ResourceSpec,
     SceneComponent,
     SceneSpec,
 )
@@ -42,6 +45,8 @@ HELD_OUT = HeldOut(
 
 class Here:
     """A pool that works in this process."""
+
+    resources = ResourceSpec(gpus_per_actor=1)
 
     def __init__(self):
         self.loaded = {}
@@ -136,11 +141,63 @@ def test_batches_change_nothing(measured, model, tmp_path):
     np.testing.assert_allclose(np.stack(first["vector"]), np.stack(second["vector"]), atol=0.02)
 
 
+def test_how_fast_it_answered_stands_beside_the_answers(measured):
+    directory, _, _ = measured
+    record = json.loads((directory / "throughput.json").read_text())
+    assert record["engine"] == "transformers"
+    assert record["answers"] == len(load_model(directory).examples)
+    assert record["answers"] <= record["tokens"] <= 8 * record["answers"]
+    assert record["answers_per_s"] == pytest.approx(record["answers"] / record["seconds"], rel=0.01)
+    assert record["tokens_per_s"] == pytest.approx(record["tokens"] / record["seconds"], rel=0.01)
+
+
+def test_vllm_gives_the_answers_and_nothing_else(measured, model, tmp_path, monkeypatch):
+    plain = {"probes": None, "deletion": None, "engine": "vllm"}
+    asked = HELD_OUT.model_copy(update={"evaluation": HELD_OUT.evaluation.model_copy(update=plain)})
+    pool, told = Here(), []
+    end = load_vllm(model).processor.tokenizer.eos_token_id
+
+    def says_its_number(files, served, resources, done):
+        said = {}
+        for file in files:
+            for row in pq.read_table(file).to_pylist():
+                for number in row["numbers"]:
+                    said[row["unit"], number] = [5 + row["unit"], 5 + number, end]
+        assert (served.model, resources) == (model, pool.resources)
+        done(len(said))
+        return said, Effort(len(said), 3 * len(said), 2.0)
+
+    monkeypatch.setattr("mixlens.evaluation.engine.ask_vllm", says_its_number)
+    directory = measure_model(pool, asked, model, tmp_path, progress=lambda *x: told.append(x))
+    own, other = load_model(measured[0]), load_model(directory)
+    for name in ("image_metrics", "pooled_metrics", "attributes"):
+        pd.testing.assert_frame_equal(getattr(own, name), getattr(other, name))
+    same = ["example_id", "group", "question", "answer", "choices"]
+    pd.testing.assert_frame_equal(own.examples[same], other.examples[same])
+    tokenizer = load_vllm(model).processor.tokenizer
+    unit = np.searchsorted(other.attributes["example_id"], other.examples["example_id"]) // 8 * 8
+    number = other.examples.groupby(unit).cumcount()
+    expected = [
+        tokenizer.decode([5 + u, 5 + n], skip_special_tokens=True).strip()
+        for u, n in zip(unit, number, strict=True)
+    ]
+    assert other.examples["response"].tolist() == expected
+    assert len(set(expected)) > 16
+    assert set(other.examples["finished"]) == {1.0}
+    assert pool.stages == ["_look", "_questions", "_score", "_reduce", "_null"]
+    assert ("vllm", 0, len(expected)) in told
+    assert ("vllm", len(expected), len(expected)) in told
+    record = json.loads((directory / "throughput.json").read_text())
+    assert (record["engine"], record["answers_per_s"]) == ("vllm", len(expected) / 2)
+    assert not (directory / "asked").exists()
+
+
 def test_blank_images_look_alike_and_can_go_unasked(measured, model, tmp_path):
     plain = HELD_OUT.evaluation.model_copy(update={"probes": None, "deletion": None})
     blank = HELD_OUT.model_copy(update={"images": "blank", "evaluation": plain})
     results = load_model(measure_model(Here(), blank, model, tmp_path, answers=False))
     assert len(results.examples) == 0
+    assert not (tmp_path / "throughput.json").exists()
     assert results.probes is None
     assert results.deletion is None
     pixels = results.image_metrics[results.image_metrics["stream"] == "pixels"]

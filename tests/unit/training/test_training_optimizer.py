@@ -12,8 +12,8 @@ from training_cases import model_folder, run_alone, run_of
 from mixlens.errors import ResourceError, SpecError
 from mixlens.models import load_vllm
 from mixlens.spec import LearningRates, LoraSpec, TrainingSpec
-from mixlens.training.loop import answer_loss_sum, count_answers
 from mixlens.training.lora import add_lora
+from mixlens.training.loss import answer_loss_sum, before_answers, count_answers
 from mixlens.training.optimizer import freeze, learning_rate_share, parameter_groups
 from mixlens.training.zero import check_nvme, deepspeed_config
 
@@ -65,12 +65,23 @@ def test_loss_sum_is_that_of_transformers() -> None:
     answers = count_answers(labels)
     assert int(answers) == 3 + 6
     expected = ForCausalLMLoss(logits, labels, 11, num_items_in_batch=answers)
-    assert answer_loss_sum(logits, labels) / answers == pytest.approx(float(expected), abs=1e-6)
+    before = before_answers(labels)
+    assert before.tolist() == sorted({3, 4, 5} | set(range(6)))
+    loss = answer_loss_sum(logits[:, before], labels[:, before + 1])
+    assert loss / answers == pytest.approx(float(expected), abs=1e-6)
+
+
+def test_logits_are_needed_only_before_an_answer_of_any_row() -> None:
+    labels = torch.full((2, 6), -100)
+    labels[0, 2], labels[1, 4] = 7, 8
+    assert before_answers(labels).tolist() == [1, 3]
+    labels[0, 0] = 9  # nothing stands before it, so nothing predicts it
+    assert before_answers(labels).tolist() == [1, 3]
 
 
 def test_no_answers_in_a_micro_batch_give_no_loss_and_no_gradient() -> None:
     logits = torch.randn(2, 5, 7, requires_grad=True)
-    loss = answer_loss_sum(logits, torch.full((2, 5), -100))
+    loss = answer_loss_sum(logits[:, :-1], torch.full((2, 4), -100))
     loss.backward()
     assert float(loss) == 0.0
     assert logits.grad is not None
