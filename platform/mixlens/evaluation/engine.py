@@ -1,7 +1,7 @@
 """Answer questions by vLLM, through Ray Data's batch inference of language models.
 
-Not run where this was written, for want of a GPU: an engine on one, and any speed. What was checked
-there, and how, is in docs/decisions.md.
+Not run, for want of a GPU: an engine on one, in bf16, on a part of one or on several; families
+other than LLaVA; any speed. What was run is in docs/decisions.md.
 """
 
 import re

@@ -13,6 +13,7 @@ from safetensors import SafetensorError, safe_open
 
 from mixlens.activations.token_metrics import SUBSPACE
 from mixlens.errors import CheckpointError, ResourceError, SpecError, explain
+from mixlens.evaluation.serving import check_engine
 from mixlens.mixture.batches import Reader
 from mixlens.mixture.decoding import Decoder
 from mixlens.mixture.order import order_of
@@ -112,7 +113,9 @@ def check_evaluation(spec: SweepSpec | MeasureSpec) -> None:
     Raises:
         SpecError: scenes that cannot be made, too few held-out photographs, a probe of an
             attribute that no image has, or a place of deletion that the decoder does not have.
+        MixlensError: an engine for answers that cannot be had (`check_engine`).
     """
+    check_engine(spec)
     evaluation = spec.evaluation
     for name in filter(None, (evaluation.component, evaluation.transfer)):
         there = _open(spec, name).held_out_size

@@ -18,7 +18,12 @@ from mixlens.report import write_report
 from mixlens.sources import open_source
 from mixlens.spec import Layout, MeasureSpec, RunSpec, SweepSpec
 from mixlens.sweep.indexing import index_data
-from mixlens.sweep.machine import address_of, check_reachable, trials_at_once
+from mixlens.sweep.machine import (
+    address_of,
+    check_engine_room,
+    check_reachable,
+    trials_at_once,
+)
 from mixlens.sweep.plan import Plan, check_disk, check_evaluation, check_runs_dir, plan_sweep
 from mixlens.sweep.quiet import chatter_to
 from mixlens.sweep.records import write_json
@@ -86,6 +91,7 @@ def run_sweep(spec: SweepSpec, command: Sequence[str]) -> None:
         view.say(f"{spec.name}: starting Ray; its own output goes to {log}")
         with ray_running(spec.resources, log) as capacity:
             at_once = trials_at_once(spec.resources, capacity, len(plan.pending))
+            check_engine_room(spec, capacity)
             write_json(layout.sweep_file, spec.model_dump(mode="json"))
             _note_provenance(plan, layout, command)
             parent = tracker.sweep(spec, layout.root)

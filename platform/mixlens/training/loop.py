@@ -64,6 +64,8 @@ def train(run: RunSpec, context: WorkerContext, vllm: Vllm, stream: Stream) -> P
     freeze(model, vllm.adapter.towers(model), training.freeze)
     if training.activation_checkpointing:
         model.gradient_checkpointing_enable({"use_reentrant": False})
+        # It has the inputs require gradients, and by that frozen towers too would be run backwards.
+        model.disable_input_require_grads()
     groups = parameter_groups(model, vllm.adapter.towers(model), training)
     model.train()
     engine = start_engine(model, adamw(groups, training), training, world_size, context.device)

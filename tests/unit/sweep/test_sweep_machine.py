@@ -4,11 +4,12 @@ from pathlib import Path
 import pytest
 
 from mixlens.errors import ResourceError
-from mixlens.spec import ResourceSpec
+from mixlens.spec import MeasureSpec, ResourceSpec
 from mixlens.sweep.machine import (
     Capacity,
     address_of,
     capacity_of,
+    check_engine_room,
     check_reachable,
     trials_at_once,
 )
@@ -87,3 +88,29 @@ def test_a_launched_cluster_counts_the_nodes_it_may_add(tmp_path: Path):
     )
     found = capacity_of({"CPU": 4.0}, config)
     assert (found.cpus, found.gpus) == (4 + 2 * 8 + 3 * 16, float("inf"))
+
+
+@pytest.mark.parametrize(
+    ("have", "told"),
+    [
+        ((8, 3), None),
+        ((8, 2), "here has 8 CPUs and 2 GPUs, but vLLM takes 1 GPUS beside 2"),
+        ((5, 3), "here has 5 CPUs and 3 GPUs, but vLLM takes 2 CPUS beside 2"),
+    ],
+)
+def test_vllm_needs_room_beside_the_actors(have: tuple[float, float], told: str | None):
+    spec = MeasureSpec.model_validate(
+        {
+            "name": "m",
+            "components": {"a": {"tasks": {"coarse": 1}}},
+            "evaluation": {"component": "a", "examples": 8, "engine": "vllm"},
+            "resources": {"actors": 2, "gpus_per_actor": 1, "cpus_per_actor": 2},
+        }
+    )
+    usual = spec.evaluation.model_copy(update={"engine": "transformers"})
+    check_engine_room(spec.model_copy(update={"evaluation": usual}), Capacity(*have, "here"))
+    if told is None:
+        check_engine_room(spec, Capacity(*have, "here"))
+    else:
+        with pytest.raises(ResourceError, match=told):
+            check_engine_room(spec, Capacity(*have, "here"))

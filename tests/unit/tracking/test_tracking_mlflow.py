@@ -19,6 +19,7 @@ from mixlens.analysis import (
 )
 from mixlens.analysis.transfer_chance import SUMMARY
 from mixlens.errors import ResourceError
+from mixlens.evaluation.throughput import Effort, write_throughput
 from mixlens.spec import TrackingSpec
 from mixlens.tracking import TrackedRun, Tracker, headline, log_run, log_sweep, open_tracker
 
@@ -127,6 +128,18 @@ def test_values_of_a_trial(logged: tuple[SweepResults, Tracker]) -> None:
     assert [step for step, _ in history["training/loss"]] == [5, 10, 15, 20]
     assert history["mixture/complex"][-1] == (20, 320)
     assert headline(trial)["redundancy"] == pytest.approx(means.mean())
+
+
+def test_how_fast_a_model_answered_is_told_where_it_is_known(tmp_path: Path) -> None:
+    sweep = load_sweep(SMALL.write(tmp_path))
+    base, first = _Recorder(), _Recorder()
+    write_throughput(sweep.base.folder / "measure", "vllm", Effort(100, 800, 4.0))
+    for recorder, run in ((base, sweep.base), (first, sweep.trials[0])):
+        log_run(recorder, run)
+    assert base.metrics["evaluation"] == [
+        ("evaluation/answers_per_s", 25.0, 0), ("evaluation/tokens_per_s", 200.0, 0),
+    ]  # fmt: skip
+    assert first.metrics["evaluation"] == []  # of an earlier version, which did not say
 
 
 def test_artifacts_lie_under_the_runs_directory(

@@ -12,6 +12,7 @@ from mixlens.analysis import collect_provenance
 from mixlens.analysis.measured import ModelTables, model_tables
 from mixlens.analysis.measurement import load_measured
 from mixlens.analysis.transfer_build import Sides
+from mixlens.evaluation.throughput import Effort, write_throughput
 from mixlens.tracking import Tracker, log_model, open_tracker
 from mixlens.tracking.model import model_points
 
@@ -25,6 +26,7 @@ def folder(tmp_path_factory: pytest.TempPathFactory) -> Path:
     folder = FAKE.write(tmp_path_factory.mktemp("runs"))
     collect_provenance("python jobs/measure.py some.yaml").write(folder)
     (folder / "report.html").write_text("<!doctype html>")
+    write_throughput(folder / "measure", "transformers", Effort(30, 90, 1.5))
     return folder
 
 
@@ -131,7 +133,12 @@ def test_unknown_values_are_left_out(logged: tuple[Tracker, Run], tables: ModelT
     _, run = logged
     points = list(model_points(tables))
     known = {name for name, value, _ in points if value == value}
-    assert run.data.metrics.keys() == known
+    assert run.data.metrics.keys() - known == {
+        "evaluation/answers_per_s", "evaluation/tokens_per_s",
+    }  # fmt: skip
+    assert run.data.metrics["evaluation/answers_per_s"] == 20
+    assert run.data.metrics["evaluation/tokens_per_s"] == 60
+    assert known <= run.data.metrics.keys()
     assert "layers/stable_rank/visual" in known
     assert "layers/stable_rank/visual/low" in {name for name, _, _ in points} - known
 

@@ -175,6 +175,8 @@ def test_states_are_those_that_deepspeed_holds(
 ) -> None:
     """Before a step of one worker, under the configuration of CPUs in fp32 and of GPUs in bf16."""
     monkeypatch.setenv("LOCAL_RANK", "0")
+    # Stage 3 puts a product of its own there, for good.
+    monkeypatch.setattr(nn.functional, "linear", nn.functional.linear)
     deepspeed = import_deepspeed()
     alone(tmp_path)
     before = tensors()

@@ -148,10 +148,10 @@ def _left_out(block: Block, tokens: RowTokens, setting: Setting) -> float:
     """What recomputing a block spares: torch ends it when it has everything that was kept.
 
     That is in front of the last product, or of the second half of its adapter, unless a norm
-    follows.
+    follows. The products that DeepSpeed puts in place at stage 3 keep what they need afterwards.
     """
     outside = [kind for kind, _, of_attention in block.norms if not of_attention]
-    if len(outside) > 2:
+    if len(outside) > 2 or setting.zero_stage == 3:
         return 0.0
     last = block.falling
     inputs = setting.lora_rank or 0 if setting.adapts(last) else last.inputs
