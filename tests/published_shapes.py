@@ -1,7 +1,7 @@
 """Models of published size without weights: a configuration and a processor, to reckon with.
 
 Architectures are those of the checkpoints that shipped sweep files name; the image processors have
-their sizes. The tokenizer is the tiny models' own, whose vocabulary is small: texts have more tokens.
+their sizes. The tokenizer is the tiny models' own, whose vocabulary is small: more tokens a text.
 """
 
 import json

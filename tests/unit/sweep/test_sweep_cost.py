@@ -79,5 +79,5 @@ def test_half_a_gpu_has_half_of_its_memory(shapes):
 def test_an_unknown_gpu_is_refused():
     check_gpu_name(None)
     check_gpu_name("H100 SXM")
-    with pytest.raises(SpecError, match="resources.gpu: 'A200'"):
+    with pytest.raises(SpecError, match=r"resources\.gpu: 'A200'"):
         check_gpu_name("A200")
