@@ -21,13 +21,19 @@ if TYPE_CHECKING:
     from coco_set import CocoSet
     from xdist.scheduler import Scheduling
 
-# Folders whose files share a costly fixture: the one Ray, and runs that several files look at.
-TOGETHER = ("tests/ray/", "tests/unit/training/")
+# Files that share a costly fixture: the one Ray, and runs that several files look at.
+TOGETHER = (
+    ("tests/ray/",),
+    tuple(
+        f"tests/unit/training/test_training_{name}.py"
+        for name in ("checkpoint", "exact", "merge", "sharded")
+    ),
+)
 
 
 @pytest.hookimpl(optionalhook=True)
 def pytest_xdist_make_scheduler(config: pytest.Config, log: Any) -> "Scheduling":
-    """Keep a file on one worker, because its fixtures serve all of it, and so a folder above.
+    """Keep a file on one worker, because its fixtures serve all of it, and so `TOGETHER`.
 
     They are begun in the order of `pytest_collection_modifyitems`.
     """
@@ -35,8 +41,8 @@ def pytest_xdist_make_scheduler(config: pytest.Config, log: Any) -> "Scheduling"
 
     class Files(LoadScopeScheduling):
         def _split_scope(self, nodeid: str) -> str:
-            folder = next((folder for folder in TOGETHER if nodeid.startswith(folder)), None)
-            return folder or nodeid.split("::")[0]
+            group = next((group for group in TOGETHER if nodeid.startswith(group)), None)
+            return group[0] if group else nodeid.split("::")[0]
 
     config.option.loadscopereorder = False
     return Files(config, log)
@@ -47,8 +53,8 @@ def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
 
     def place(item: pytest.Item) -> tuple[bool, ...]:
         file = item.getparent(pytest.Module) or item
-        folders = (not item.nodeid.startswith(folder) for folder in TOGETHER)
-        return *folders, file.get_closest_marker("slow") is None
+        groups = (not item.nodeid.startswith(group) for group in TOGETHER)
+        return *groups, file.get_closest_marker("slow") is None
 
     items.sort(key=place)
 

@@ -1,5 +1,6 @@
 """Every family through the training loop: ZeRO-2 and ZeRO-3, LoRA and full, one process and two."""
 
+import gc
 import os
 from collections.abc import Iterator
 from dataclasses import dataclass
@@ -23,6 +24,8 @@ from mixlens.training.context import FolderContext, WorkerContext, alone
 from mixlens.training.loop import train
 from mixlens.training.loss import answer_loss_sum
 from mixlens.training.records import read_journal
+
+pytestmark = pytest.mark.slow
 
 CASES = [(stage, lora) for stage in (2, 3) for lora in (False, True)]
 SIZES = ((48, 48), (100, 60), (24, 64), None)  # None: text alone
@@ -51,6 +54,15 @@ class ExampleStream:
             sizes = self.sizes[2 * self.rank :]
             examples = [example(place, size) for place, size in zip(places, sizes, strict=False)]
             yield [micro_batch(places, examples, self.vllm.adapter.training_batch)]
+
+
+@pytest.fixture(autouse=True, scope="module")
+def few_objects() -> Iterator[None]:
+    """ZeRO-3 collects garbage at every start; what other tests left need not be looked at."""
+    gc.collect()
+    gc.freeze()
+    yield
+    gc.unfreeze()
 
 
 @pytest.fixture(scope="module", params=FAMILIES)
@@ -152,6 +164,7 @@ def with_gradient(vllm: Vllm) -> set[str]:
 def pair(rank: int, root: Path) -> None:
     """Rank `rank` of two, of which one may have images and the other none."""
     torch.set_num_threads(1)
+    gc.freeze()
     os.environ["LOCAL_RANK"] = str(rank)
     dist.init_process_group("gloo", f"file://{root}/meeting", rank=rank, world_size=2)
     for family in FAMILIES:
