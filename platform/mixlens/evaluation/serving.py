@@ -27,8 +27,6 @@ from mixlens.evaluation.answers import asks_of
 from mixlens.evaluation.generate import end_tokens
 from mixlens.models import Vllm, model_config, resolve_model
 from mixlens.models.adapter import Image
-from mixlens.models.families.llava import LlavaAdapter
-from mixlens.models.family import FamilyAdapter
 from mixlens.models.vllm import BUILTIN
 from mixlens.sources import Example
 from mixlens.sources.pixels import as_pixels
@@ -88,7 +86,7 @@ def question_rows(
     shown = vllm.adapter.image_batch([example.image for example in examples])
     seen = shown["attention_mask"].sum(-1).tolist()
     behind = vllm.adapter.question_tokens([ask.turn.question for ask in asks])
-    begin = _begin(vllm)
+    begin = vllm.adapter.begin_tokens()
     rows: list[dict[str, Any]] = [
         {"unit": unit, "image": as_png(picture(vllm, example.image)), "numbers": [], "prompts": [],
          "limits": []}
@@ -290,7 +288,7 @@ def asks_vllm(evaluation: EvaluationSpec, answers: bool) -> bool:
 def picture(vllm: Vllm, image: Image) -> UInt8[np.ndarray, "height width 3"]:
     """An image as the model's own processor has to be given it, to see what our adapter shows."""
     pixels = as_pixels(image)
-    return vllm.adapter._squeezed(pixels) if isinstance(vllm.adapter, LlavaAdapter) else pixels
+    return vllm.adapter.shown(pixels)
 
 
 def as_png(pixels: UInt8[np.ndarray, "height width 3"]) -> bytes:
@@ -298,14 +296,6 @@ def as_png(pixels: UInt8[np.ndarray, "height width 3"]) -> bytes:
     file = io.BytesIO()
     PillowImage.fromarray(pixels).save(file, "PNG", compress_level=1)
     return file.getvalue()
-
-
-def _begin(vllm: Vllm) -> list[int]:
-    """The tokens of every prompt up to the image's, which stands for all of its visual tokens."""
-    adapter = vllm.adapter
-    assert isinstance(adapter, FamilyAdapter)
-    given = adapter.tokenizer([adapter._begin], add_special_tokens=adapter._adds_special)
-    return list(given["input_ids"][0])
 
 
 def _rank(folder: str) -> int:

@@ -86,6 +86,14 @@ class Adapter(Protocol):
         """Left-padded inputs of what every question about an image begins with, up to its end."""
         ...
 
+    def shown(self, picture: np.ndarray) -> np.ndarray:
+        """An image as the model's own processor has to be given it."""
+        ...
+
+    def begin_tokens(self) -> list[int]:
+        """The tokens of every prompt up to the image's, which stands for all of its visual ones."""
+        ...
+
     def question_tokens(self, questions: Sequence[str]) -> list[list[int]]:
         """The tokens of questions behind their image, whatever it is."""
         ...

@@ -113,6 +113,13 @@ class FamilyAdapter:
         )
         return dict(given)
 
+    def shown(self, picture: np.ndarray) -> np.ndarray:
+        return picture
+
+    def begin_tokens(self) -> list[int]:
+        given = self.tokenizer([self._begin], add_special_tokens=self._adds_special)
+        return list(given["input_ids"][0])
+
     def question_tokens(self, questions: Sequence[str]) -> list[list[int]]:
         texts = [self.chat.question(asked)[len(self._begin) :] for asked in questions]
         return list(self.tokenizer(texts, add_special_tokens=False)["input_ids"])

@@ -103,5 +103,6 @@ def test_of_a_hub_model_that_is_not_here_size_and_time_are_unknown(
     check_disk(plan, tmp_path)
     out = io.StringIO()
     print_plan(on_hub, plan, None, Console(file=out, width=200))
-    for line in ("base model     some/model (size unknown", "disk           unknown: the model is"):
-        assert line in out.getvalue()
+    told = " ".join(out.getvalue().split())
+    for line in ("base model some/model (size unknown", "disk unknown: the model is"):
+        assert line in told

@@ -73,6 +73,8 @@ class _Recorder:
     def log_metrics(self, kind: str, points: list[tuple[str, float, int]]) -> None:
         self.metrics[kind] = points
 
+    def log_training(self, *_: object) -> None: ...
+
     def log_file(self, file: Path, folder: str = "") -> None:
         self.files.append(file.name)
 

@@ -16,7 +16,7 @@ class LlavaAdapter(FamilyAdapter):
     """Adapter of `LlavaForConditionalGeneration` with an encoder of one fixed size."""
 
     def process(self, pictures: Sequence[np.ndarray], texts: Sequence[str]) -> Batch:
-        squeezed = [self._squeezed(picture) for picture in pictures]
+        squeezed = [self.shown(picture) for picture in pictures]
         if all(after is before for after, before in zip(squeezed, pictures, strict=True)):
             return super().process(pictures, texts)
         batch = super().process([np.zeros_like(picture) for picture in squeezed], texts)
@@ -66,8 +66,8 @@ class LlavaAdapter(FamilyAdapter):
         block = last - 1 if last >= 0 else len(self.blocks(model)["vision"]) + last
         return block, int(self.config.vision_feature_select_strategy == "default")
 
-    def _squeezed(self, picture: np.ndarray) -> np.ndarray:
-        """One picture as the encoder takes it; all of one that is not square, in a square.
+    def shown(self, picture: np.ndarray) -> np.ndarray:
+        """All of a picture that is not square, squeezed into a square.
 
         A crop would cut off what questions are asked about, and a margin would be empty tokens.
         Coordinates in fractions of the picture's sides stay those of the token grid.
