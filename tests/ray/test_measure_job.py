@@ -37,7 +37,7 @@ FILE = {
 }
 
 
-def measure(file, *overrides, timeout=240):
+def measure(file, *overrides, timeout=900):
     return subprocess.run(
         [sys.executable, str(ROOT / "jobs" / "measure.py"), str(file), *overrides],
         capture_output=True,

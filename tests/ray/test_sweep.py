@@ -21,7 +21,7 @@ from mlflow import MlflowClient
 from mixlens.models.tiny import build_tiny_vllm
 from mixlens.tasks import vocabulary
 
-pytestmark = [pytest.mark.ray, pytest.mark.slow, pytest.mark.timeout(420)]
+pytestmark = [pytest.mark.ray, pytest.mark.slow, pytest.mark.timeout(1800)]
 
 ROOT = Path(__file__).resolve().parents[2]
 SMALL = [
@@ -54,7 +54,7 @@ def command(base: Path, runs: Path, *overrides: str) -> list[str]:
 def sweep(base: Path, runs: Path, *overrides: str) -> subprocess.CompletedProcess[str]:
     return subprocess.run(
         [sys.executable, *command(base, runs, *overrides)],
-        cwd=ROOT, capture_output=True, text=True, timeout=300, env=clean_environment(),
+        cwd=ROOT, capture_output=True, text=True, timeout=900, env=clean_environment(),
     )  # fmt: skip
 
 
@@ -227,7 +227,7 @@ def test_the_same_command_runs_as_a_ray_job(base: Path, tmp_path: Path, ray_head
     entry = ["python", *command(base, runs, "seeds=[0]", "ratios=[1]")]
     job = subprocess.run(
         [ray, "job", "submit", "--address", ray_head, "--working-dir", ".", "--", *entry],
-        cwd=ROOT, capture_output=True, text=True, timeout=300, env=clean_environment(),
+        cwd=ROOT, capture_output=True, text=True, timeout=900, env=clean_environment(),
     )  # fmt: skip
     assert job.returncode == 0, job.stdout[-4000:] + job.stderr[-2000:]
     record = next((runs / "quickstart").glob("trials/*/record.json"))

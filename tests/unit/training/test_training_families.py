@@ -24,6 +24,7 @@ from mixlens.training.context import FolderContext, WorkerContext, alone
 from mixlens.training.loop import train
 from mixlens.training.loss import answer_loss_sum
 from mixlens.training.records import read_journal
+from mixlens.training.sharded import load_trainable
 
 pytestmark = pytest.mark.slow
 
@@ -81,7 +82,7 @@ def case(folder: Path, stage: int, lora: bool, batch: int, **training) -> RunSpe
 
 
 def run(spec: RunSpec, context: WorkerContext, sizes: tuple) -> Path:
-    vllm = load_vllm(spec.model)
+    vllm = load_trainable(spec, context)
     return train(spec, context, vllm, ExampleStream(vllm, context.rank, sizes))
 
 
