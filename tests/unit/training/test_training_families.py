@@ -170,15 +170,14 @@ def pair(rank: int, root: Path) -> None:
     dist.init_process_group("gloo", f"file://{root}/meeting", rank=rank, world_size=2)
     for family in FAMILIES:
         for number, sizes in enumerate(MIXED):
-            for lora in (False, True)[: 1 + (number == 0)]:
-                directory = root / f"{family}-{number}-{lora}"
-                directory.mkdir(exist_ok=True)
-                context = FolderContext(rank, 2, rank, torch.device("cpu"), directory)
-                run(case(root / family, 3, lora, 4), context, sizes)
+            directory = root / f"{family}-{number}"
+            directory.mkdir(exist_ok=True)
+            context = FolderContext(rank, 2, rank, torch.device("cpu"), directory)
+            run(case(root / family, 3, lora=number == 1, batch=4), context, sizes)
     dist.destroy_process_group()
 
 
-# Two examples of rank 0, two of rank 1.
+# Two examples of rank 0, two of rank 1. Adapters start as nothing, so that the loss is the model's.
 MIXED = (
     ((48, 48), (100, 60), None, None),
     ((24, 64), (100, 60), (48, 48), None),
@@ -193,7 +192,7 @@ def test_ranks_with_and_without_images_go_on_together(tmp_path):
     multiprocessing.spawn(pair, (tmp_path,), nprocs=2)
     for family in FAMILIES:
         for number, sizes in enumerate(MIXED):
-            (record,) = read_journal(tmp_path / f"{family}-{number}-False/training.jsonl")
+            (record,) = read_journal(tmp_path / f"{family}-{number}/training.jsonl")
             vllm = load_vllm(str(tmp_path / family))
             assert record["loss"] == pytest.approx(mean_loss(vllm, sizes), abs=1e-4)
 
