@@ -184,7 +184,7 @@ MIXED = (
 )
 
 
-@pytest.mark.timeout(600)
+@pytest.mark.timeout(1800)
 def test_ranks_with_and_without_images_go_on_together(tmp_path):
     """Under ZeRO-3, where a rank that ran other modules than the others would wait for ever."""
     for family in FAMILIES:
