@@ -217,6 +217,7 @@ def served_lora(path: str) -> str | None:
     if not weights.is_file():
         raise _no_lora(path, "its adapters are not in adapter_model.safetensors")
     with safe_open(weights, framework="pt") as tensors:
+        # The open file has keys() but is no mapping.
         modules = [name.removeprefix("base_model.model.") for name in tensors.keys()]  # noqa: SIM118
     if outside := sorted(name for name in modules if not name.startswith(_DECODER)):
         layer = outside[0].partition(".lora_")[0]
