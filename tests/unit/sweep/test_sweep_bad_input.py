@@ -151,9 +151,9 @@ def test_a_dry_run_tells_what_runs_at_once_or_that_nothing_can(
 ):
     monkeypatch.delenv("RAY_ADDRESS", raising=False)
     show_plan(spec(tmp_path, "resources.max_concurrent_trials=1"))
-    told = capsys.readouterr().out
-    assert "at once 1 trials on this machine" in " ".join(told.split())
-    assert "measurement    1 actors x (0.5 CPU, 0 GPU), shared by all trials" in told
+    told = " ".join(capsys.readouterr().out.split())
+    assert "at once 1 trials on this machine" in told
+    assert "measurement 1 actors x (0.5 CPU, 0 GPU), shared by all trials" in told
 
     with pytest.raises(ResourceError, match=r"gpus_per_worker: got 99.0: this machine has"):
         show_plan(spec(tmp_path, "resources.gpus_per_worker=99"))
