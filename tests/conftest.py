@@ -21,13 +21,15 @@ if TYPE_CHECKING:
     from coco_set import CocoSet
     from xdist.scheduler import Scheduling
 
-# Files that share a costly fixture: the one Ray, and runs that several files look at.
+# Files that stay on one worker: those that start a Ray of their own, most of it waiting for one
+# process after another; those that share the one Ray; and those that look at the same runs.
 TOGETHER = (
-    ("tests/ray/",),
+    tuple(f"tests/ray/test_{name}.py" for name in ("sweep", "coco_sweep", "measure_job")),
     tuple(
         f"tests/unit/training/test_training_{name}.py"
         for name in ("checkpoint", "exact", "merge", "sharded")
     ),
+    ("tests/ray/",),
 )
 
 

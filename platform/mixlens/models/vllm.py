@@ -135,11 +135,34 @@ def load_adapter(path: str) -> Adapter:
     Raises:
         CheckpointError: no configuration or processor at `path`, or a family without an adapter.
     """
+    return _processor_and_adapter(_base_of(resolve_model(path)))[1]
+
+
+def load_without_weights(path: str) -> Vllm:
+    """The model, or the base of adapters, as modules of the meta device: a few seconds at most.
+
+    Raises:
+        CheckpointError: no configuration or processor at `path`, or a family without an adapter.
+    """
+    source = _base_of(resolve_model(path))
+    processor, adapter = _processor_and_adapter(source)
+    return Vllm(meta_model(adapter.config), processor, adapter, source)
+
+
+def meta_model(config: Any) -> Any:
+    """The modules that a transformers `config` describes, without memory for their weights."""
+    from transformers import AutoModelForImageTextToText
+
+    with torch.device("meta"):
+        return AutoModelForImageTextToText.from_config(config)
+
+
+def _processor_and_adapter(source: str) -> tuple[Any, Adapter]:
     from mixlens.models.families import adapters
 
-    source = _base_of(resolve_model(path))
     config = _config(source)
-    return adapters()[config.model_type](_processor(source), config)
+    processor = _processor(source)
+    return processor, adapters()[config.model_type](processor, config)
 
 
 def _processor(source: str) -> Any:
@@ -201,10 +224,7 @@ def _load_full(source: str, dtype: torch.dtype, device: str, attention: Attentio
     from safetensors import SafetensorError
     from transformers import AutoModelForImageTextToText
 
-    from mixlens.models.families import adapters
-
-    config = _config(source)
-    processor = _processor(source)
+    processor, adapter = _processor_and_adapter(source)
     try:
         model = AutoModelForImageTextToText.from_pretrained(
             source,
@@ -216,7 +236,6 @@ def _load_full(source: str, dtype: torch.dtype, device: str, attention: Attentio
         raise CheckpointError(
             f"model {source}: it cannot be loaded{_offline()}: {error}"
         ) from error
-    adapter = adapters()[config.model_type](processor, config)
     if any(hasattr(parameter, "ds_id") for parameter in model.parameters()):
         # ZeRO-3 has spread the parameters already, and keeps them where the run wants them.
         for buffer in model.buffers():

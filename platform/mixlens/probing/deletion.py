@@ -85,26 +85,30 @@ def check_deletion(vllm: Vllm, spec: DeletionSpec) -> None:
     blocks = len(adapter.blocks(vllm.model)["language"])
     if max(spec.layers) >= blocks:
         raise SpecError(
-            explain("deletion.layers", max(spec.layers), f"the decoder has {blocks} blocks",
-                    f"Use {ENCODER} (after the encoder) to {blocks - 1}.")
+            explain("evaluation.deletion.layers", max(spec.layers),
+                    f"the decoder has {blocks} blocks",
+                    f"Use {ENCODER} (behind the encoder) to {blocks - 1}.")
         )  # fmt: skip
     late = [layer for layer in spec.layers if 0 < layer < adapter.whole_until(vllm.model)]
     if late:
         raise SpecError(
-            explain("deletion.layers", late, "the encoder still adds to visual tokens there",
+            explain("evaluation.deletion.layers", late,
+                    "the encoder still adds to visual tokens there",
                     f"Use {ENCODER}, 0, or {adapter.whole_until(vllm.model)} and above.")
         )  # fmt: skip
     if spec.downsampling and not isinstance(adapter, ShrinkingAdapter):
         raise SpecError(
-            explain("deletion.downsampling", True, "smaller images of this family do not give "
-                    "fewer visual tokens in the same layout", "Set it to false.")
+            explain("evaluation.deletion.downsampling", True,
+                    "smaller images of this family do not give fewer visual tokens in the same "
+                    "layout", "Set it to false.")
         )  # fmt: skip
     in_encoder = "attention" in spec.policies and ENCODER in spec.layers
     if in_encoder and not isinstance(adapter, LookingAdapter):
         raise SpecError(
-            explain("deletion.policies", "attention", "visual tokens of this family are not tokens "
-                    "of a vision block, so none of them has a share of its attention",
-                    f"Leave it out, or {ENCODER} out of deletion.layers.")
+            explain("evaluation.deletion.policies", "attention",
+                    "visual tokens of this family are not tokens of a vision block, so none of "
+                    "them has a share of its attention",
+                    f"Leave it out, or {ENCODER} out of the layers.")
         )  # fmt: skip
 
 

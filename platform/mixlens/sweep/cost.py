@@ -7,7 +7,7 @@ import torch
 from mixlens.errors import SpecError
 from mixlens.mixture.batches import Reader
 from mixlens.mixture.decoding import Decoder
-from mixlens.models import load_adapter, model_config
+from mixlens.models import load_without_weights
 from mixlens.spec import RunSpec
 from mixlens.training.cost.counting import padding_share, tokens_of
 from mixlens.training.cost.devices import peak_flops
@@ -15,7 +15,7 @@ from mixlens.training.cost.fits import GIB, check_fits
 from mixlens.training.cost.flops import step_flops
 from mixlens.training.cost.hours import sweep_hours
 from mixlens.training.cost.setting import setting_of
-from mixlens.training.cost.shape import model_shape
+from mixlens.training.cost.shape import shape_of
 from mixlens.training.cost.summary import summary
 
 LOOKED_AT = 16  # examples, at least, whose tokens are counted
@@ -33,21 +33,22 @@ def estimate_cost(runs: tuple[RunSpec, ...], pending: int) -> list[tuple[str, st
     """
     run = runs[-1]
     resources = run.resources
-    adapter, config = load_adapter(run.model), model_config(run.model)
+    vllm = load_without_weights(run.model)
+    adapter, unmasked = vllm.adapter, run.training.attention == "flash_attention_2"
     counted = []
     for one in {runs[0].name: runs[0], run.name: run}.values():
         micro = one.training.micro_batch
         positions = range(micro * -(-LOOKED_AT // micro))
         examples, _ = Decoder(one)(positions, Reader(one)(positions))
         batches = [
-            adapter.training_batch(examples[first : first + micro])
+            adapter.training_batch(examples[first : first + micro], unmasked)
             for first in range(0, len(examples), micro)
         ]
         largest = max(batches, key=lambda batch: batch["labels"].numel())
         padding = sum(map(padding_share, batches)) / len(batches)
         counted.append((tokens_of(adapter, largest, micro), padding))
     tokens, padding = max(counted, key=lambda found: found[0].decoder)
-    shape = model_shape(config, adapter.towers)
+    shape = shape_of(vllm.model, adapter.towers(vllm.model))
     on_gpu = resources.gpus_per_worker > 0
     device: Literal["cpu", "cuda"] = "cuda" if on_gpu else "cpu"
     setting = setting_of(run.training, device, resources.workers, resources.workers)

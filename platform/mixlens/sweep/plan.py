@@ -17,8 +17,16 @@ from mixlens.evaluation.serving import check_engine
 from mixlens.mixture.batches import Reader
 from mixlens.mixture.decoding import Decoder
 from mixlens.mixture.order import order_of
-from mixlens.models import load_adapter, load_vllm, model_config, model_folder, resolve_model
+from mixlens.models import (
+    load_adapter,
+    load_vllm,
+    load_without_weights,
+    model_config,
+    model_folder,
+    resolve_model,
+)
 from mixlens.models.precision import computes_in_bf16
+from mixlens.probing.deletion import check_deletion
 from mixlens.probing.deletion import settings as deletion_settings
 from mixlens.sources import Source, open_source
 from mixlens.spec import HELD_OUT_START, Layout, MeasureSpec, RunSpec, SweepSpec
@@ -112,7 +120,8 @@ def check_evaluation(spec: SweepSpec | MeasureSpec) -> None:
 
     Raises:
         SpecError: scenes that cannot be made, too few held-out photographs, a probe of an
-            attribute that no image has, or a place of deletion that the decoder does not have.
+            attribute that no image has, or a deletion that the model's family does not give
+            (`check_deletion`).
         MixlensError: an engine for answers that cannot be had (`check_engine`).
     """
     check_engine(spec)
@@ -133,13 +142,7 @@ def check_evaluation(spec: SweepSpec | MeasureSpec) -> None:
                         "images have no such attribute", f"They have {', '.join(known)}.")
             )  # fmt: skip
     if evaluation.deletion:
-        blocks = model_config(spec.model).get_text_config().num_hidden_layers
-        layer = max(evaluation.deletion.layers)
-        if layer >= blocks:
-            raise SpecError(
-                explain("evaluation.deletion.layers", layer, f"the decoder has {blocks} blocks",
-                        f"Use -1 (behind the encoder) to {blocks - 1}.")
-            )  # fmt: skip
+        check_deletion(load_without_weights(spec.model), evaluation.deletion)
 
 
 def _open(spec: SweepSpec | MeasureSpec, name: str) -> Source:

@@ -6,15 +6,17 @@ import subprocess
 import sys
 from collections import namedtuple
 from collections.abc import Iterator
+from functools import partial
 from pathlib import Path
 
 import pytest
 from job_inside import run_inside
+from tiny_families import build
 
 from mixlens.errors import CheckpointError, ResourceError, SpecError
 from mixlens.models.tiny import build_tiny_vllm
 from mixlens.spec import SweepSpec, load_spec
-from mixlens.sweep.plan import check_disk, check_runs_dir, plan_sweep
+from mixlens.sweep.plan import check_disk, check_evaluation, check_runs_dir, plan_sweep
 from mixlens.sweep.run import resolve, show_plan
 
 ROOT = Path(__file__).resolve().parents[3]
@@ -115,6 +117,30 @@ def test_scenes_that_cannot_be_made(tmp_path: Path):
     crowded = spec(tmp_path, "components.complex.scene.objects=[150,200]")
     with pytest.raises(SpecError, match=r"components\.complex.*fit"):
         plan_sweep(crowded, time_a_step=False)
+
+
+@pytest.mark.parametrize(
+    ("family", "asked", "told"),
+    [
+        ("mllama", "evaluation.deletion.downsampling=true", "downsampling: got True.*to false"),
+        ("qwen3_vl", "evaluation.deletion.layers=[1]", r"layers: got \[1\].*still adds"),
+        ("llava_next", "evaluation.deletion.layers=[99]", "layers: got 99.*the decoder has"),
+        (
+            "gemma3",
+            "training.attention=flash_attention_2",
+            r"training\.attention: got 'flash_attention_2'.*both directions",
+        ),
+    ],
+)
+def test_what_a_family_cannot_do_is_known_before_any_work(
+    tmp_path: Path, family: str, asked: str, told: str
+):
+    model = tmp_path / family
+    build(family, model)
+    wanted = resolve(spec(tmp_path, f"model={model}", asked))
+    asks = check_evaluation if "deletion" in asked else partial(plan_sweep, time_a_step=False)
+    with pytest.raises((SpecError, CheckpointError), match=told):
+        asks(wanted)
 
 
 @pytest.mark.parametrize("damage", ["missing", "cut"])

@@ -5,8 +5,9 @@ from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Any, Literal
 
-import torch
 from torch import nn
+
+from mixlens.models import meta_model
 
 # Where a matrix product takes place: at the tokens of the encoder, of the projector's output, of
 # the decoder, or at the positions with logits.
@@ -155,14 +156,11 @@ def model_shape(config: Any, towers: Towers) -> ModelShape:
 
     Takes no memory to speak of and a few seconds at most, also for 90 billion parameters.
     """
-    from transformers import AutoModelForImageTextToText
-
-    with torch.device("meta"):
-        model = AutoModelForImageTextToText.from_config(config)
+    model = meta_model(config)
     return shape_of(model, towers(model))
 
 
-def shape_of(model: Any, towers: Mapping[str, Sequence[Part]]) -> ModelShape:
+def shape_of(model: Any, towers: Mapping[Any, Sequence[Part]]) -> ModelShape:
     """The shape of a transformers model; a module in a later tower is taken out of earlier ones.
 
     Pooling heads behind a vision tower count as parameters alone: they run on one token an image,
