@@ -1,5 +1,7 @@
 """What each figure shows, and what the numbers of a report do not say."""
 
+import pandas as pd
+
 from mixlens.analysis import SweepResults, Tables
 from mixlens.analysis.recommendation import MARGIN
 from mixlens.analysis.tables import REDUNDANCY
@@ -9,6 +11,21 @@ from mixlens.spec import ComponentSpec
 
 # What a summary of the study reports for its four task groups; cited on the page, used nowhere.
 STUDY = {"coarse": 0.78, "attribute": 0.62, "relational": 0.48, "scene_graph": 0.35}
+
+
+def what_visual_tokens_are(layers: pd.DataFrame) -> str:
+    """A sentence where some blocks have no visual tokens, which happens with cross-attention alone.
+
+    Args:
+        layers: with columns stream and layer.
+    """
+    visual, text = (set(layers["layer"][layers["stream"] == name]) for name in ("visual", "text"))
+    if not visual < text:
+        return ""
+    return (
+        " The decoder reads the image by cross-attention: its visual tokens are the keys and "
+        "values that a block reads, in the blocks that do so; at layer 0, what these are made of."
+    )
 
 
 def captions(sweep: SweepResults, tables: Tables) -> dict[str, tuple[str, str]]:

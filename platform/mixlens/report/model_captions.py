@@ -1,6 +1,7 @@
 """What each figure of a measured model shows."""
 
 from mixlens.analysis.measured import ModelTables
+from mixlens.report.captions import what_visual_tokens_are
 from mixlens.report.embedding import AGREEMENT
 from mixlens.report.heatmap import area_words, held_fixed
 from mixlens.report.probe_figures import not_estimable, without_rare_classes
@@ -18,7 +19,7 @@ def model_captions(tables: ModelTables, n: int) -> dict[str, tuple[str, str]]:
             "Gini and energy entropy say how unevenly norms spread over the tokens of an image; "
             "participation ratio, stable and effective rank count the directions they span; the "
             "redundancy score is 1 where all are alike and 0 where they are no more alike than "
-            f"tokens of different images. {bands}",
+            f"tokens of different images. {bands}{what_visual_tokens_are(tables.layers)}",
         ),
         "count": (
             "Compression against the number of objects.",

@@ -186,6 +186,16 @@ def test_captions_fit_photographs_too(made: tuple[Measured, ModelTables, _Page])
     assert "too rare" not in model_captions(tables, 24)["probe_curves"][1]
 
 
+def test_keys_and_values_are_called_what_they_are(made: tuple[Measured, ModelTables, _Page]):
+    _, tables, _ = made
+    assert "cross-attention" not in model_captions(tables, 24)["energy"][1]
+    layers = tables.layers
+    second = sorted(set(layers["layer"][layers["stream"] == "text"]))[1]
+    beside = layers[(layers["stream"] != "visual") | (layers["layer"] != second)]
+    text = model_captions(replace(tables, layers=beside), 24)["energy"][1]
+    assert "its visual tokens are the keys and values that a block reads" in text
+
+
 def test_what_was_not_measured_is_left_out(bare: tuple[Measured, ModelTables, _Page]):
     measured, _, page = bare
     assert page.figures == ["energy", "count", "correlations"]
