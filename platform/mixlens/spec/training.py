@@ -70,6 +70,11 @@ class TrainingSpec(Spec):
     )
     log_every: int = Field(10, ge=1, description="optimiser steps")
 
+    @property
+    def unmasked(self) -> bool:
+        """Whether attention takes no masks, so that each turn needs a row of its own."""
+        return self.attention == "flash_attention_2"
+
     @model_validator(mode="after")
     def _check(self) -> "TrainingSpec":
         batch, micro = self.global_batch, self.micro_batch

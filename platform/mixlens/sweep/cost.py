@@ -34,14 +34,14 @@ def estimate_cost(runs: tuple[RunSpec, ...], pending: int) -> list[tuple[str, st
     run = runs[-1]
     resources = run.resources
     vllm = load_without_weights(run.model)
-    adapter, unmasked = vllm.adapter, run.training.attention == "flash_attention_2"
+    adapter = vllm.adapter
     counted = []
     for one in {runs[0].name: runs[0], run.name: run}.values():
         micro = one.training.micro_batch
         positions = range(micro * -(-LOOKED_AT // micro))
         examples, _ = Decoder(one)(positions, Reader(one)(positions))
         batches = [
-            adapter.training_batch(examples[first : first + micro], unmasked)
+            adapter.training_batch(examples[first : first + micro], run.training.unmasked)
             for first in range(0, len(examples), micro)
         ]
         largest = max(batches, key=lambda batch: batch["labels"].numel())

@@ -34,8 +34,7 @@ def load_trainable(run: RunSpec, context: WorkerContext) -> Vllm:
 
 def collate_of(run: RunSpec, vllm: Vllm) -> Collate:
     """What makes a micro-batch of examples, for the attention that `run` asks for."""
-    unmasked = run.training.attention == "flash_attention_2"
-    return partial(vllm.adapter.training_batch, unmasked=unmasked)
+    return partial(vllm.adapter.training_batch, unmasked=run.training.unmasked)
 
 
 @contextmanager

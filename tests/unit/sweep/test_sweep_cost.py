@@ -76,6 +76,19 @@ def test_half_a_gpu_has_half_of_its_memory(shapes):
         estimate_cost(spec.runs(), 1)
 
 
+def test_without_masks_each_turn_has_its_image_anew(shapes):
+    changes = [f"model={shapes['qwen2_5_vl']}"]
+
+    def seen(*more: str) -> tuple[int, ...]:
+        spec = load_spec(SweepSpec, SWEEPS / "qwen25_vl.yaml", [*changes, *more])
+        told = dict(estimate_cost(spec.runs(), 1))["tokens an example"]
+        return tuple(map(int, re.findall(r"(\d+)(?: in the vision tower| visual)", told)))
+
+    once, anew = seen(), seen("training.attention=flash_attention_2")
+    turns = 7  # of a complex scene
+    assert anew == tuple(turns * tokens for tokens in once)
+
+
 def test_an_unknown_gpu_is_refused():
     check_gpu_name(None)
     check_gpu_name("H100 SXM")

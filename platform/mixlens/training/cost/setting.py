@@ -105,6 +105,7 @@ def setting_of(
         offload_optimizer=training.offload_optimizer,
         offload_parameters=training.offload_parameters,
         attention="plain" if attention == "plain" else "fused",
+        masked=not training.unmasked,
     )
 
 
