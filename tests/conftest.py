@@ -21,15 +21,13 @@ if TYPE_CHECKING:
     from coco_set import CocoSet
     from xdist.scheduler import Scheduling
 
-# Files that stay on one worker: those that start a Ray of their own, most of it waiting for one
-# process after another; those that share the one Ray; and those that look at the same runs.
+# Files that share a costly fixture: the one Ray, and runs that several files look at.
 TOGETHER = (
-    tuple(f"tests/ray/test_{name}.py" for name in ("sweep", "coco_sweep", "measure_job")),
+    ("tests/ray/",),
     tuple(
         f"tests/unit/training/test_training_{name}.py"
         for name in ("checkpoint", "exact", "merge", "sharded")
     ),
-    ("tests/ray/",),
 )
 
 

@@ -80,7 +80,7 @@ def mlflow_runs(runs: Path) -> dict[str, list[str]]:
 
 
 def wait_for(
-    condition: Callable[[], object], process: subprocess.Popen[str], seconds: float = 240
+    condition: Callable[[], object], process: subprocess.Popen[str], seconds: float = 600
 ) -> None:
     end = time.monotonic() + seconds
     while not condition():
@@ -147,7 +147,7 @@ def test_ctrl_c_leaves_no_run_open(base: Path, tmp_path: Path):
     try:
         wait_for(lambda: list(runs.glob("quickstart/trials/*/training.jsonl")), process)
         os.killpg(process.pid, signal.SIGINT)  # as a terminal does
-        _, told = process.communicate(timeout=60)
+        _, told = process.communicate(timeout=240)
     finally:
         if process.poll() is None:
             os.killpg(process.pid, signal.SIGKILL)
@@ -201,12 +201,12 @@ def ray_head() -> Iterator[str]:
     )  # fmt: skip
     try:
         address = f"http://127.0.0.1:{ports[1]}"
-        wait_for(lambda: _takes_jobs(address), head, seconds=120)
+        wait_for(lambda: _takes_jobs(address), head)
         yield address
     finally:
         if head.poll() is None:
             os.killpg(head.pid, signal.SIGTERM)
-            head.communicate(timeout=60)
+            head.communicate(timeout=240)
         shutil.rmtree(folder, ignore_errors=True)
 
 

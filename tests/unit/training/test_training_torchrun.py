@@ -23,7 +23,7 @@ def test_two_processes_of_torchrun_have_the_losses_of_one(tmp_path: Path) -> Non
     started = subprocess.run(
         [sys.executable, "-m", "torch.distributed.run", "--standalone", "--nproc-per-node", "2",
          "-m", "mixlens.training.alone", tmp_path / "run.json", tmp_path / "two"],
-        capture_output=True, text=True, timeout=200,
+        capture_output=True, text=True, timeout=900,
     )  # fmt: skip
     assert started.returncode == 0, started.stderr
     assert str(finished_model(run, tmp_path / "two")) in started.stdout
