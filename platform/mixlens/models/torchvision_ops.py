@@ -2,7 +2,7 @@
 
 The image processors of most families come from torchvision when it is installed, those of Molmo2
 and all video processors only from there. PyPI has torchvision built for CUDA alone: beside a
-CPU-only torch its `_C` library finds no CUDA runtime and is left out with a warning at most, and
+CPU-only torch its compiled library finds no CUDA runtime and is left out with a warning at most, and
 then `import torchvision` fails all the same, because it describes the results of two operators
 (`nms` and `qnms`) that only this library would have declared. Image processing uses neither, nor
 any other compiled operator of torchvision. So a declaration without an implementation is enough:
@@ -39,9 +39,13 @@ def make_torchvision_importable() -> None:
 
 
 def _compiled_library_loads(folders: Iterable[str]) -> bool:
-    """Whether torch can load torchvision's operators; loading is what torchvision itself does."""
-    candidates = (Path(folder) / f"_C{end}" for folder in folders for end in EXTENSION_SUFFIXES)
-    library = next((path for path in candidates if path.exists()), None)
+    """Whether torch can load torchvision's operators; loading is what torchvision itself does.
+
+    The library is `_C` up to torchvision 0.28 and `_C_stable` from 0.29 on. One that is overlooked
+    would be loaded after our declarations, and a second declaration ends the process.
+    """
+    files = (path for folder in folders for path in Path(folder).glob("_C*"))
+    library = next((path for path in files if path.name.endswith(tuple(EXTENSION_SUFFIXES))), None)
     if library is None:
         return False
     try:
