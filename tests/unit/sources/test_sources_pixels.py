@@ -9,11 +9,12 @@ import zlib
 
 import numpy as np
 import pytest
-from PIL import Image, ImageFile, ImageOps
+from PIL import Image, ImageFile, ImageOps, PngImagePlugin
 
 from mixlens.errors import DataError
 from mixlens.sources.pixels import (
     MAX_PIXELS,
+    MAX_TEXT,
     ImageError,
     as_pixels,
     decode,
@@ -250,6 +251,131 @@ def test_what_is_no_image_is_called_what_it_is(data, reason, words):
         decode(data)
     assert caught.value.reason == reason
     assert words in caught.value.detail
+
+
+def tiff(
+    values: np.ndarray, bits: int, *, signed: bool = False, white_is_zero: bool = False
+) -> bytes:
+    """A grey TIFF put together by hand, as the specification says, in the byte order of `values`."""
+    order = ">" if values.dtype.byteorder == ">" else "<"
+    data = values.tobytes()
+    if bits == 12:  # two values in three bytes, the first bit first
+        text = "".join(f"{value:012b}" for value in values.ravel().tolist())
+        data = int(text, 2).to_bytes(len(text) // 8, "big")
+    height, width = values.shape
+    tags = {256: width, 257: height, 258: bits, 259: 1, 262: int(not white_is_zero), 273: 8,
+            277: 1, 278: height, 279: len(data), 339: 2 if signed else 1}  # fmt: skip
+    directory = struct.pack(f"{order}H", len(tags))
+    for tag, value in tags.items():
+        directory += struct.pack(f"{order}HHIHxx", tag, 3, 1, value)
+    start = struct.pack(f"{order}HI", 42, 8 + len(data))
+    return {"<": b"II", ">": b"MM"}[order] + start + data + directory + bytes(4)
+
+
+RAMP = np.arange(256).reshape(16, 16)  # what all of these show if they show anything
+
+
+@pytest.mark.case
+@pytest.mark.parametrize(
+    "data",
+    [
+        encode(RAMP.astype(np.int32), "TIFF"),
+        tiff(RAMP.astype("<u4"), 32),
+        tiff(RAMP.astype(">i4"), 32, signed=True),
+        tiff(RAMP.astype("<i2"), 16, signed=True),
+        tiff((RAMP * 257).astype("<i4"), 32, signed=True),
+        tiff((RAMP * 257).astype("<u2"), 16),
+        tiff((RAMP * 257).astype(">u2"), 16),
+        tiff((65535 - RAMP * 257).astype("<u2"), 16, white_is_zero=True),
+        tiff((255 - RAMP).astype("u1"), 8, white_is_zero=True),
+        tiff((RAMP * 16 + RAMP // 16).astype("<u2"), 12),
+        b"P5 16 16 4095\n" + (RAMP * 4095 // 255).astype(">u2").tobytes(),
+        encode((RAMP * 257).astype(np.uint16), "JPEG2000"),
+    ],
+    ids=["i4 by Pillow", "u4", "big i4", "i2 of 8 bits", "i4 of 16 bits", "u2", "big u2",
+         "u2, white is 0", "u1, white is 0", "12 bits", "12 bits of a PGM", "JPEG 2000"],
+)  # fmt: skip
+def test_grey_of_every_width_is_the_picture_that_it_holds(data):
+    found = decode(data)
+    assert (found[..., 0] == found[..., 2]).all()
+    assert np.abs(found[..., 0].astype(int) - RAMP).max() <= 1
+
+
+COLOURS = np.stack([RAMP, RAMP[::-1], RAMP.T], -1)
+
+
+def rows_of(pixels: np.ndarray) -> bytes:
+    return b"".join(b"\0" + row.astype(">u2").tobytes() for row in pixels)
+
+
+@pytest.mark.case
+@pytest.mark.parametrize(
+    ("data", "words"),
+    [
+        (encode((RAMP * 16).astype(np.uint16)), "16 bits and end at 4,080: either"),
+        (encode((RAMP * 64).astype(np.uint16), "TIFF"), "16 bits and end at 16,320: either"),
+        (encode(RAMP.astype(np.uint16)), "16 bits and end at 255: either"),
+        (png(16, 16, 16, 2, rows_of(COLOURS * 16)), "16 bits and end at 4,095 or below"),
+        (png(16, 16, 16, 2, rows_of(COLOURS)), "16 bits and end at 255 or below"),
+        (tiff((RAMP * 16).astype("<i4"), 32, signed=True), "32 bits and end at 4,080, which is"),
+        (tiff((RAMP * 128).astype("<i2"), 16, signed=True), "16 bits and end at 32,640, which"),
+        (tiff((RAMP * 300).astype("<i4"), 32, signed=True), "more than 16 bits"),
+        (tiff((RAMP - 3).astype("<i4"), 32, signed=True), "begin at -3"),
+        (tiff((RAMP - 3).astype("<i2"), 16, signed=True), "begin at -3"),
+        (tiff((RAMP * 2**24).astype("<u4"), 32), "more than 31 bits"),
+        (tiff((RAMP - 128).astype("i1"), 8, signed=True), "some are negative"),
+        (encode((RAMP / 255).astype(np.float32), "TIFF"), "floating-point"),
+        (encode(np.full((4, 4), np.nan, np.float32), "TIFF"), "floating-point"),
+    ],
+)
+def test_where_nobody_can_say_what_is_white_there_is_no_picture(data, words):
+    with pytest.raises(ImageError) as caught:
+        decode(data)
+    assert caught.value.reason == "undecodable"
+    assert words in caught.value.detail
+
+
+def test_black_is_black_of_any_range():
+    assert not decode(encode(np.zeros((4, 4), np.uint16))).any()
+    assert not decode(encode(np.zeros((4, 4), np.int32), "TIFF")).any()
+
+
+@pytest.mark.case
+def test_a_transparent_value_of_sixteen_bits_is_compared_in_full():
+    row = b"\0" + struct.pack(">3H", 0x1234, 0x1299, 0xFFFF)
+    assert decode(png(3, 1, 16, 0, row, b"tRNS" + struct.pack(">H", 0x1234)))[0, :, 0].tolist() == [
+        255,
+        0x12,
+        255,
+    ]
+    row = b"\0" + struct.pack(">6H", 0x1234, 0x5678, 0xFFFF, 0x3412, 0x7856, 0xFFFF)
+    key = b"tRNS" + struct.pack(">3H", 0x1234, 0x5678, 0xFFFF)
+    found = decode(png(2, 1, 16, 2, row, key))[0].tolist()
+    assert found == [[255, 255, 255], [0x34, 0x78, 0xFF]]
+
+
+@pytest.mark.case
+@pytest.mark.parametrize("place", ["zTXt", "iTXt", "tEXt", "iCCP"])
+def test_a_picture_with_megabytes_of_text_or_profile_is_sound(picture, place):
+    info = PngImagePlugin.PngInfo()
+    long = "edited " * 700_000
+    if place == "iTXt":
+        info.add_itxt("history", long, zip=True)
+    elif place != "iCCP":
+        info.add_text("history", long, zip=place == "zTXt")
+    profile = {"icc_profile": bytes(5_000_000)} if place == "iCCP" else {}
+    data = encode(picture, pnginfo=info, **profile)
+    assert place.encode() in data
+    assert np.array_equal(decode(data), picture)
+
+
+@pytest.mark.parametrize("chunks", [1, 3])
+def test_a_bomb_in_the_texts_of_a_picture_is_told(picture, chunks):
+    packed = b"zTXt" + b"history\0\0" + zlib.compress(bytes(MAX_TEXT // chunks + 1))
+    row = b"\0" * 4
+    with pytest.raises(ImageError, match="more than 64 MiB") as caught:
+        decode(png(1, 1, 8, 2, row, *[packed] * chunks))
+    assert caught.value.reason == "undecodable"
 
 
 @pytest.mark.parametrize("mode", ["F", "I"])
