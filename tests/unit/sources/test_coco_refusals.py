@@ -11,6 +11,7 @@ from coco_set import CocoSet, make_coco_set, make_custom_set
 
 from mixlens.errors import DataError, ResourceError
 from mixlens.sources.coco.build import build_index
+from mixlens.sources.coco.index import TABLES
 from mixlens.sources.coco.ledger import Ledger
 from mixlens.spec import CocoSpec
 
@@ -121,3 +122,98 @@ def test_a_damaged_index_says_what_to_do(name, made, tmp_path):
     assert re.match(rf"index: got '{folder}': .*damaged.*Delete", refusal(made.data, tmp_path))
     shutil.rmtree(folder)
     assert build_index("birds", spec, tmp_path, lambda *_: None).index == str(folder)
+
+
+def with_text(made: CocoSet, folder: Path, change: Any) -> dict[str, Any]:
+    """The data set with changed text of its annotations to train on."""
+    text = (made.root / made.data["train"]["annotations"]).read_text()
+    path = folder / "changed.json"
+    path.write_text(change(text))
+    return made.data | {"train": made.data["train"] | {"annotations": str(path)}}
+
+
+@pytest.mark.case
+def test_nan_where_nothing_is_read_changes_nothing(made, tmp_path):
+    nan, name = float("nan"), 'NaN, "Infinity": -Infinity'
+
+    def change(content: Any) -> None:
+        for place, one in enumerate(content["annotations"]):
+            one["area"] = one["score"] = (nan, float("inf"), -float("inf"))[place % 3]
+        for image in content["images"]:
+            image["date_captured"] = name
+        content["info"] = {"description": name, "version": nan}
+        content["categories"][0]["supercategory"] = None
+        content["categories"][1]["name"] = name
+
+    plain, odd = tmp_path / "plain", tmp_path / "odd"
+    plain.mkdir()
+    odd.mkdir()
+    files = [rewritten(made, odd, change)]
+
+    def without(content: Any) -> None:
+        change(content)
+        for one in content["annotations"]:
+            del one["area"], one["score"]
+        content["info"] = {}
+
+    files.append(rewritten(made, plain, without))
+    both = []
+    for number, data in enumerate(files):
+        # The ids of categories are those of the held-out file as well.
+        data = data | {"held_out": 0.3}
+        spec = CocoSpec.model_validate(data)
+        folder = Path(build_index("birds", spec, tmp_path / str(number), lambda *_: None).index)
+        assert Ledger.read(folder / "left_out.parquet").rows == []
+        both.append([(folder / f"{name}.arrow").read_bytes() for name in TABLES])
+        record = json.loads((folder / "record.json").read_text())
+        assert name in record["categories"]
+    assert both[0] == both[1]
+    assert "NaN" in Path(files[0]["train"]["annotations"]).read_text()
+
+
+@pytest.mark.case
+@pytest.mark.parametrize("value", [float("nan"), float("inf"), -float("inf"), 1e999])
+@pytest.mark.parametrize("place", [0, 1, 2, 3])
+def test_a_box_with_a_number_that_is_none_is_left_out_and_told(made, tmp_path, value, place):
+    def change(content: Any) -> None:
+        content["annotations"][0]["bbox"][place] = value
+
+    data = rewritten(made, tmp_path, change) | {"max_left_out": 1.0}
+    spec = CocoSpec.model_validate(data)
+    folder = Path(build_index("birds", spec, tmp_path / "indexes", lambda *_: None).index)
+    (row,) = Ledger.read(folder / "left_out.parquet").rows
+    assert (row.what, row.outcome, row.reason) == ("annotation", "left_out", "malformed")
+    assert f"$.bbox[{place}]" in row.detail
+    assert ("NaN counts as null" if value != value else "out of range") in row.detail
+
+
+@pytest.mark.case
+def test_an_outline_with_nan_is_left_out_and_one_that_is_nan_is_missing(made, tmp_path):
+    def change(content: Any) -> None:
+        content["annotations"][0]["segmentation"] = [[1, 1, 9, 1, 9, float("nan")]]
+        content["annotations"][1]["segmentation"] = float("nan")
+
+    data = rewritten(made, tmp_path, change) | {"max_left_out": 1.0}
+    spec = CocoSpec.model_validate(data)
+    folder = Path(build_index("birds", spec, tmp_path / "indexes", lambda *_: None).index)
+    rows = Ledger.read(folder / "left_out.parquet").rows
+    assert {row.reason for row in rows} == {"bad_mask", "box_as_mask"}
+    assert "NaN counts as null" in next(row.detail for row in rows if row.reason == "bad_mask")
+
+
+@pytest.mark.case
+def test_a_file_that_is_no_json_is_told_where_and_not_that_it_lacks_lists(made, tmp_path):
+    cut = with_text(made, tmp_path, lambda text: text[:-200])
+    message = refusal(cut, tmp_path / "indexes")
+    assert "is no JSON (Input data was truncated). Write it anew" in message
+    for nan in ("1", "NaN"):
+        changed = with_text(
+            made, tmp_path, lambda text, nan=nan: f'{{"score": {nan},\n "x": oops,{text[1:]}'
+        )
+        message = refusal(changed, tmp_path / "indexes")
+        assert "lists" not in message
+        assert f"at byte {18 + len(nan)}, line 2: " in message
+        assert "oops" in message
+    # Lists are spoken of where they are what is wrong.
+    changed = with_text(made, tmp_path, lambda text: text.replace('"images"', '"score": NaN, "i"'))
+    assert "lists of images, annotations and categories" in refusal(changed, tmp_path / "indexes")

@@ -256,7 +256,7 @@ def test_what_is_no_image_is_called_what_it_is(data, reason, words):
 def tiff(
     values: np.ndarray, bits: int, *, signed: bool = False, white_is_zero: bool = False
 ) -> bytes:
-    """A grey TIFF put together by hand, as the specification says, in the byte order of `values`."""
+    """A grey TIFF put together by hand, as the specification says; bytes ordered as in `values`."""
     order = ">" if values.dtype.byteorder == ">" else "<"
     data = values.tobytes()
     if bits == 12:  # two values in three bytes, the first bit first

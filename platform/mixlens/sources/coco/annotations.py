@@ -9,7 +9,7 @@ import msgspec
 import numpy as np
 from jaxtyping import Bool, Float, Int16, Int64
 
-from mixlens.sources.coco.documents import UNREADABLE, Id, names_in
+from mixlens.sources.coco.documents import UNREADABLE, Id, fault, names_in
 from mixlens.sources.coco.ledger import Ledger, Split
 
 # Boxes are written with two decimals: their far edges lie outside by as much without any mistake.
@@ -125,7 +125,8 @@ def read_annotations(
         try:
             one = decode(raw)
         except UNREADABLE as error:
-            _malformed(ledger, listed, "annotation", raw, f"annotations[{position}]: {error}")
+            detail = f"annotations[{position}]: {fault(error, raw)}"
+            _malformed(ledger, listed, "annotation", raw, detail)
             continue
         row = listed.row_of.get(one.image_id)
         place = places.get(one.category_id)
@@ -215,7 +216,8 @@ def read_captions(
         try:
             one = decode(raw)
         except UNREADABLE as error:
-            _malformed(ledger, listed, "caption", raw, f"annotations[{position}]: {error}")
+            detail = f"annotations[{position}]: {fault(error, raw)}"
+            _malformed(ledger, listed, "caption", raw, detail)
             continue
         row, text = listed.row_of.get(one.image_id), " ".join(one.caption.split())
         if row is None:

@@ -5,6 +5,7 @@ is refused as a whole.
 """
 
 import codecs
+import re
 from collections.abc import Mapping, Sequence
 from typing import Annotated, Any
 
@@ -19,6 +20,13 @@ UNREADABLE = (msgspec.MsgspecError, UnicodeDecodeError, RecursionError)
 """What msgspec raises for JSON that is damaged or not what it should be."""
 
 _MOST_CATEGORIES = 2**15 - 1
+# Python's json writes these where a number is none, and JSON has no such thing. Strings are matched
+# to pass over them.
+_NO_NUMBER = re.compile(rb'"(?:[^"\\]|\\.)*"|\bNaN\b|\bInfinity\b', re.DOTALL)
+# What is NaN is missing, as in tables of pandas. By the white space a record still tells of it.
+_NULL = b"null\t \t"
+_TOO_LARGE = b"1e999   "  # which no number can be
+_SHOWN = 30  # letters around a place in a file
 
 Id = Annotated[int, Meta(ge=-(2**63), le=2**63 - 1)]
 _Side = Annotated[int, Meta(ge=1, le=2**31 - 1)]
@@ -83,16 +91,48 @@ def _parse(data: bytes, kind: type, field: str, path: str, lists: str) -> Any:
     # The mark of UTF-8, which some labelling tools write; nothing is copied without one.
     text = data.removeprefix(codecs.BOM_UTF8)
     try:
-        return msgspec.json.decode(text, type=kind)
+        try:
+            return msgspec.json.decode(text, type=kind)
+        except UNREADABLE:
+            if b"NaN" not in text and b"Infinity" not in text:
+                raise
+            text = _with_numbers(text)
+            return msgspec.json.decode(text, type=kind)
     except UNREADABLE as error:
-        raise DataError(
-            explain(
-                field,
-                path,
-                f"this file of {len(data):,} bytes is not in COCO format ({error})",
-                f"It has to be JSON with lists of {lists}.",
-            )
-        ) from error
+        problem = f"is not in COCO format ({error})"
+        remedy = f"It has to be JSON with lists of {lists}."
+        if not isinstance(error, msgspec.ValidationError):
+            problem = f"is no JSON ({_placed(error, text)})"
+            remedy = "Write it anew or fetch it again, whole and as UTF-8."
+        problem = f"this file of {len(data):,} bytes {problem}"
+        raise DataError(explain(field, path, problem, remedy)) from error
+
+
+def _with_numbers(text: bytes) -> bytes:
+    """The same with null for NaN, and for infinity a number that is too large to be read."""
+
+    def instead(match: re.Match[bytes]) -> bytes:
+        found = match[0]
+        return _NULL if found == b"NaN" else _TOO_LARGE if found == b"Infinity" else found
+
+    return _NO_NUMBER.sub(instead, text)
+
+
+def _placed(error: Exception, text: bytes) -> str:
+    """What is wrong, with the place in the file as an editor finds it."""
+    match = re.fullmatch(r"(.*) \(byte (\d+)\)", str(error))
+    if not match:
+        return str(error)
+    at = int(match[2])
+    shown = text[max(at - _SHOWN, 0) : at + _SHOWN].replace(_NULL, b"NaN").decode(errors="replace")
+    byte = at - text.count(_NULL, 0, at) * (len(_NULL) - len(b"NaN"))
+    line = text.count(b"\n", 0, at) + 1
+    return f"{match[1]} at byte {byte:,}, line {line:,}: {shown!r}"
+
+
+def fault(error: Exception, raw: msgspec.Raw) -> str:
+    """What is wrong with a record, for people."""
+    return f"{error}{' (NaN counts as null)' if _NULL in bytes(raw) else ''}"
 
 
 def read_categories(documents: Mapping[str, Document]) -> tuple[Categories, dict[int, int]]:
@@ -114,7 +154,7 @@ def read_categories(documents: Mapping[str, Document]) -> tuple[Categories, dict
             try:
                 one = msgspec.json.decode(raw, type=_Category)
             except UNREADABLE as error:
-                raise _refused(where, _text(raw), f"is malformed ({error})") from error
+                raise _refused(where, _text(raw), f"is malformed ({fault(error, raw)})") from error
             before = found.setdefault(one.id, one)
             if one.id in own or before != one:
                 both = f"{_named(before)} and {_named(one)}"
@@ -158,7 +198,7 @@ def read_images(records: Sequence[msgspec.Raw], split: Split, ledger: Ledger) ->
         except UNREADABLE as error:
             names = names_in(raw)
             ledger.add(split, "image", "malformed", image_id=names.id, file_name=names.file_name,
-                       detail=f"images[{position}]: {error}")  # fmt: skip
+                       detail=f"images[{position}]: {fault(error, raw)}")  # fmt: skip
             continue
         if image.id in seen:
             ledger.add(split, "image", "duplicate_id", image_id=image.id,

@@ -13,6 +13,7 @@ import numpy as np
 from pycocotools import mask as coco
 
 from mixlens.sources.coco.annotations import ROUNDING
+from mixlens.sources.coco.documents import fault
 
 Rle = dict[str, Any]
 """Compressed run lengths as pycocotools has them: `size` (height, width) and `counts`."""
@@ -53,7 +54,7 @@ def parse_segmentation(segmentation: msgspec.Raw, width: int, height: int) -> li
     try:
         shape = _decode(segmentation)
     except (msgspec.MsgspecError, UnicodeDecodeError) as error:
-        raise MaskError(f"segmentation: {error}") from error
+        raise MaskError(f"segmentation: {fault(error, segmentation)}") from error
     if isinstance(shape, _Runs):
         return _run_lengths(shape, width, height)
     if shape is None or not any(shape):
