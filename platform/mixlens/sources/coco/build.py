@@ -7,6 +7,7 @@ import shutil
 import uuid
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager, suppress
+from dataclasses import replace
 from pathlib import Path
 
 import pyarrow.parquet as pq
@@ -25,6 +26,7 @@ from mixlens.sources.coco.index import LEFT_OUT, RECORD, open_index
 from mixlens.sources.coco.inspect import inspect
 from mixlens.sources.coco.ledger import SPLITS, Ledger, Split
 from mixlens.sources.coco.limits import refuse_damaged, refuse_empty
+from mixlens.sources.coco.names import matched, outside
 from mixlens.sources.coco.pictures import Picture, sound_pictures, without_held_out
 from mixlens.sources.pixels import MAX_PIXELS
 from mixlens.spec import CocoFiles, CocoSpec
@@ -55,6 +57,7 @@ def build_index(name: str, spec: CocoSpec, indexes: Path, progress: Progress) ->
         categories, places = read_categories(documents)
     with timed(seconds, "list"):
         sizes = _sizes(name, spec, files, parts)
+        parts = [replace(part, paths=matched(part.paths, sizes)) for part in parts]
     fingerprint = _fingerprint(spec, digests, parts, sizes)
     folder = indexes / f"{name}-{fingerprint}"
     if not (folder / RECORD).is_file():
@@ -108,7 +111,7 @@ def _read(
             if path is None:
                 ledger.add(splits[0], "image", "outside_root", image_id=record.id,
                            file_name=record.file_name,
-                           detail="the file name leads outside the root")  # fmt: skip
+                           detail=outside(record.file_name, files.root))  # fmt: skip
             else:
                 records.append(record)
                 paths.append(path)

@@ -7,6 +7,7 @@ from hashlib import blake2b
 
 from mixlens.errors import first_line
 from mixlens.sources.coco.files import Files
+from mixlens.sources.coco.names import Spellings
 from mixlens.sources.pixels import ImageError, decode, opened, orientation
 
 HEAD = 65536
@@ -73,12 +74,17 @@ def inspect(
             again = _inspect(files, paths[place], sizes)
             unread = again.problem == _UNREAD
             found[place] = replace(again, problem="missing_file") if unread else again
+    absent = [place for place, path in enumerate(paths) if path not in sizes]
+    if absent:
+        spellings = Spellings(sizes)
+        for place in absent:
+            found[place] = replace(found[place], detail=spellings.missing(paths[place]))
     return found
 
 
 def _inspect(files: Files, path: str, sizes: Mapping[str, int]) -> Header:
     if path not in sizes:
-        return Header(problem="missing_file", detail=f"there is no file {path}")
+        return Header(problem="missing_file")
     fingerprint = ""
     try:
         head, tail = files.ends(path, HEAD, _TAIL)
