@@ -205,7 +205,7 @@ def test_an_outline_with_nan_is_left_out_and_one_that_is_nan_is_missing(made, tm
 def test_a_file_that_is_no_json_is_told_where_and_not_that_it_lacks_lists(made, tmp_path):
     cut = with_text(made, tmp_path, lambda text: text[:-200])
     message = refusal(cut, tmp_path / "indexes")
-    assert "is no JSON (Input data was truncated). Write it anew" in message
+    assert "is no JSON (Input data was truncated). It has to be JSON, whole" in message
     for nan in ("1", "NaN"):
         changed = with_text(
             made, tmp_path, lambda text, nan=nan: f'{{"score": {nan},\n "x": oops,{text[1:]}'

@@ -103,7 +103,7 @@ def _parse(data: bytes, kind: type, field: str, path: str, lists: str) -> Any:
         remedy = f"It has to be JSON with lists of {lists}."
         if not isinstance(error, msgspec.ValidationError):
             problem = f"is no JSON ({_placed(error, text)})"
-            remedy = "Write it anew or fetch it again, whole and as UTF-8."
+            remedy = "It has to be JSON, whole and as UTF-8: write it anew or fetch it again."
         problem = f"this file of {len(data):,} bytes {problem}"
         raise DataError(explain(field, path, problem, remedy)) from error
 
