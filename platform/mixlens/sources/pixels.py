@@ -197,7 +197,7 @@ def _check_range(image: Image.Image, bits: int) -> None:
         raise ValueError("its pixels have a sign, and some are negative")
     if abs(bits) > 8 and image.mode not in ("1", "P", "PA"):
         colours = image.getbands()[: -1 if image.mode in ("RGBA", "LA", "La", "RGBa") else None]
-        highest = max(int(image.getchannel(name).getextrema()[1]) for name in colours)
+        highest = max(np.asarray(image.getchannel(name)).max() for name in colours).item()
         if highest < _DARK >> 8:
             raise _too_dark(f"{(highest << 8) + 255:,} or below")
         clear = image.info.get("transparency")

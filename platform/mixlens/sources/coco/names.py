@@ -53,13 +53,13 @@ class Spellings:
 
     def only(self, path: str) -> str | None:
         """The one file whose name is this, however its accents are written."""
-        found = self._composed.get(_composed(path), ())
+        found = self._composed.get(_composed(path), [])
         return found[0] if len(found) == 1 else None
 
     def missing(self, path: str) -> str:
         """Why there is no such file, as far as those that are there tell, and what to do."""
         problem = f"there is no file {path[:_SHOWN]}"
-        alike = self._composed.get(_composed(path), ())
+        alike = self._composed.get(_composed(path), [])
         if len(alike) > 1:
             names = " and ".join(map(ascii, alike))
             return f"{problem}; {names} differ from it in how accents are written: keep one of them"
@@ -77,7 +77,7 @@ class Spellings:
                     f"{problem}; there is {found_at}: names begin with the folder already, so "
                     f"leave {twice} out of `images`"
                 )
-        if len(same := self._named.get(_folded(folders[-1]), ())) == 1:
+        if len(same := self._named.get(_folded(folders[-1]), [])) == 1:
             return f"{problem}; there is {same[0]}: correct `images` or the folder in the names"
         return problem
 
