@@ -95,6 +95,8 @@ def _values(norms: Tensor, mask: Tensor | None) -> tuple[Tensor, Tensor]:
 
 def _of_largest(values: Tensor) -> Tensor:
     """Norms as fractions of the largest, so that squares of tiny ones do not underflow."""
+    if not values.shape[-1]:
+        return values
     return values / values.amax(-1, keepdim=True).clamp_min(torch.finfo(values.dtype).tiny)
 
 

@@ -91,7 +91,7 @@ def pseudo_images(
         return torch.randperm(images, generator=source, device=source.device)
 
     order = shuffled()
-    shifts = torch.cat([shuffled() for _ in range(-(-positions // images))])[:positions]
+    shifts = torch.cat([shuffled() for _ in range(max(1, -(-positions // images)))])[:positions]
     turn = torch.arange(images, device=source.device)[:, None] + shifts
     origin = order[turn % images].to(tokens.device)
     place = torch.arange(positions, device=tokens.device)

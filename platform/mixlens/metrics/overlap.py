@@ -62,6 +62,9 @@ def information_overlap(
         components: principal components over images kept of each token.
     """
     positions = tokens.shape[-2]
+    if not positions:
+        nothing = torch.full(tokens.shape[:-3], torch.nan, dtype=torch.float64)
+        return Overlap(*(nothing.to(tokens.device) for _ in range(3)))
     if not 2 <= size <= positions:
         problem = f"a group needs at least 2 of the {positions} tokens"
         raise DataError(explain("size", size, problem, "Take another size."))

@@ -33,6 +33,8 @@ def matrix_renyi_mutual_information(
             A median of 0 (half of the pairs equal) tells samples apart only by being equal.
     """
     present = existing(first, mask)
+    if not present.shape[-1]:
+        return torch.full(present.shape[:-1], torch.nan, dtype=torch.float64, device=first.device)
     x, y = (_kernel(side, present, bandwidth) for side in (first, second))
     return _entropy(x, present) + _entropy(y, present) - _entropy(x * y, present)
 

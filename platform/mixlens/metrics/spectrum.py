@@ -66,7 +66,7 @@ def gram(
     Its eigenvalues are the squared singular values of the existing tokens (and zeros). A batch
     element with a NaN or infinity in an existing token is NaN throughout.
     """
-    present = masked(tokens, mask)
+    present = _one_at_least(masked(tokens, mask))
     product = self_product(present if tokens.shape[-2] <= tokens.shape[-1] else present.mT)
     # No entry is larger than the diagonal allows, so a broken token always shows there.
     broken = ~product.diagonal(dim1=-2, dim2=-1).isfinite().all(-1)[..., None, None]
@@ -92,6 +92,12 @@ def masked(tokens: Tensor, mask: Tensor | None) -> Tensor:
     """The tokens in float64, zero where none exists."""
     wide = tokens.double()
     return wide if mask is None else torch.where(mask[..., None], wide, 0.0)
+
+
+def _one_at_least(present: Tensor) -> Tensor:
+    """Zeros in place of an array without tokens: their Gram says the same as of masked tokens."""
+    rows, width = present.shape[-2:]
+    return torch.nn.functional.pad(present, (0, int(not width), 0, int(not rows)))
 
 
 def tokens_of(
@@ -157,6 +163,9 @@ def decompose(
     """
     present = masked(tokens, mask)
     matrix = gram(present)
+    if not present.numel():
+        basis = present.new_zeros(*present.shape[:-2], present.shape[-1], k)
+        return Decomposition(matrix, eigenvalues_of(matrix), basis)
     broken = matrix.diagonal(dim1=-2, dim2=-1).isnan().any(-1)[..., None]
     values, vectors = torch.linalg.eigh(matrix.nan_to_num(nan=0.0))
     values = values.flip(-1).clamp_min(0.0)

@@ -72,6 +72,8 @@ def no_sinks(
     threshold: float = SINK,
 ) -> Bool[Tensor, "*batch tokens"]:
     """`without_sinks` from the norms of raw tokens."""
+    if not norms.shape[-1]:
+        return exists
     median = torch.where(exists, norms, torch.nan).nanmedian(-1, keepdim=True).values
     return exists & ~(norms > threshold * median)
 
