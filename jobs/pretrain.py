@@ -18,11 +18,14 @@ from mixlens.spec import PretrainSpec, load_spec
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__.split("\n\n")[0])
     default = Path(__file__).with_name("pretrain.yaml")
-    parser.add_argument("file", type=Path, nargs="?", default=default, help="the recipe")
-    parser.add_argument("overrides", nargs="*", metavar="key=value")
+    parser.add_argument(
+        "given", nargs="*", metavar="file, key=value", help=f"the recipe (default: {default})"
+    )
     parser.add_argument("--keep-installed", action="store_true", help="do not replace the base")
-    arguments = parser.parse_args()
-    spec = load_spec(PretrainSpec, arguments.file, arguments.overrides)
+    arguments = parser.parse_intermixed_args()
+    overrides = arguments.given
+    file = default if not overrides or "=" in overrides[0] else Path(overrides.pop(0))
+    spec = load_spec(PretrainSpec, file, overrides)
     folder = Path(spec.runs_dir).absolute() / spec.name
 
     from mixlens.models.vllm import BUILTIN
