@@ -2,15 +2,37 @@
 
 import hashlib
 import json
+import re
 from typing import Annotated, Any
 
-from pydantic import AfterValidator, BaseModel, BeforeValidator, ConfigDict, Field
+from pydantic import (
+    AfterValidator,
+    BaseModel,
+    BeforeValidator,
+    ConfigDict,
+    Field,
+    model_validator,
+)
+
+LONGEST_NAME = 100
 
 
 class Spec(BaseModel):
-    """A frozen part of a sweep file; unknown keys are refused."""
+    """A frozen part of a sweep file; unknown keys are refused, and so is a value of another type.
 
-    model_config = ConfigDict(frozen=True, extra="forbid")
+    No value is made fit: `yes` is no number, `'1'` neither, and 1.0 counts nothing. Every number is
+    finite.
+    """
+
+    model_config = ConfigDict(frozen=True, extra="forbid", strict=True, allow_inf_nan=False)
+
+    @model_validator(mode="before")
+    @classmethod
+    def _lists_as_tuples(cls, content: Any) -> Any:
+        """Files hold lists, and fields are tuples: a list is the only thing that is made fit."""
+        if not isinstance(content, dict):
+            return content
+        return {key: _as_tuple(value) for key, value in content.items()}
 
     def canonical(self) -> dict[str, Any]:
         """The content that decides results, as plain JSON values."""
@@ -27,6 +49,24 @@ def digest_of(content: dict[str, Any]) -> str:
     return hashlib.sha256(text.encode()).hexdigest()[:16]
 
 
+def _as_tuple(value: Any) -> Any:
+    """Lists as tuples at any depth, but below a part of its own, which does so by itself."""
+    if isinstance(value, list | tuple):
+        return tuple(_as_tuple(one) for one in value)
+    if isinstance(value, dict):
+        return {key: _as_tuple(one) for key, one in value.items()}
+    return value
+
+
+def _fit_for_files(name: str) -> str:
+    if not re.fullmatch(rf"[A-Za-z0-9][A-Za-z0-9_-]{{0,{LONGEST_NAME - 1}}}", name):
+        raise ValueError(
+            f"got {name!r}: folders and MLflow cannot all take this name. Begin with a letter or "
+            f"digit; use letters A to Z, digits, _ and - only, {LONGEST_NAME} at most."
+        )
+    return name
+
+
 def _both_ends(value: Any) -> Any:
     """A single number stands for the range that holds only this number."""
     return (value, value) if isinstance(value, int | float) else value
@@ -40,6 +80,8 @@ def _ordered(bounds: tuple[float, float]) -> tuple[float, float]:
     return bounds
 
 
+Name = Annotated[str, AfterValidator(_fit_for_files)]
+"""Of a sweep, a component, an arm or a data set: part of a folder and of names in MLflow."""
 Range = Annotated[tuple[float, float], BeforeValidator(_both_ends), AfterValidator(_ordered)]
 IntRange = Annotated[tuple[int, int], BeforeValidator(_both_ends), AfterValidator(_ordered)]
 Share = Annotated[float, Field(ge=0.0, le=1.0)]

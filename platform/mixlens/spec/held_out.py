@@ -1,6 +1,5 @@
 """What every model of a sweep is measured on, and how: one value that decides the result."""
 
-import re
 from typing import Any, Literal, Protocol
 
 from pydantic import Field
@@ -14,7 +13,6 @@ from mixlens.spec.data import EvaluationSpec, as_ever
 HELD_OUT_START = 2**62
 """The index of the first held-out example of any component; no training index reaches it."""
 
-_DATA_NAME = r"[A-Za-z0-9][A-Za-z0-9_-]*"
 ImageKind = Literal["own", "blank", "noise"]
 
 
@@ -80,17 +78,11 @@ def _held_out(spec: _Evaluated, name: str, evaluation: EvaluationSpec) -> HeldOu
 
 
 def check_data(components: dict[str, ComponentSpec], data: dict[str, CocoSpec]) -> None:
-    """Refuse components of a data set that the file does not describe, and names unfit for folders.
+    """Refuse components of a data set that the file does not describe.
 
     Raises:
-        ValueError: names the component or the data set.
+        ValueError: names the component.
     """
-    for name in data:
-        if not re.fullmatch(_DATA_NAME, name):  # the folder of its index begins with it
-            raise ValueError(
-                explain("data", name, "a data set cannot have this name",
-                        "Begin with a letter or digit; use letters, digits, _ and - only.")
-            )  # fmt: skip
     for name, component in components.items():
         if component.kind == "coco" and component.data not in data:
             known = f"The data sets are {', '.join(sorted(data))}." if data else "There is none."

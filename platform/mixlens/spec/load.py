@@ -13,12 +13,18 @@ from mixlens.errors import SpecError, explain
 from mixlens.spec.base import Spec
 from mixlens.spec.coco import FORMS
 from mixlens.spec.component import KINDS
+from mixlens.spec.reading import read_yaml
 
 S = TypeVar("S", bound=Spec)
 
 # Where pydantic's own words are about Python.
 _REMEDIES = {
+    "bool_type": "Write true or false.",
+    "finite_number": "Give a finite number, such as 0.001.",
+    "float_type": "Write a number, without quotes, such as 0.001.",
+    "int_type": "Write a whole number, without quotes, point or exponent, such as 10.",
     "dict_type": "Give keys and values below it.",
+    "string_type": "Give text.",
     "model_type": "Give keys and values below it.",
     "too_long": "Give at most {max_length} of them.",
     "too_short": "Give at least {min_length} of them.",
@@ -29,6 +35,8 @@ _REMEDIES = {
 
 def load_spec(kind: type[S], path: Path, overrides: Sequence[str] = ()) -> S:
     """Read `path` as a `kind`, after setting every `a.b=value` of `overrides`.
+
+    Of two overrides of the same key the later counts, as everywhere on command lines.
 
     Raises:
         SpecError: the file is missing or no YAML mapping, an override is no `key=value`, a key is
@@ -66,8 +74,8 @@ def _read(path: Path) -> dict[str, Any]:
         known = f"Files there: {', '.join(near)}" if near else "There is no .yaml file there."
         raise SpecError(explain("sweep file", str(path), "no such file", known))
     try:
-        content = yaml.safe_load(path.read_text())
-    except (yaml.YAMLError, UnicodeDecodeError) as error:
+        content = read_yaml(path.read_bytes(), str(path))
+    except yaml.YAMLError as error:
         raise SpecError(f"{path}: this is no YAML: {error}") from None
     if not isinstance(content, dict):
         raise SpecError(explain(str(path), content, "no mapping of keys to values", "See sweeps/."))
@@ -81,7 +89,7 @@ def _set(content: dict[str, Any], override: str) -> None:
             explain("override", override, "no key=value", "Write it like training.steps=100.")
         )
     try:
-        value = yaml.safe_load(text)
+        value = read_yaml(text, f"override {key}")
     except yaml.YAMLError:
         raise SpecError(
             explain(f"override {key}", text, "no YAML value", "Quote it or correct it.")
@@ -109,7 +117,11 @@ def _describe(item: ErrorDetails, kind: type[Spec], path: Path) -> str:
         return f"{where}: this key is missing and has no default. Add it."
     if item["type"] == "value_error":  # its text already says value and remedy
         return f"{where}: {item['msg'].removeprefix('Value error, ')}"
-    if item["type"] in _REMEDIES:
+    if item["type"] == "string_type" and isinstance(item["input"], bool | int | float):
+        text = str(item["input"])
+        text = text.lower() if isinstance(item["input"], bool) else text
+        remedy = f"Text is asked here. Quote it: '{text}'."
+    elif item["type"] in _REMEDIES:
         remedy = _REMEDIES[item["type"]].format(**item.get("ctx", {}))
     else:
         remedy = item["msg"].replace("Input should", "It should") + "."

@@ -2,7 +2,7 @@
 
 from pydantic import Field, model_validator
 
-from mixlens.spec.base import Spec
+from mixlens.spec.base import Name, Spec
 from mixlens.spec.component import SceneComponent
 from mixlens.spec.data import EvaluationSpec, Weights
 from mixlens.spec.sweep import RunSpec
@@ -19,10 +19,10 @@ class Stage(Spec):
 class PretrainSpec(Spec):
     """The file of `jobs/pretrain.py`: scenes only, whose words are all that this model knows."""
 
-    name: str = Field(pattern=r"^[a-z0-9][a-z0-9_-]*$")
+    name: Name
     runs_dir: str = "runs"
     seed: int = Field(0, ge=0, lt=2**29)
-    components: dict[str, SceneComponent] = Field(min_length=1)
+    components: dict[Name, SceneComponent] = Field(min_length=1)
     stages: tuple[Stage, ...] = Field(min_length=1)
     evaluation: EvaluationSpec
     resources: ResourceSpec = ResourceSpec()

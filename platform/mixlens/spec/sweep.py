@@ -1,12 +1,12 @@
 """A sweep file as a whole, and the runs it stands for."""
 
 from collections.abc import Iterable, Iterator
-from typing import Annotated, Any
+from typing import Any
 
-from pydantic import Field, StringConstraints, model_validator
+from pydantic import Field, model_validator
 
 from mixlens.errors import explain
-from mixlens.spec.base import Share, Spec, digest_of
+from mixlens.spec.base import Name, Share, Spec, digest_of
 from mixlens.spec.coco import CocoSpec
 from mixlens.spec.component import ComponentSpec
 from mixlens.spec.data import EvaluationSpec, Mix, MixtureSpec, Weights, as_ever
@@ -32,8 +32,6 @@ NEUTRAL = (
     "log_every",
 )
 
-NAME = r"^[a-z0-9][a-z0-9_-]*$"
-ArmName = Annotated[str, StringConstraints(pattern=NAME)]
 BASE = "base"
 
 
@@ -99,7 +97,7 @@ class SweepSpec(Spec):
     whether results go along with that order.
     """
 
-    name: str = Field(pattern=NAME)
+    name: Name
     model: str = "builtin:tiny-vllm"
     model_fingerprint: str = Field(
         "",
@@ -110,11 +108,11 @@ class SweepSpec(Spec):
         "", description="filled in likewise, so that other phrasings make other runs"
     )
     runs_dir: str = "runs"
-    data: dict[str, CocoSpec] = Field({}, description="data sets that components name")
-    components: dict[str, ComponentSpec] = Field(min_length=1)
+    data: dict[Name, CocoSpec] = Field({}, description="data sets that components name")
+    components: dict[Name, ComponentSpec] = Field(min_length=1)
     mixture: MixtureSpec | None = None
     ratios: tuple[Share, ...] | None = Field(None, min_length=1)
-    arms: dict[ArmName, Mix] | None = Field(
+    arms: dict[Name, Mix] | None = Field(
         None,
         min_length=1,
         description="in place of mixture and ratios: name -> weights, from simple to complex",

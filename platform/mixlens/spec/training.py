@@ -47,7 +47,7 @@ class TrainingSpec(Spec):
     learning_rates: LearningRates = LearningRates()
     freeze: tuple[Tower, ...] = ()
     lora: LoraSpec | None = None
-    zero_stage: Literal[0, 1, 2, 3] = 1
+    zero_stage: int = Field(1, ge=0, le=3)
     precision: Literal["fp32", "bf16"] = "bf16"
     weight_decay: float = Field(0.01, ge=0)
     betas: tuple[float, float] = (0.9, 0.95)
