@@ -7,7 +7,7 @@ one: it is a number here.
 """
 
 import re
-from typing import Any, ClassVar
+from typing import Any
 
 import yaml
 
@@ -40,9 +40,8 @@ _PLAIN = {  # how a scalar without quotes is read; the first that fits all of it
 class _Loader(yaml.SafeLoader):
     """PyYAML's parser with the meanings of `_PLAIN` in place of those of YAML 1.1."""
 
-    yaml_implicit_resolvers: ClassVar[dict[str, list[tuple[str, re.Pattern[str]]]]] = {}
 
-
+_Loader.yaml_implicit_resolvers = {}
 for _tag, _pattern in _PLAIN.items():
     _Loader.add_implicit_resolver(_tag, re.compile(rf"(?:{_pattern})\Z"), None)
 
