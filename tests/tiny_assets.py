@@ -2,7 +2,7 @@
 
 import functools
 from pathlib import Path
-from typing import Any
+from typing import Any, Literal
 
 import torch
 from tokenizers import Regex, Tokenizer, decoders, models, pre_tokenizers, processors
@@ -20,6 +20,9 @@ PIECES = (
     r"(?i:'s|'t|'re|'ve|'m|'ll|'d)|[^\r\n\p{L}\p{N}]?\p{L}+|\p{N}| ?[^\s\p{L}\p{N}]+[\r\n]*"
     r"|\s*[\r\n]+|\s+(?!\S)|\s+"
 )
+Blanks = Literal["bytes", "first", "always"]
+"""How a tokenizer treats blanks: as bytes like others; or as SentencePiece does, which marks them
+and puts one more at the very start of a text, or at the start and behind each special token."""
 # 1 / sqrt(inputs) for matrices keeps signals near one through every layer; this is for the rest.
 SPREAD_OF_VECTORS = 0.1
 # Gates start at zero in the real models, so that an untrained one does not see the image at all.
@@ -36,8 +39,9 @@ def tokenizer(
     named: dict[str, str] | None = None,
     writes_bos: bool = False,
     padding_side: str = "left",
+    blanks: Blanks = "bytes",
 ) -> PreTrainedTokenizerFast:
-    """Byte-level BPE that can spell any text, with the special tokens a processor wants.
+    """BPE that can spell any text, with the special tokens a processor wants.
 
     Args:
         specials: in the order of their ids, which follow those of the ordinary tokens.
@@ -47,8 +51,11 @@ def tokenizer(
         named: attribute of the tokenizer -> special token, such as image_token -> "<image>".
         writes_bos: whether tokenizing writes `bos` in front of the text.
         padding_side: "left" or "right".
+        blanks: what is made of blanks.
     """
-    backend = Tokenizer.from_str(_ordinary_tokens())
+    backend = Tokenizer.from_str(
+        _ordinary_tokens() if blanks == "bytes" else _marked_tokens(blanks)
+    )
     backend.add_special_tokens(list(specials))
     if writes_bos:
         backend.post_processor = processors.TemplateProcessing(
@@ -70,11 +77,11 @@ def tokenizer(
 
 @functools.cache
 def _ordinary_tokens() -> str:
-    """The tokens that all families share: bytes, two line breaks, and `WORDS`.
+    """The tokens that all families share: bytes, two and three line breaks, and `WORDS`.
 
     The merges are written down, not trained: training breaks ties differently in every process.
     """
-    merges = {("Ċ", "Ċ"): None}
+    merges = {("Ċ", "Ċ"): None, ("ĊĊ", "Ċ"): None}
     # "Ġ" is the blank. Words that begin with it come first, so that no later merge breaks them up.
     words = WORDS.split()
     for word in [f"Ġ{word}" for word in words] + words:
@@ -90,6 +97,35 @@ def _ordinary_tokens() -> str:
         ]
     )
     bpe.decoder = decoders.ByteLevel()
+    return bpe.to_str()
+
+
+@functools.cache
+def _marked_tokens(blanks: Literal["first", "always"]) -> str:
+    """The same words as SentencePiece has them: blanks are marked, what is unknown is bytes."""
+    words = WORDS.split()
+    merges: dict[tuple[str, str], None] = {}
+    for word in [f"▁{word}" for word in words] + words:
+        merges |= {(word[:end], word[end]): None for end in range(1, len(word))}
+    pieces = [f"<0x{byte:02X}>" for byte in range(256)]
+    pieces += sorted({chr(code) for code in range(33, 127)} | {"▁"})
+    pieces += ["".join(pair) for pair in merges]
+    bpe = Tokenizer(
+        models.BPE(
+            vocab={piece: i for i, piece in enumerate(dict.fromkeys(pieces))},
+            merges=list(merges),
+            byte_fallback=True,
+        )
+    )
+    bpe.pre_tokenizer = pre_tokenizers.Metaspace("▁", prepend_scheme=blanks, split=False)
+    bpe.decoder = decoders.Sequence(
+        [
+            decoders.Replace("▁", " "),
+            decoders.ByteFallback(),
+            decoders.Fuse(),
+            decoders.Strip(" ", 1, 0),
+        ]
+    )
     return bpe.to_str()
 
 

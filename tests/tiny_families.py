@@ -12,20 +12,26 @@ from typing import Any
 
 import torch
 import transformers as hf
-from tiny_assets import save_tiny, tokenizer
+from tiny_assets import Blanks, save_tiny, tokenizer
 from tiny_templates import (
     GEMMA3,
     GLM4V,
     IDEFICS3,
     INTERNVL,
     LLAVA,
+    LLAVA_BLANK_BEFORE_ANSWER,
     LLAVA_NEXT,
+    LLAVA_NEXT_LLAMA3,
+    LLAVA_NEXT_MISTRAL_OLD,
+    LLAVA_NEXT_VICUNA,
     LLAVA_ONEVISION,
     MLLAMA,
     MOLMO2,
     QWEN2_VL,
     QWEN3_VL,
     SMOLVLM,
+    THINKING,
+    THINKING_ASKED,
 )
 
 from mixlens.models.torchvision_ops import make_torchvision_importable
@@ -44,13 +50,13 @@ def build(family: str, folder: Path, seed: int = 0) -> None:
     """Write the tiny model and processor of a family.
 
     Args:
-        family: one of `FAMILIES`, a `model_type` of transformers.
+        family: one of `FAMILIES`, a `model_type` of transformers, or of `SHAPES`.
         folder: where to; created if missing.
         seed: of the weights.
     """
     with torch.random.fork_rng(devices=[]):
         torch.manual_seed(seed)
-        model, processor = _BUILDERS[family]()
+        model, processor = (_BUILDERS | _SHAPES)[family]()
     model.generation_config.max_length = None
     save_tiny(folder, model, processor, seed)
 
@@ -97,9 +103,10 @@ def _model(config: Any) -> torch.nn.Module:
     return model.eval()
 
 
-def _llava() -> tuple[Any, Any]:
+def _llava(template: str = LLAVA, blanks: Blanks = "bytes") -> tuple[Any, Any]:
     tokens = tokenizer(
         ("<unk>", "<s>", "</s>", "<image>", "<pad>"),
+        blanks=blanks,
         pad="<pad>",
         bos="<s>",
         eos="</s>",
@@ -119,25 +126,50 @@ def _llava() -> tuple[Any, Any]:
         patch_size=patch,
         vision_feature_select_strategy="default",
         num_additional_image_tokens=1,
-        chat_template=LLAVA,
+        chat_template=template,
     )
     return _model(config), processor
 
 
-def _llava_next() -> tuple[Any, Any]:
+_BRACKETS = ("[INST]", "[/INST]")
+
+
+def _llava_next(
+    template: str = LLAVA_NEXT, blanks: Blanks = "bytes", marks: tuple[str, ...] = _BRACKETS
+) -> tuple[Any, Any]:
     tokens = tokenizer(
-        ("<unk>", "<s>", "</s>", "[INST]", "[/INST]", "<image>", "<pad>"),
+        ("<unk>", "<s>", "</s>", *marks, "<image>", "<pad>"),
         pad="<pad>",
         bos="<s>",
         eos="</s>",
         named={"image_token": "<image>"},
         writes_bos=True,
+        blanks=blanks,
     )
+    return _llava_next_of(tokens, hf.MistralConfig(**_text(tokens, sliding_window=None)), template)
+
+
+def _llava_next_llama3() -> tuple[Any, Any]:
+    tokens = tokenizer(
+        (
+            *("<|begin_of_text|>", "<|end_of_text|>", "<|start_header_id|>"),
+            *("<|end_header_id|>", "<|eot_id|>", "<image>", "<pad>"),
+        ),
+        pad="<pad>",
+        bos="<|begin_of_text|>",
+        eos="<|eot_id|>",
+        named={"image_token": "<image>"},
+        writes_bos=True,
+    )
+    return _llava_next_of(tokens, hf.LlamaConfig(**_text(tokens)), LLAVA_NEXT_LLAMA3)
+
+
+def _llava_next_of(tokens: Any, text: Any, template: str) -> tuple[Any, Any]:
     side, patch = 16, 4
     pinpoints = [[16, 32], [32, 16], [32, 32], [48, 16], [16, 48]]
     config = hf.LlavaNextConfig(
         vision_config=hf.CLIPVisionConfig(**_vision(side, patch, projection_dim=VISION_WIDTH)),
-        text_config=hf.MistralConfig(**_text(tokens, sliding_window=None)),
+        text_config=text,
         image_token_index=tokens.image_token_id,
         image_grid_pinpoints=pinpoints,
         image_seq_length=(side // patch) ** 2,
@@ -150,7 +182,7 @@ def _llava_next() -> tuple[Any, Any]:
         patch_size=patch,
         vision_feature_select_strategy="default",
         num_additional_image_tokens=1,
-        chat_template=LLAVA_NEXT,
+        chat_template=template,
     )
     return _model(config), processor
 
@@ -593,3 +625,25 @@ _BUILDERS: dict[str, Callable[[], tuple[Any, Any]]] = {
     "glm4v": _glm4v,
 }
 FAMILIES: tuple[str, ...] = tuple(_BUILDERS)
+
+
+def _with(template: str, made: tuple[Any, Any]) -> tuple[Any, Any]:
+    made[1].chat_template = template
+    return made
+
+
+# Other templates and vocabularies that are published for these families.
+_SHAPES: dict[str, Callable[[], tuple[Any, Any]]] = {
+    "llava first": lambda: _llava(blanks="first"),
+    "llava always": lambda: _llava(blanks="always"),
+    "llava blank": lambda: _llava(LLAVA_BLANK_BEFORE_ANSWER),
+    "llava blank first": lambda: _llava(LLAVA_BLANK_BEFORE_ANSWER, "first"),
+    "llava_next mistral": lambda: _llava_next(blanks="always", marks=()),
+    "llava_next mistral controls": lambda: _llava_next(blanks="first"),
+    "llava_next mistral old": lambda: _llava_next(LLAVA_NEXT_MISTRAL_OLD, "always", ()),
+    "llava_next vicuna": lambda: _llava_next(LLAVA_NEXT_VICUNA, "first", ()),
+    "llava_next llama3": _llava_next_llama3,
+    "qwen3_vl thinks": lambda: _with(THINKING, _qwen3_vl()),
+    "qwen3_vl thoughts asked": lambda: _with(THINKING_ASKED, _qwen3_vl()),
+}
+SHAPES: tuple[str, ...] = tuple(_SHAPES)

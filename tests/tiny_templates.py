@@ -2,7 +2,8 @@
 
 What differs between families is kept, for that is what an adapter has to cope with: who writes the
 sequence start (template, tokenizer or both), default system messages, images moved in front of the
-text, turns that end without a stop token, contents that must be plain strings.
+text, turns that end without a stop token, contents that must be plain strings, line breaks before
+answers, and thoughts.
 """
 
 # The tokenizer writes <s>; images first; an answer ends with a blank and no stop token.
@@ -36,6 +37,39 @@ LLAVA_NEXT = (
     "{% else %}{{ raise_exception('Only user and assistant roles are supported!') }}"
     "{% endif %}{% endfor %}"
 )
+
+# An older one of Mistral: behind an answer stands text that only looks like the end of it.
+LLAVA_NEXT_MISTRAL_OLD = LLAVA_NEXT.replace("</s> ", "<\\s> ")
+
+# Llama 3 headers: a finished answer has a line break more before it than one that is asked for.
+LLAVA_NEXT_LLAMA3 = (
+    "{% for message in messages %}"
+    "{{ '<|start_header_id|>' + message['role'] + '<|end_header_id|>\n\n' }}"
+    "{% for part in message['content'] | selectattr('type', 'equalto', 'image') %}"
+    "{{ '<image>' }}{% endfor %}"
+    "{% for part in message['content'] | selectattr('type', 'equalto', 'text') %}"
+    "{{ '\n' + part['text'] }}{% endfor %}{{ '<|eot_id|>' }}{% endfor %}"
+    "{% if add_generation_prompt %}"
+    "{{ '<|start_header_id|>assistant<|end_header_id|>\n\n' }}{% endif %}"
+)
+
+# Vicuna: a system message that nobody asked for, roles in capitals, answers end with </s>.
+LLAVA_NEXT_VICUNA = (
+    "{% if messages[0]['role'] != 'system' %}"
+    "{{ 'A curious user asks an assistant, which answers in detail. ' }}{% endif %}"
+    "{% for message in messages %}"
+    "{% if message['role'] == 'system' %}{{ message['content'][0]['text'] + ' ' }}"
+    "{% elif message['role'] == 'user' %}{{ 'USER: ' }}"
+    "{% for part in message['content'] | selectattr('type', 'equalto', 'image') %}"
+    "{{ '<image>\n' }}{% endfor %}"
+    "{% for part in message['content'] | selectattr('type', 'equalto', 'text') %}"
+    "{{ part['text'] }}{% endfor %}{{ ' ' }}"
+    "{% else %}{{ 'ASSISTANT: ' + message['content'][0]['text'] + '</s>' }}{% endif %}"
+    "{% endfor %}{% if add_generation_prompt %}{{ 'ASSISTANT:' }}{% endif %}"
+)
+
+# The prompt ends with a blank, which the first word of an answer would take for its own.
+LLAVA_BLANK_BEFORE_ANSWER = LLAVA.replace("'ASSISTANT:' }}", "'ASSISTANT: ' }}")
 
 # The role is followed by a blank, the text by nothing; no line break between turns.
 LLAVA_ONEVISION = (
@@ -137,6 +171,17 @@ QWEN3_VL = (
     "{% if add_generation_prompt %}<|im_start|>assistant\n{% endif %}"
 )
 
+# A finished answer shows that nothing was thought; a prompt says nothing of it.
+THINKING = (
+    "{% for message in messages %}<|im_start|>{{ message['role'] }}\n"
+    "{% if message['role'] == 'assistant' %}<think>\n\n</think>\n\n{% endif %}"
+    + _QWEN_PARTS
+    + "{% endfor %}"
+    "{% if add_generation_prompt %}<|im_start|>assistant\n{% endif %}"
+)
+# A prompt opens the thoughts; a finished answer has none.
+THINKING_ASKED = QWEN3_VL.replace("assistant\n{% endif %}", "assistant\n<think>\n{% endif %}")
+
 _SMOL_TURNS = (
     "{% for message in messages %}{{ message['role'] | capitalize }}"
     "{% if message['content'][0]['type'] == 'image' %}{{ ':' }}{% else %}{{ ': ' }}{% endif %}"
@@ -161,6 +206,9 @@ INTERNVL = (
     "{{ '<|im_end|>\n' }}{% endfor %}"
     "{% if add_generation_prompt %}{{ '<|im_start|>assistant\n' }}{% endif %}"
 )
+
+# That of a first conversion, which the processor of a later one cannot read.
+INTERNVL_FIRST = INTERNVL.replace("<IMG_CONTEXT>", "<image>")
 
 # Template AND tokenizer write the start token; answers are trimmed; the role is called "model".
 GEMMA3 = (

@@ -104,11 +104,12 @@ def spoken(vllm: Vllm, said: Sequence[int]) -> tuple[str, bool]:
 
 
 def end_tokens(vllm: Vllm) -> list[int]:
-    """The tokens of which each ends an answer."""
+    """The tokens of which each ends an answer: those of the model, and the one it learns."""
     ends: Any = vllm.model.generation_config.eos_token_id
     if ends is None:
         ends = vllm.processor.tokenizer.eos_token_id
-    return list(ends) if isinstance(ends, list | tuple) else [ends]
+    own = list(ends) if isinstance(ends, list | tuple) else [ends]
+    return list(dict.fromkeys([*own, vllm.adapter.end_token_id]))
 
 
 def on_device(vllm: Vllm, batch: Batch) -> Batch:

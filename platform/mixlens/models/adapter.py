@@ -53,12 +53,14 @@ class Adapter(Protocol):
         config: the transformers configuration of the model.
         image_token_id: the token that stands for the image, or for each of its visual tokens, in
             the decoder's sequence.
+        end_token_id: the token that ends an answer in training.
         sees_both_ways: whether an image's tokens attend to each other in both directions in the
             decoder.
     """
 
     config: Any
     image_token_id: int
+    end_token_id: int
     sees_both_ways: bool
 
     def training_batch(self, examples: Sequence[Example], unmasked: bool = False) -> Batch:
@@ -94,8 +96,10 @@ class Adapter(Protocol):
         """The tokens of every prompt up to the image's, which stands for all of its visual ones."""
         ...
 
-    def question_tokens(self, questions: Sequence[str]) -> list[list[int]]:
-        """The tokens of questions behind their image, whatever it is."""
+    def question_tokens(
+        self, questions: Sequence[str], with_image: bool = True
+    ) -> list[list[int]]:
+        """The tokens of questions behind their image, whatever it is, or of such without one."""
         ...
 
     def positions(self, batch: Batch) -> Int[Tensor, "batch seq"] | Int[Tensor, "axes batch seq"]:

@@ -2,6 +2,7 @@
 
 from collections.abc import Sequence
 from dataclasses import replace
+from os.path import commonprefix
 from typing import Any
 
 import numpy as np
@@ -12,6 +13,7 @@ from torch import Tensor, nn
 from mixlens.errors import CheckpointError, explain
 from mixlens.models.adapter import Batch, Encoded, Image, Stack, TokenSpans, Towers
 from mixlens.models.conversation import Chat
+from mixlens.models.prompts import check_prompts
 from mixlens.models.turns import IGNORED, Item, Packed, TurnTokens, items_a_row, pack
 from mixlens.sources.example import Example
 from mixlens.sources.pixels import as_pixels
@@ -44,17 +46,24 @@ class FamilyAdapter:
             )  # fmt: skip
         self.chat = Chat.of(processor.chat_template, self.tokenizer)
         self._mark: str = processor.image_token  # of an image, in the text of a conversation
-        shown = self.chat.question("")
+        shown, plain = (self.chat.question("", with_image) for with_image in (True, False))
         before, mark, _ = shown.partition(self._mark)
         if not mark:
-            raise CheckpointError(
-                explain("model", config.name_or_path, f"its chat template shows no {self._mark}",
-                        "Use a checkpoint whose template takes images.")
-            )  # fmt: skip
+            raise CheckpointError(_no_mark(config.name_or_path, self._mark, self.chat))
         self._begin = before + mark
-        bos = self.tokenizer.bos_token
+        self._mark_tokens = self._plain_tokens([self._mark])[0]
         # As `apply_chat_template` does it: most templates write the first token themselves.
-        self._adds_special = bos is None or not shown.startswith(bos)
+        bos = self.tokenizer.bos_token
+        self._adds_special = {
+            with_image: bos is None or not text.startswith(bos)
+            for with_image, text in ((True, shown), (False, plain))
+        }
+        # Some processors write a first token that neither template nor tokenizer does.
+        given = processor(text=[plain], add_special_tokens=self._adds_special[False])["input_ids"]
+        own = self._plain_tokens([plain], self._adds_special[False])[0]
+        self._first = list(given[0])[: len(given[0]) - len(own)]
+        self.end_token_id: int = self.tokenizer.convert_tokens_to_ids(self.chat.end())
+        check_prompts(self)
 
     # Inputs.
 
@@ -108,7 +117,9 @@ class FamilyAdapter:
             text=list(texts),
             padding=True,
             padding_side="left",
-            add_special_tokens=self._adds_special,
+            add_special_tokens=self._adds_special[True],
+            # Else a picture of one or three pixels in height passes for one of so many channels.
+            input_data_format="channels_last",
             return_tensors="pt",
         )
         return dict(given)
@@ -117,12 +128,14 @@ class FamilyAdapter:
         return picture
 
     def begin_tokens(self) -> list[int]:
-        given = self.tokenizer([self._begin], add_special_tokens=self._adds_special)
+        given = self.tokenizer([self._begin], add_special_tokens=self._adds_special[True])
         return list(given["input_ids"][0])
 
-    def question_tokens(self, questions: Sequence[str]) -> list[list[int]]:
-        texts = [self.chat.question(asked)[len(self._begin) :] for asked in questions]
-        return list(self.tokenizer(texts, add_special_tokens=False)["input_ids"])
+    def question_tokens(
+        self, questions: Sequence[str], with_image: bool = True
+    ) -> list[list[int]]:
+        texts = [self.chat.question(asked, with_image) for asked in questions]
+        return self._tokens(texts, with_image)
 
     def positions(self, batch: Batch) -> Int[Tensor, "batch seq"] | Int[Tensor, "axes batch seq"]:
         return (batch["attention_mask"].cumsum(-1) - 1).clamp_min(0)
@@ -260,25 +273,80 @@ class FamilyAdapter:
         found: list[TurnTokens | None] = [None] * len(turns)
         for with_image in (True, False):
             places = [i for i, (seen, _) in enumerate(turns) if seen == with_image]
-            if not places:
-                continue
-            texts, starts = self.chat.render([turns[i][1] for i in places], with_image)
-            cut = len(self._begin) if with_image else 0
-            assert not with_image or all(text.startswith(self._begin) for text in texts)
-            tokens = self.tokenizer(
-                [text[cut:] for text in texts],
-                add_special_tokens=self._adds_special and not with_image,
-                return_offsets_mapping=True,
-            )
-            each = zip(places, tokens["input_ids"], tokens["offset_mapping"], starts, strict=True)
-            for place, ids, offsets, start in each:
-                # A token that reaches into the answer, such as a space before it, is a part of it.
-                labels = [
-                    token if start < last + cut and first < last else IGNORED
-                    for token, (first, last) in zip(ids, offsets, strict=True)
-                ]
-                found[place] = TurnTokens(list(ids), labels)
+            own = [turns[i][1] for i in places]
+            asked = self.question_tokens([turn.question for turn in own], with_image)
+            texts = [self.chat.question(turn.question, with_image) for turn in own]
+            answers = [self.chat.answer(turn.answer, with_image) for turn in own]
+            told = self._answer_tokens(asked, texts, answers, with_image)
+            for place, before, behind in zip(places, asked, told, strict=True):
+                labels = [IGNORED] * len(before) + behind
+                found[place] = TurnTokens(before + behind, labels)
         return [turn for turn in found if turn is not None]
+
+    def _answer_tokens(
+        self,
+        asked: Sequence[list[int]],
+        texts: Sequence[str],
+        answers: Sequence[str],
+        with_image: bool,
+    ) -> list[list[int]]:
+        """The tokens of answers behind the tokens of their questions, which are not touched.
+
+        An answer's first token may join with what the question ends with, such as a line break
+        before it with another. No such token can ever follow the question that is asked: then the
+        answer is taken without the blanks before it, and at last by itself.
+        """
+        told: list[list[int]] = [[] for _ in asked]
+        left = list(range(len(asked)))
+        for answer_of in (str, str.lstrip):
+            whole = self._tokens([texts[i] + answer_of(answers[i]) for i in left], with_image)
+            for i, tokens in zip(left, whole, strict=True):
+                if tokens[: len(asked[i])] == asked[i]:
+                    told[i] = tokens[len(asked[i]) :]
+            left = [i for i in left if not told[i]]
+        for i, tokens in zip(left, self._behind([answers[i].lstrip() for i in left]), strict=True):
+            told[i] = tokens
+        return told
+
+    def _tokens(self, texts: Sequence[str], with_image: bool) -> list[list[int]]:
+        """The tokens of conversations; of those that show an image what stands behind it."""
+        if with_image:
+            assert all(text.startswith(self._begin) for text in texts)
+            return self._behind([text[len(self._begin) :] for text in texts])
+        found = self._plain_tokens(texts, self._adds_special[False])
+        return [[*self._first, *tokens] for tokens in found]
+
+    def _behind(self, texts: Sequence[str]) -> list[list[int]]:
+        """The tokens of texts that stand behind an image.
+
+        They are cut with the image's mark before them: some tokenizers begin a text with a blank
+        of their own, but not one behind a mark.
+        """
+        cut = len(self._mark_tokens)
+        return [tokens[cut:] for tokens in self._plain_tokens([self._mark + t for t in texts])]
+
+    def _plain_tokens(
+        self, texts: Sequence[str], add_special_tokens: bool = False
+    ) -> list[list[int]]:
+        if not texts:
+            return []
+        given = self.tokenizer(list(texts), add_special_tokens=add_special_tokens)
+        return list(given["input_ids"])
+
+
+def _no_mark(model: str, mark: str, chat: Chat) -> str:
+    """What is wrong with a template that does not write the `mark` of an image."""
+    shown, plain = (chat.question("?", with_image) for with_image in (True, False))
+    place = len(commonprefix([shown, plain]))
+    written = shown[place : place + len(shown) - len(plain)].strip()
+    if not written:
+        return explain("model", model, f"its chat template shows no {mark}",
+                       "Use a checkpoint whose template takes images.")  # fmt: skip
+    return explain("model", model, f"its chat template writes {written!r} for an image, but its "
+                   f"processor looks for {mark!r}",
+                   f"Write {mark} there in chat_template.jinja of a copy of its folder, or take the "
+                   "newest files of the repository that is made for transformers (its name often "
+                   "ends in -hf).")  # fmt: skip
 
 
 def shows_image(example: Example) -> bool:

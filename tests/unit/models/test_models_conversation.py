@@ -4,17 +4,23 @@ from types import SimpleNamespace
 
 import pytest
 from tiny_assets import tokenizer
-from tiny_templates import GEMMA3, GLM4V, LLAVA, LLAVA_ONEVISION, MLLAMA, MOLMO2, QWEN2_VL
+from tiny_templates import (
+    GEMMA3,
+    GLM4V,
+    LLAVA,
+    LLAVA_NEXT_LLAMA3,
+    LLAVA_NEXT_MISTRAL_OLD,
+    LLAVA_ONEVISION,
+    MLLAMA,
+    MOLMO2,
+    QWEN2_VL,
+    THINKING,
+)
 
 from mixlens.models.conversation import Chat
 from mixlens.models.tiny import CHAT_TEMPLATE, build_tiny_vllm
-from mixlens.tasks.turn import Turn
 
 UNMARKED = CHAT_TEMPLATE.replace("{% generation %}", "").replace("{% endgeneration %}", "")
-
-
-def turn(question: str, answer: str) -> Turn:
-    return Turn(question, answer, "coarse", "k", 1, "p")
 
 
 def chat_of(template: str, *specials: str, eos: str, bos: str | None = None) -> Chat:
@@ -24,25 +30,20 @@ def chat_of(template: str, *specials: str, eos: str, bos: str | None = None) -> 
 
 def learned(chat: Chat, question: str, answer: str, with_image: bool = True) -> tuple[str, str]:
     """What stands before the answer, and what is learned."""
-    texts, starts = chat.render([turn(question, answer)], with_image)
-    return texts[0][: starts[0]], texts[0][starts[0] :]
+    return chat.question(question, with_image), chat.answer(answer, with_image)
 
 
 def test_answers_are_found_with_and_without_generation_marks():
     assert UNMARKED != CHAT_TEMPLATE
-    turns = [turn(f"q{i} ?", f"answer {i}") for i in range(3)]
     marked, plain = (
         chat_of(template, "<|user|>", "<|assistant|>", "<|end|>", "<image>", eos="<|end|>")
         for template in (CHAT_TEMPLATE, UNMARKED)
     )
-    assert plain.render(turns) == marked.render(turns)
-    texts, starts = marked.render(turns)
-    assert [text[start:] for text, start in zip(texts, starts, strict=True)] == [
-        f" answer {i}<|end|>" for i in range(3)
-    ]
-    assert [text[:start] for text, start in zip(texts, starts, strict=True)] == [
-        f"<|user|><image> q{i} ?<|assistant|>" for i in range(3)
-    ]
+    for chat in (marked, plain):
+        assert learned(chat, "q ?", "answer 1") == (
+            "<|user|><image> q ?<|assistant|>",
+            " answer 1<|end|>",
+        )
 
 
 QWEN = ("<|im_start|>", "<|im_end|>", "<|endoftext|>", "<image>")
@@ -142,13 +143,29 @@ def test_a_special_token_in_a_question_ends_no_answer():
     assert learned(chat, odd, "red") == (asked.replace("what ?", odd), "red<|im_end|>")
 
 
-def test_turns_keep_their_order_and_their_own_starts():
-    chat, _ = CASES["no end"]
-    turns = [turn("short ?", "x"), turn("a much longer question ?", "y z"), turn("?", "w")]
-    texts, starts = chat.render(turns)
-    for text, start, one in zip(texts, starts, turns, strict=True):
-        assert text[:start] == chat.question(one.question)
-        assert text[start:] == f" {one.answer}</s>"
+@pytest.mark.case
+def test_what_a_template_writes_as_text_behind_an_answer_is_not_learned():
+    """An older Mistral template ends answers with what only looks like the end of a text."""
+    chat = chat_of(LLAVA_NEXT_MISTRAL_OLD, "<s>", "</s>", "<image>", eos="</s>", bos="<s>")
+    assert learned(chat, "what ?", "red") == ("[INST] <image>\nwhat ? [/INST]", " red</s>")
+
+
+@pytest.mark.case
+def test_marks_of_thoughts_that_a_finished_answer_shows_are_not_learned():
+    """Not even where they are special tokens, the first of which would end the answer."""
+    chat = chat_of(THINKING, *QWEN, "<think>", "</think>", eos="<|im_end|>")
+    assert "<think>" in chat.template
+    assert learned(chat, "what ?", "red") == (
+        "<|im_start|>user\n<|vision_start|><|image_pad|><|vision_end|>what ?<|im_end|>\n"
+        "<|im_start|>assistant\n",
+        "red<|im_end|>",
+    )
+
+
+@pytest.mark.parametrize("answer", [" red ", "red\n", "red"])
+def test_blanks_around_an_answer_are_no_part_of_it(answer: str):
+    chat, _ = CASES["more behind the end"]
+    assert chat.answer(answer) == "red<|im_end|>"
 
 
 def test_the_end_is_a_special_token_of_the_tokenizer(tmp_path):
@@ -178,9 +195,17 @@ def test_the_built_in_model_is_spoken_to_by_its_template(tmp_path):
     asking = {"role": "user", "content": [{"type": "image"}, {"type": "text", "text": "what ?"}]}
     answering = {"role": "assistant", "content": [{"type": "text", "text": "red"}]}
     whole = processor.apply_chat_template([asking, answering])
-    texts, starts = chat.render([turn("what ?", "red")])
-    assert texts == [whole]
-    assert chat.question("what ?") == whole[: starts[0]]
+    assert "".join(learned(chat, "what ?", "red")) == whole
     assert chat.question("what ?") == processor.apply_chat_template(
         [asking], add_generation_prompt=True
     )
+
+
+@pytest.mark.case
+def test_a_line_break_that_only_finished_answers_have_is_not_learned():
+    """Whether or not a vocabulary joins it with those that the question ends with."""
+    marks = ("<|start_header_id|>", "<|end_header_id|>", "<|eot_id|>", "<image>")
+    chat = chat_of(LLAVA_NEXT_LLAMA3, *marks, eos="<|eot_id|>")
+    asked, answered = learned(chat, "what ?", "red")
+    assert asked.endswith("assistant<|end_header_id|>\n\n")
+    assert answered == "red<|eot_id|>"

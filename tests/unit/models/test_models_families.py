@@ -316,7 +316,6 @@ def test_answers_without_tokens_are_well_formed(vllm: Vllm, examples):
 
 def test_examples_without_an_image_are_conversations_of_their_own(vllm: Vllm, examples):
     text = example(None, 9, ("what colour is a red circle ?", "red"))
-    tokenizer = vllm.processor.tokenizer
     with torch.no_grad():
         only = vllm.adapter.training_batch([text])
         assert any(name not in (*SEQUENCES, "labels", "position_ids") for name in only)
@@ -326,10 +325,11 @@ def test_examples_without_an_image_are_conversations_of_their_own(vllm: Vllm, ex
             torch.stack(mixed[:-1]), torch.stack(alone(vllm, examples)), rtol=1e-4, atol=1e-4
         )
         chat = [{"role": "user", "content": [{"type": "text", "text": text.turns[0].question}]}]
-        asked = vllm.processor.apply_chat_template(chat, add_generation_prompt=True)
-        ids = tokenizer(
-            asked,
-            add_special_tokens=not asked.startswith(tokenizer.bos_token or "\0"),
+        ids = vllm.processor.apply_chat_template(
+            chat,
+            add_generation_prompt=True,
+            tokenize=True,
+            return_dict=True,
             return_tensors="pt",
         )["input_ids"]
         if vllm.adapter.cross_attention(vllm.model):

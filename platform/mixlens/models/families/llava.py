@@ -25,6 +25,7 @@ class LlavaAdapter(FamilyAdapter):
             [
                 prepare(
                     after,
+                    input_data_format="channels_last",
                     return_tensors="pt",
                     **({} if after is before else {"do_resize": False, "do_center_crop": False}),
                 )["pixel_values"]
@@ -78,7 +79,7 @@ class LlavaAdapter(FamilyAdapter):
         prepare = self.processor.image_processor
         shape = prepare.crop_size if prepare.do_center_crop else prepare.size
         side = shape.height or shape.shortest_edge
-        return np.asarray(PillowImage.fromarray(picture).resize((side, side), prepare.resample))
+        return np.array(PillowImage.fromarray(picture).resize((side, side), prepare.resample))
 
 
 ADAPTERS = {"llava": LlavaAdapter}
