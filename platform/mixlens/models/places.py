@@ -77,10 +77,13 @@ def patches(
     image = Image.fromarray(picture)
     for view in views:
         size = (view.columns * side, view.rows * side)
-        scaled = _cut(image, view).resize(size, Image.Resampling.BICUBIC)
-        pixels = torch.from_numpy(np.array(scaled)).float() / 255
+        if view.columns:
+            scaled = _cut(image, view).resize(size, Image.Resampling.BICUBIC)
+            pixels = torch.from_numpy(np.array(scaled)).float() / 255
+        else:  # a picture so tall that of its tiles only what ends their rows is left
+            pixels = torch.zeros(view.rows * side, 0, 3)
         cells = pixels.view(view.rows, side, view.columns, side, 3).permute(0, 2, 4, 1, 3)
-        row = cells.reshape(view.rows, view.columns, -1)
+        row = cells.reshape(view.rows, view.columns, 3 * side**2)
         there = torch.ones(view.rows, view.columns, dtype=torch.bool)
         if view.row_ends:
             row = torch.cat([row, row.new_zeros(view.rows, 1, row.shape[-1])], 1)

@@ -29,8 +29,11 @@ class AnyResolutionAdapter(FamilyAdapter):
         for size, count in zip(batch["image_sizes"].tolist(), counts, strict=True):
             rows = self._rows(size)
             stitched = count - side**2
-            assert stitched % rows == 0, f"{stitched} tokens in {rows} rows"
             whole = View(side, side)
+            if not rows:  # so wide that no row of patches is left of its tiles
+                found.append([whole])
+                continue
+            assert stitched % rows == 0, f"{stitched} tokens in {rows} rows"
             found.append([whole, View(rows, stitched // rows - 1, row_ends=True)])
         return found
 
