@@ -96,9 +96,7 @@ class Adapter(Protocol):
         """The tokens of every prompt up to the image's, which stands for all of its visual ones."""
         ...
 
-    def question_tokens(
-        self, questions: Sequence[str], with_image: bool = True
-    ) -> list[list[int]]:
+    def question_tokens(self, questions: Sequence[str], with_image: bool = True) -> list[list[int]]:
         """The tokens of questions behind their image, whatever it is, or of such without one."""
         ...
 

@@ -2,7 +2,7 @@
 
 from collections.abc import Sequence
 from dataclasses import replace
-from os.path import commonprefix
+from itertools import takewhile
 from typing import Any
 
 import numpy as np
@@ -131,9 +131,7 @@ class FamilyAdapter:
         given = self.tokenizer([self._begin], add_special_tokens=self._adds_special[True])
         return list(given["input_ids"][0])
 
-    def question_tokens(
-        self, questions: Sequence[str], with_image: bool = True
-    ) -> list[list[int]]:
+    def question_tokens(self, questions: Sequence[str], with_image: bool = True) -> list[list[int]]:
         texts = [self.chat.question(asked, with_image) for asked in questions]
         return self._tokens(texts, with_image)
 
@@ -337,15 +335,16 @@ class FamilyAdapter:
 def _no_mark(model: str, mark: str, chat: Chat) -> str:
     """What is wrong with a template that does not write the `mark` of an image."""
     shown, plain = (chat.question("?", with_image) for with_image in (True, False))
-    place = len(commonprefix([shown, plain]))
+    same = takewhile(lambda pair: pair[0] == pair[1], zip(shown, plain, strict=False))
+    place = len(list(same))
     written = shown[place : place + len(shown) - len(plain)].strip()
     if not written:
         return explain("model", model, f"its chat template shows no {mark}",
                        "Use a checkpoint whose template takes images.")  # fmt: skip
     return explain("model", model, f"its chat template writes {written!r} for an image, but its "
                    f"processor looks for {mark!r}",
-                   f"Write {mark} there in chat_template.jinja of a copy of its folder, or take the "
-                   "newest files of the repository that is made for transformers (its name often "
+                   f"Write {mark} there in chat_template.jinja of a copy of its folder, or take "
+                   "the newest files of the repository that is made for transformers (its name often "
                    "ends in -hf).")  # fmt: skip
 
 

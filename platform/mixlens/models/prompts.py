@@ -61,9 +61,7 @@ def check_prompts(adapter: "FamilyAdapter") -> None:
             _check_learned(adapter, prompt, answer, learned)
 
 
-def _check_questions(
-    adapter: "FamilyAdapter", begin: list[int], asked: Sequence[str]
-) -> None:
+def _check_questions(adapter: "FamilyAdapter", begin: list[int], asked: Sequence[str]) -> None:
     """What generation is given is what the model's own processor makes of the whole text."""
     whole = adapter.question_batch([_PICTURE] * len(asked), asked)
     rows = zip(whole["input_ids"], whole["attention_mask"].bool(), strict=True)

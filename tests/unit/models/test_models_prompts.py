@@ -110,7 +110,7 @@ def test_so_it_is_without_an_image(folder):
 
 
 def test_a_tokenizer_that_ends_every_text_is_refused(tmp_path):
-    """The image of every prompt would end it in training and in our generation, but not in theirs."""
+    """In training and in our generation the end would stand behind the image."""
     build("llava", tmp_path)
     path = tmp_path / "tokenizer.json"
     tokenizer = json.loads(path.read_text())
@@ -121,8 +121,11 @@ def test_a_tokenizer_that_ends_every_text_is_refused(tmp_path):
         "id": "</s>", "ids": [end["id"]], "tokens": ["</s>"]
     }  # fmt: skip
     path.write_text(json.dumps(tokenizer))
-    with pytest.raises(CheckpointError, match=r"chat template and tokenizer make other tokens of "
-                       r"the prompt .* in generation, .*'<image>' '</s>'.*, than in its processor"):
+    with pytest.raises(
+        CheckpointError,
+        match=r"chat template and tokenizer make other tokens of "
+        r"the prompt .* in generation, .*'<image>' '</s>'.*, than in its processor",
+    ):
         load_adapter(str(tmp_path))  # fmt: skip
 
 
@@ -176,6 +179,9 @@ def test_a_model_asked_behind_line_breaks_learns_what_it_is_asked(tmp_path):
     assert said == [(name, True) for name in names]
     asked = vllm.adapter.question_batch(pictures, ["what is it ?"] * 4)
     told = vllm.model.generate(**asked, do_sample=False, max_new_tokens=6)
-    assert vllm.processor.batch_decode(
-        told[:, asked["input_ids"].shape[1] :], skip_special_tokens=True
-    ) == names
+    assert (
+        vllm.processor.batch_decode(
+            told[:, asked["input_ids"].shape[1] :], skip_special_tokens=True
+        )
+        == names
+    )
