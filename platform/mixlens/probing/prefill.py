@@ -142,7 +142,7 @@ def _read_in_sequence(
         def change(place: int, states: Tensor, kwargs: Kwargs) -> tuple[Tensor, Kwargs]:
             mask = causal(keys, queries, states.dtype)
             # Blocks that look back a window of places only have forgotten earlier keys.
-            held = kwargs["past_key_values"].layers[layer + place].keys.shape[2] + queries
+            held = _cache_among(kwargs).layers[layer + place].keys.shape[2] + queries
             return states, {**kwargs, "attention_mask": mask[..., -held:]}
 
         with changed(late, change):
@@ -150,6 +150,13 @@ def _read_in_sequence(
 
     behind = vllm.adapter.behind(batch)
     return Prefix(cache, whole, start, exists.long(), behind), passes
+
+
+def _cache_among(kwargs: Kwargs) -> Any:
+    """The cache that a block is given: `past_key_values`, from transformers 5.24 on `cache`."""
+    from transformers import Cache
+
+    return next(value for value in kwargs.values() if isinstance(value, Cache))
 
 
 def _pass(
