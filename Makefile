@@ -5,13 +5,14 @@ BIN := $(VENV)/bin
 READY := $(VENV)/.ready
 WORKERS ?= 2
 
-.PHONY: quickstart test check bench base clean help
+.PHONY: quickstart test check bench compat base clean help
 
 help:
 	@echo "make quickstart   a finished sweep on this machine, with its report"
 	@echo "make test         the tests, by WORKERS=$(WORKERS) processes"
 	@echo "make check        lint, types, import contract, sweep files, cluster file"
 	@echo "make bench        speed and memory, as ratios"
+	@echo "make compat       saved models in transformers 4.57 and peft 0.17, and back"
 	@echo "make base         train the built-in model anew"
 
 $(READY): pyproject.toml constraints.txt
@@ -37,8 +38,18 @@ check: $(READY)
 bench: $(READY)
 	for file in benchmarks/*.py; do $(BIN)/python $$file || exit 1; done
 
+OLD := .venv-compat
+$(OLD)/.ready:
+	$(PYTHON) -m venv $(OLD)
+	$(OLD)/bin/python -m pip install --quiet torch torchvision num2words \
+		transformers==4.57.6 peft==0.17.1
+	@touch $@
+
+compat: $(READY) $(OLD)/.ready
+	$(BIN)/python tests/compat/compare.py $(OLD)/bin/python
+
 base: $(READY)
 	$(BIN)/python jobs/pretrain.py
 
 clean:
-	rm -rf $(VENV) runs
+	rm -rf $(VENV) $(OLD) runs

@@ -9,6 +9,7 @@ from mixlens.models.adapter import (
     TokenSpans,
 )
 from mixlens.models.memory import keep_freed_memory
+from mixlens.models.saved import save_config, save_processor
 from mixlens.models.torchvision_ops import make_torchvision_importable
 from mixlens.models.vllm import (
     Vllm,
@@ -42,4 +43,6 @@ __all__ = [
     "model_config",
     "model_folder",
     "resolve_model",
+    "save_config",
+    "save_processor",
 ]

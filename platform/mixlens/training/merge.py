@@ -7,7 +7,7 @@ from typing import Any
 import torch
 
 from mixlens.errors import CheckpointError, explain
-from mixlens.models import load_vllm, model_config
+from mixlens.models import load_vllm, model_config, save_config, save_processor
 
 
 def merge(folder: Path, target: Path) -> Path:
@@ -35,7 +35,8 @@ def merge(folder: Path, target: Path) -> Path:
     part = target.with_name(target.name + ".part")
     shutil.rmtree(part, ignore_errors=True)
     model.save_pretrained(part, safe_serialization=True)
-    vllm.processor.save_pretrained(part)
+    save_config(model, part)
+    save_processor(vllm, part)
     return part.rename(target)
 
 
