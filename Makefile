@@ -46,7 +46,8 @@ $(OLD)/.ready:
 	@touch $@
 
 compat: $(READY) $(OLD)/.ready
-	$(BIN)/python tests/compat/compare.py $(OLD)/bin/python
+	HF_HUB_OFFLINE=1 PYTHONPATH=tests:tests/unit/training \
+		$(BIN)/python tests/compat/compare.py $(OLD)/bin/python
 
 base: $(READY)
 	$(BIN)/python jobs/pretrain.py

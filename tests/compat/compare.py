@@ -2,7 +2,7 @@
 
     python tests/compat/compare.py OLD_PYTHON [FOLDER]
 
-OLD_PYTHON belongs to an environment with the older packages and without Mixlens. For each family a
+It needs `tests` and `tests/unit/training` on PYTHONPATH. OLD_PYTHON belongs to an environment with the older packages and without Mixlens. For each family a
 base is written there; here it is trained in full and with LoRA, and merged; there all three are
 read and written again, and here read once more. Prints a table with the versions; exits with 1
 where a number is not what `KNOWN` says, or nearly zero.
@@ -17,10 +17,6 @@ from importlib import metadata
 from pathlib import Path
 from typing import Any
 
-TESTS = Path(__file__).parents[1]
-sys.path[:0] = [str(TESTS), str(TESTS / "unit" / "training")]
-os.environ.setdefault("HF_HUB_OFFLINE", "1")
-
 import numpy as np
 import torch
 from test_training_families import case, run
@@ -31,6 +27,7 @@ from mixlens.models import load_vllm, save_config, save_processor
 from mixlens.training.context import alone
 from mixlens.training.merge import merge
 
+TESTS = Path(__file__).parents[1]
 QUESTION = "What colour is the circle ?"
 NEARLY = 1e-4
 ONE_GREY_LEVEL = 0.02  # the older one resizes with Pillow, the newer one with torch
@@ -160,12 +157,10 @@ def reads(folder: Path) -> dict[str, dict[str, str]]:
     family, base = folder.name, str(folder / "base")
     tasks = {
         f"{name} {family}": {
-            "do": "see",
-            "folder": str(folder / path),
-            "shown": f"{folder}/{name}.pt",
+            "do": "see", "folder": str(folder / path), "shown": f"{folder}/{name}.pt",
         }
         for name, path in (("base", "base"), ("full", "full/model"), ("merged", "merged"))
-    }
+    }  # fmt: skip
     lora = {"do": "see", "folder": str(folder / "lora/model"), "shown": f"{folder}/lora.pt"}
     return tasks | {
         f"LoRA {family}": lora | {"base": base},

@@ -19,10 +19,10 @@ _ROOT = Path(__file__).parents[2]
 _OPS = runpy.run_path(str(_ROOT / "platform" / "mixlens" / "models" / "torchvision_ops.py"))
 _OPS["make_torchvision_importable"]()
 
-from peft import LoraConfig, PeftModel, get_peft_model
-from PIL import Image
-from tiny_assets import spread_weights
-from transformers import AutoConfig, AutoModelForImageTextToText, AutoProcessor
+from peft import LoraConfig, PeftModel, get_peft_model  # noqa: E402
+from PIL import Image  # noqa: E402
+from tiny_assets import spread_weights  # noqa: E402
+from transformers import AutoConfig, AutoModelForImageTextToText, AutoProcessor  # noqa: E402
 
 QUESTION = "What colour is the circle ?"
 

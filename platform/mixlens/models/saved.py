@@ -36,7 +36,7 @@ _TEXT = "What is it?  Two\n\nthree:\n 4.5 é漢🙂\t<b> don't"
 def save_config(model: Any, folder: Path) -> None:
     """Add to the `config.json` that transformers wrote the names by which version 4 reads it."""
     path = folder / "config.json"
-    config = json.loads(path.read_text(encoding="utf-8"))
+    config = _read(path)
     config.pop("auto_map", None)  # it points to code, which the folder does not hold
     text = config.get("text_config", config)
     text |= _old_rope(text.get("rope_parameters") or {})
@@ -80,14 +80,17 @@ def differs(vllm: Vllm, folder: Path) -> str | None:
     """What the processor in `folder` reads otherwise than that of `vllm`; None: nothing."""
     from transformers import AutoProcessor
 
+    from mixlens.models.families import adapters
+
     try:
         again = AutoProcessor.from_pretrained(folder)
     except Exception as error:  # whatever it is, the folder is of no use
         return f"it cannot be loaded: {first_line(error)}"
     if again.chat_template != vllm.processor.chat_template:
         return "its chat template is another"
+    config = vllm.adapter.config
     return _other_tokens(vllm.processor.tokenizer, again.tokenizer) or _other_inputs(
-        vllm.adapter, type(vllm.adapter)(again, vllm.adapter.config)
+        vllm.adapter, adapters()[config.model_type](again, config)
     )
 
 
@@ -221,8 +224,13 @@ def _copy(source: Path, target: Path) -> None:
         shutil.copyfile(source, target)
 
 
+def _read(path: Path) -> dict[str, Any]:
+    content: dict[str, Any] = json.loads(path.read_text(encoding="utf-8"))
+    return content
+
+
 def _write(path: Path, content: dict[str, Any]) -> None:
     """Leave a file as it is, byte for byte, that holds this already."""
-    if not path.is_file() or json.loads(path.read_text(encoding="utf-8")) != content:
+    if not path.is_file() or _read(path) != content:
         text = json.dumps(content, indent=2, ensure_ascii=False) + "\n"
         path.write_text(text, encoding="utf-8")

@@ -176,7 +176,7 @@ def test_a_processor_that_neither_way_gives_again_is_an_error(tmp_path: Path):
     vllm = load_vllm(str(base))
     path = base / "tokenizer_config.json"
     write(path, read(path) | {"legacy": False})
-    with pytest.raises(CheckpointError, match="opened again, it reads otherwise.*becomes the tok"):
+    with pytest.raises(CheckpointError, match=r"opened again, it reads otherwise.*becomes the tok"):
         save_processor(vllm, made(tmp_path / "saved"))
 
 
