@@ -28,7 +28,7 @@ def main() -> None:
     spec = load_spec(PretrainSpec, file, overrides)
     folder = Path(spec.runs_dir).absolute() / spec.name
 
-    from mixlens.models.vllm import BUILTIN
+    from mixlens.models.folder import BUILTIN
     from mixlens.training.pretrain import install, pretrain
     from mixlens.training.records import read_journal
 

@@ -27,7 +27,7 @@ from mixlens.evaluation.answers import asks_of
 from mixlens.evaluation.generate import end_tokens
 from mixlens.models import Vllm, model_config, resolve_model
 from mixlens.models.adapter import Image
-from mixlens.models.vllm import BUILTIN
+from mixlens.models.folder import BUILTIN
 from mixlens.sources import Example
 from mixlens.sources.pixels import as_pixels
 from mixlens.spec import EvaluationSpec, MeasureSpec, ResourceSpec, SweepSpec

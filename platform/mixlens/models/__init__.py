@@ -8,19 +8,21 @@ from mixlens.models.adapter import (
     ShrinkingAdapter,
     TokenSpans,
 )
+from mixlens.models.folder import resolve_model
+from mixlens.models.identity import fingerprint
 from mixlens.models.memory import keep_freed_memory
 from mixlens.models.saved import save_config, save_processor
 from mixlens.models.torchvision_ops import make_torchvision_importable
 from mixlens.models.vllm import (
     Vllm,
-    fingerprint,
+    check_model,
+    check_weights,
     load_adapter,
     load_vllm,
     load_without_weights,
     meta_model,
     model_config,
     model_folder,
-    resolve_model,
 )
 
 # Anything of transformers that handles images imports torchvision where there is one.
@@ -34,6 +36,8 @@ __all__ = [
     "ShrinkingAdapter",
     "TokenSpans",
     "Vllm",
+    "check_model",
+    "check_weights",
     "fingerprint",
     "keep_freed_memory",
     "load_adapter",

@@ -10,7 +10,8 @@ import torch
 from torch import nn
 
 from mixlens.errors import CheckpointError, explain
-from mixlens.models.vllm import fingerprint, load_vllm, model_config
+from mixlens.models.identity import fingerprint
+from mixlens.models.vllm import load_vllm, model_config
 
 RECORD = "twin.json"
 

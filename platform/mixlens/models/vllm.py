@@ -1,9 +1,5 @@
 """Load a vision LLM from a folder, a hub id or the package, with the adapter of its family."""
 
-import hashlib
-import json
-import os
-import re
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -11,11 +7,13 @@ from typing import Any
 import torch
 
 from mixlens.errors import CheckpointError, explain, first_line
+from mixlens.models.accounting import check_whole, refuse_incomplete
 from mixlens.models.adapter import Adapter
+from mixlens.models.adapters import check_adapters, put_adapters
+from mixlens.models.family import BLANK
+from mixlens.models.folder import CONFIG, base_of, resolve_model, weight_files
+from mixlens.models.processor import load_processor, offline
 from mixlens.spec import Attention
-
-BUILTIN = {"builtin:tiny-vllm": Path(__file__).parent / "builtin" / "tiny-vllm"}
-_HUB_ID = re.compile(r"^[\w.-]+/[\w.-]+$")
 
 
 @dataclass(frozen=True)
@@ -35,34 +33,6 @@ class Vllm:
     path: str
 
 
-def resolve_model(path: str) -> str:
-    """The folder or hub id that `path` stands for, checked as far as possible without loading.
-
-    Raises:
-        CheckpointError: a folder that is missing or holds no model, or an unknown builtin name.
-    """
-    if path in BUILTIN:
-        return str(BUILTIN[path])
-    if path.startswith("builtin:"):
-        raise CheckpointError(
-            explain("model", path, "no such built-in model", f"There is {', '.join(BUILTIN)}.")
-        )
-    folder = Path(path).expanduser()
-    if folder.is_dir():
-        if not any((folder / name).is_file() for name in ("config.json", "adapter_config.json")):
-            raise CheckpointError(
-                explain("model", path, "the folder holds no config.json or adapter_config.json",
-                        "Give the folder that save_pretrained wrote.")
-            )  # fmt: skip
-        return str(folder.resolve())
-    if path.startswith((".", "/", "~")) or not _HUB_ID.match(path):
-        raise CheckpointError(
-            explain("model", path, "no such folder", "Give a model folder, a hub id like "
-                    f"'organisation/name', or {', '.join(BUILTIN)}.")
-        )  # fmt: skip
-    return path
-
-
 def model_config(path: str) -> Any:
     """The model's transformers configuration, from this machine or the hub, without its weights.
 
@@ -70,7 +40,7 @@ def model_config(path: str) -> Any:
         CheckpointError: there is none at `path`, the hub does not have or give it, or the model is
             of a family without an adapter.
     """
-    return _config(_base_of(resolve_model(path)))
+    return _config(base_of(resolve_model(path)))
 
 
 def model_folder(path: str) -> Path | None:
@@ -80,28 +50,8 @@ def model_folder(path: str) -> Path | None:
         return Path(source)
     from huggingface_hub import try_to_load_from_cache
 
-    config = try_to_load_from_cache(source, "config.json")
+    config = try_to_load_from_cache(source, CONFIG)
     return Path(config).parent if isinstance(config, str) else None
-
-
-def fingerprint(path: str) -> str:
-    """16 hex digits that change when the weights at `path` do; a hub id stands for itself.
-
-    Reads name, size and both ends (1 MiB each) of every safetensors file: the start holds names and
-    shapes, and training moves every part of a tensor, so a full read of many GB adds nothing.
-    """
-    source = resolve_model(path)
-    digest = hashlib.sha256()
-    if not Path(source).is_dir():
-        return hashlib.sha256(source.encode()).hexdigest()[:16]
-    for file in sorted(Path(source).glob("*.safetensors")):
-        size = file.stat().st_size
-        digest.update(f"{file.name} {size}".encode())
-        with file.open("rb") as weights:
-            digest.update(weights.read(1 << 20))
-            weights.seek(max(0, size - (1 << 20)))
-            digest.update(weights.read())
-    return digest.hexdigest()[:16]
 
 
 def load_vllm(
@@ -112,21 +62,62 @@ def load_vllm(
 ) -> Vllm:
     """Load weights and processor; a peft folder is put on the base that it names.
 
+    Every tensor is accounted for (`mixlens.models.accounting`).
+
     Within `mixlens.training.sharded.sharded` every parameter is spread over the workers as it is
-    made, and none is ever whole on `device`.
+    made, and none is ever whole on `device`. transformers then tells nothing of tensors that were
+    of no use: `check_weights` does.
 
     Raises:
-        CheckpointError: nothing loadable at `path`, or a family without an adapter.
+        CheckpointError: nothing loadable at `path`, weights that are not those of the model, or a
+            family without an adapter.
     """
     source = resolve_model(path)
-    base_source = _base_of(source)
+    base_source = base_of(source)
+    if base_source != source:
+        weight_files(Path(source))  # before gigabytes are loaded that they would be put on
     base = _load_full(base_source, dtype, device, attention)
     if base_source == source:
         return base
-    from peft import PeftModel
+    return Vllm(put_adapters(base.model, source), base.processor, base.adapter, source)
 
-    model = PeftModel.from_pretrained(base.model, source, autocast_adapter_dtype=False)
-    return Vllm(model, base.processor, base.adapter, source)
+
+def check_model(path: str) -> None:
+    """Refuse what `load_vllm` would refuse of a model on this machine; a second or two at most.
+
+    Of weights only the headers are read. Of a hub id that was never fetched nothing is known.
+
+    Raises:
+        CheckpointError: nothing loadable at `path`, weights that are not those of the model, a
+            processor that makes no inputs, or a family without an adapter.
+    """
+    try:
+        load_adapter(path).image_batch([BLANK])
+    except CheckpointError:
+        raise
+    except Exception as error:  # whatever a setting that is missing or wrong leads to
+        raise CheckpointError(
+            explain("model", path, f"its processor makes no inputs of a blank image: "
+                    f"{type(error).__name__}: {first_line(error).rstrip('.')}",
+                    "Compare its processor_config.json and preprocessor_config.json with those "
+                    "that the model was published with.")
+        ) from error  # fmt: skip
+    check_weights(path)
+
+
+def check_weights(path: str) -> None:
+    """Refuse weights on this machine that are not those of the model, by their headers.
+
+    Raises:
+        CheckpointError: tensors are missing, of no use, or of another shape.
+    """
+    source = resolve_model(path)
+    base = base_of(source)
+    config = _config(base)
+    if (folder := _folder_with_weights(base)) is not None:
+        check_whole(config, folder)
+    if base != source:
+        check_adapters(meta_model(config), source)
 
 
 def load_adapter(path: str) -> Adapter:
@@ -135,7 +126,7 @@ def load_adapter(path: str) -> Adapter:
     Raises:
         CheckpointError: no configuration or processor at `path`, or a family without an adapter.
     """
-    return _processor_and_adapter(_base_of(resolve_model(path)))[1]
+    return _processor_and_adapter(base_of(resolve_model(path)))[1]
 
 
 def load_without_weights(path: str) -> Vllm:
@@ -144,7 +135,7 @@ def load_without_weights(path: str) -> Vllm:
     Raises:
         CheckpointError: no configuration or processor at `path`, or a family without an adapter.
     """
-    source = _base_of(resolve_model(path))
+    source = base_of(resolve_model(path))
     processor, adapter = _processor_and_adapter(source)
     return Vllm(meta_model(adapter.config), processor, adapter, source)
 
@@ -157,34 +148,23 @@ def meta_model(config: Any) -> Any:
         return AutoModelForImageTextToText.from_config(config)
 
 
+def _folder_with_weights(source: str) -> Path | None:
+    """Where the weights of a model lie; None for a hub id of which they were not all fetched."""
+    folder = model_folder(source)
+    if folder is not None and str(folder) != source:
+        try:
+            weight_files(folder)
+        except CheckpointError:
+            return None
+    return folder
+
+
 def _processor_and_adapter(source: str) -> tuple[Any, Adapter]:
     from mixlens.models.families import adapters
 
     config = _config(source)
-    processor = _processor(source)
+    processor = load_processor(source, config)
     return processor, adapters()[config.model_type](processor, config)
-
-
-def _processor(source: str) -> Any:
-    from transformers import AutoProcessor
-
-    try:
-        return AutoProcessor.from_pretrained(source)
-    except (OSError, ValueError, ImportError) as error:
-        raise CheckpointError(
-            explain("model", source, f"its processor cannot be had{_offline()}: "
-                    f"{first_line(error).rstrip('.')}",
-                    "Give a folder with the files of the processor too, as save_pretrained of the "
-                    "processor writes them.")
-        ) from error  # fmt: skip
-
-
-def _base_of(source: str) -> str:
-    """The model that a peft folder builds on; any other model is its own."""
-    peft_config = Path(source) / "adapter_config.json"
-    if not peft_config.is_file():
-        return source
-    return resolve_model(json.loads(peft_config.read_text())["base_model_name_or_path"])
 
 
 def _config(source: str) -> Any:
@@ -202,7 +182,7 @@ def _config(source: str) -> Any:
             explain(
                 "model",
                 source,
-                f"its config.json cannot be had{_offline()}: {reason}",
+                f"its config.json cannot be had{offline()}: {reason}",
                 "Check the name, and for a hub id the network and your access to it, or give the "
                 "folder of a model.",
             )
@@ -216,26 +196,25 @@ def _config(source: str) -> Any:
     return config
 
 
-def _offline() -> str:
-    return " (HF_HUB_OFFLINE is set)" if os.environ.get("HF_HUB_OFFLINE") else ""
-
-
 def _load_full(source: str, dtype: torch.dtype, device: str, attention: Attention) -> Vllm:
     from safetensors import SafetensorError
     from transformers import AutoModelForImageTextToText
 
     processor, adapter = _processor_and_adapter(source)
     try:
-        model = AutoModelForImageTextToText.from_pretrained(
+        model, report = AutoModelForImageTextToText.from_pretrained(
             source,
             dtype=dtype,
             use_safetensors=True,
             attn_implementation=_implementation(attention, device),
+            output_loading_info=True,
+            ignore_mismatched_sizes=True,  # they are in the report
         )
-    except (OSError, ValueError, SafetensorError) as error:
-        raise CheckpointError(
-            f"model {source}: it cannot be loaded{_offline()}: {error}"
-        ) from error
+    except torch.OutOfMemoryError:
+        raise
+    except (OSError, ValueError, RuntimeError, SafetensorError) as error:
+        raise CheckpointError(f"model {source}: it cannot be loaded{offline()}: {error}") from error
+    refuse_incomplete(source, report)
     if any(hasattr(parameter, "ds_id") for parameter in model.parameters()):
         # ZeRO-3 has spread the parameters already, and keeps them where the run wants them.
         for buffer in model.buffers():

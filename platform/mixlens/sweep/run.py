@@ -13,7 +13,7 @@ from rich.table import Table
 from mixlens.analysis import answer_sentences, collect_provenance, load_run, read_provenance
 from mixlens.analysis.transfer_answer import read_answer
 from mixlens.errors import MixlensError, ResourceError
-from mixlens.models import fingerprint, model_config, resolve_model
+from mixlens.models import check_model, fingerprint, resolve_model
 from mixlens.report import write_report
 from mixlens.sources import open_source
 from mixlens.spec import Layout, MeasureSpec, RunSpec, SweepSpec
@@ -39,17 +39,17 @@ def resolve(spec: Resolvable) -> Resolvable:
     """The spec with its base checked, fingerprinted and, where a folder, named absolutely.
 
     Raises:
-        CheckpointError: the base is not there, or of a family that cannot be used.
+        CheckpointError: the base is not there, not whole, or of a family that cannot be used.
     """
     with chatter_to(Path(os.devnull)):
-        model_config(spec.model)
+        check_model(spec.model)
     # Workers have other working directories, but a package of their own.
     is_builtin = spec.model.startswith("builtin:")
     model = spec.model if is_builtin else resolve_model(spec.model)
     return spec.model_copy(
         update={
             "model": model,
-            "model_fingerprint": fingerprint(spec.model),
+            "model_fingerprint": fingerprint(spec.model, print),
             "prompts_digest": prompts_digest(),
         },
     )

@@ -9,7 +9,7 @@ from typing import Any
 import torch
 
 from mixlens.mixture.batches import Collate
-from mixlens.models import Vllm, load_vllm
+from mixlens.models import Vllm, check_weights, load_vllm
 from mixlens.spec import RunSpec, TrainingSpec
 from mixlens.training.context import WorkerContext
 from mixlens.training.optimizer import whole_shape
@@ -22,14 +22,18 @@ def load_trainable(run: RunSpec, context: WorkerContext) -> Vllm:
     All ranks must call it: at ZeRO stage 3 they load one model together.
 
     Raises:
-        CheckpointError: nothing loadable, or a family without an adapter.
+        CheckpointError: nothing loadable, weights that are not those of the model, or a family
+            without an adapter.
         ResourceError: the run offloads to NVMe, and this node cannot.
     """
     training, device = run.training, context.device
     check_nvme(training)
     with sharded(training, context.world_size, device):
         dtype = weights_dtype(training, device.type)
-        return load_vllm(run.model, dtype, str(device), training.attention)
+        vllm = load_vllm(run.model, dtype, str(device), training.attention)
+    if is_sharded(training, context.world_size):
+        check_weights(run.model)
+    return vllm
 
 
 def collate_of(run: RunSpec, vllm: Vllm) -> Collate:
