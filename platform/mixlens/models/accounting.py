@@ -5,7 +5,8 @@ say so in a log at most. Here that is an error. transformers itself says which t
 (tied to others) or may be there for nothing (buffers that it computes).
 """
 
-from collections.abc import Collection, Iterable, Mapping
+from collections.abc import Collection, Iterable, Iterator, Mapping
+from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
@@ -36,20 +37,35 @@ def check_whole(config: Any, folder: Path) -> None:
         for name, shape in tensor_shapes(weight_files(folder)).items()
     }
     try:
-        _, report = MODEL_FOR_IMAGE_TEXT_TO_TEXT_MAPPING[type(config)].from_pretrained(
-            None,
-            config=config,
-            state_dict=tensors,
-            device_map={"": "meta"},
-            output_loading_info=True,
-            ignore_mismatched_sizes=True,
-        )
+        with _no_progress_bar():
+            _, report = MODEL_FOR_IMAGE_TEXT_TO_TEXT_MAPPING[type(config)].from_pretrained(
+                None,
+                config=config,
+                state_dict=tensors,
+                device_map={"": "meta"},
+                output_loading_info=True,
+                ignore_mismatched_sizes=True,
+            )
     except (OSError, ValueError, RuntimeError, ImportError) as error:
         raise CheckpointError(
             explain("model", str(folder), f"it cannot be loaded: {first_line(error).rstrip('.')}",
                     "Give a whole folder as save_pretrained writes it.")
         ) from error  # fmt: skip
     refuse_incomplete(str(folder), report)
+
+
+@contextmanager
+def _no_progress_bar() -> Iterator[None]:
+    """Show no bar for what takes no time."""
+    from transformers.utils import logging
+
+    shown = logging.is_progress_bar_enabled()
+    logging.disable_progress_bar()
+    try:
+        yield
+    finally:
+        if shown:
+            logging.enable_progress_bar()
 
 
 def refuse_incomplete(source: str, report: Mapping[str, Any]) -> None:
