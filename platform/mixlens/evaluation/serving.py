@@ -7,7 +7,6 @@ holds the image's token as the chat template does, and vLLM puts the visual toke
 
 import importlib.util
 import io
-import json
 import os
 import subprocess
 from collections.abc import Mapping, Sequence
@@ -20,14 +19,19 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 from jaxtyping import UInt8
 from PIL import Image as PillowImage
-from safetensors import safe_open
 
 from mixlens.errors import CheckpointError, ResourceError, SpecError, explain
 from mixlens.evaluation.answers import asks_of
 from mixlens.evaluation.generate import end_tokens
 from mixlens.models import Vllm, model_config, resolve_model
 from mixlens.models.adapter import Image
-from mixlens.models.folder import BUILTIN
+from mixlens.models.folder import (
+    ADAPTER_CONFIG,
+    BUILTIN,
+    read_adapter_config,
+    tensor_shapes,
+    weight_files,
+)
 from mixlens.sources import Example
 from mixlens.sources.pixels import as_pixels
 from mixlens.spec import EvaluationSpec, MeasureSpec, ResourceSpec, SweepSpec
@@ -205,23 +209,22 @@ def served_lora(path: str) -> str | None:
         CheckpointError: names what it cannot take, and how to do without.
     """
     folder = Path(resolve_model(path))
-    file = folder / "adapter_config.json"
-    if not file.is_file():
+    if not (folder / ADAPTER_CONFIG).is_file():
         return None
-    config = json.loads(file.read_text())
+    config = read_adapter_config(folder)
     names = ("rank_pattern", "alpha_pattern", "modules_to_save", "use_dora")
     if odd := [name for name in names if config.get(name)]:
         raise _no_lora(path, f"its adapters have {', '.join(odd)}, which vLLM does not heed")
     _rank(str(folder))
-    weights = folder / "adapter_model.safetensors"
-    if not weights.is_file():
-        raise _no_lora(path, "its adapters are not in adapter_model.safetensors")
-    with safe_open(weights, framework="pt") as tensors:
-        # The open file has keys() but is no mapping.
-        modules = [name.removeprefix("base_model.model.") for name in tensors.keys()]  # noqa: SIM118
+    tensors = tensor_shapes(weight_files(folder))
+    modules = [name.removeprefix("base_model.model.") for name in tensors]
     if outside := sorted(name for name in modules if not name.startswith(_DECODER)):
         layer = outside[0].partition(".lora_")[0]
-        raise _no_lora(path, f"vLLM takes adapters of the language model only, and {layer} has one")
+        raise _no_lora(
+            path,
+            "vLLM takes adapters of the language model only, by today's names, "
+            f"and there are some on {layer}",
+        )
     return str(folder)
 
 
@@ -301,7 +304,12 @@ def as_png(pixels: UInt8[np.ndarray, "height width 3"]) -> bytes:
 
 def _rank(folder: str) -> int:
     """The smallest rank that vLLM has kernels for and that of the adapters fits into."""
-    rank = int(json.loads((Path(folder) / "adapter_config.json").read_text())["r"])
+    rank = read_adapter_config(Path(folder)).get("r")
+    if not isinstance(rank, int):
+        raise CheckpointError(
+            explain(f"model {Path(folder) / ADAPTER_CONFIG}, r", rank, "it is no rank of adapters",
+                    "Copy the file anew from where the adapters came from.")
+        )  # fmt: skip
     enough = [there for there in RANKS if there >= rank]
     if not enough:
         raise _no_lora(folder, f"its adapters have rank {rank}, and vLLM takes {RANKS[-1]} at most")

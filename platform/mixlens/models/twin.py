@@ -10,6 +10,7 @@ import torch
 from torch import nn
 
 from mixlens.errors import CheckpointError, explain
+from mixlens.models.folder import read_json
 from mixlens.models.identity import fingerprint
 from mixlens.models.vllm import load_vllm, model_config
 
@@ -43,7 +44,7 @@ def random_twin(model_path: str, folder: str | Path, part: Part, seed: int = 0) 
     ours = {"model": fingerprint(model_path), "part": part, "seed": seed}
     if target.exists() and any(target.iterdir()):
         record = target / RECORD
-        if record.is_file() and json.loads(record.read_text()) == ours:
+        if record.is_file() and read_json(record) == ours:
             return str(target)
         raise CheckpointError(
             explain("folder", str(target), f"it holds something other than the twin {ours}",

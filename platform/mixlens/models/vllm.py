@@ -10,7 +10,6 @@ from mixlens.errors import CheckpointError, explain, first_line
 from mixlens.models.accounting import check_whole, refuse_incomplete
 from mixlens.models.adapter import Adapter
 from mixlens.models.adapters import check_adapters, put_adapters
-from mixlens.models.family import BLANK
 from mixlens.models.folder import CONFIG, base_of, resolve_model, weight_files
 from mixlens.models.processor import load_processor, offline
 from mixlens.spec import Attention
@@ -91,6 +90,8 @@ def check_model(path: str) -> None:
         CheckpointError: nothing loadable at `path`, weights that are not those of the model, a
             processor that makes no inputs, or a family without an adapter.
     """
+    from mixlens.models.family import BLANK
+
     try:
         load_adapter(path).image_batch([BLANK])
     except CheckpointError:

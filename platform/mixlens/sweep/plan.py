@@ -1,6 +1,5 @@
 """What a sweep will do, before it does it: trials, examples, steps, time, disk."""
 
-import json
 import math
 import os
 import shutil
@@ -9,7 +8,6 @@ from dataclasses import dataclass
 from pathlib import Path
 
 import torch
-from safetensors import SafetensorError, safe_open
 
 from mixlens.activations.token_metrics import SUBSPACE
 from mixlens.errors import CheckpointError, ResourceError, SpecError, explain
@@ -25,6 +23,7 @@ from mixlens.models import (
     model_folder,
     resolve_model,
 )
+from mixlens.models.folder import tensor_shapes, weight_files
 from mixlens.models.precision import computes_in_bf16
 from mixlens.probing.deletion import check_deletion
 from mixlens.probing.deletion import settings as deletion_settings
@@ -216,31 +215,12 @@ def _parameters(model: str) -> float | None:
     if folder is None:
         return None
     try:
-        return float(sum(map(_parameters_in, _weight_files(folder))))
-    except (OSError, SafetensorError) as error:
+        shapes = tensor_shapes(weight_files(folder))
+    except CheckpointError:
         if str(folder) != resolve_model(model):  # the hub's cache
             return None
-        raise CheckpointError(
-            explain("model", model, f"its weights cannot be read: {error}",
-                    "Give a whole folder as save_pretrained writes it.")
-        ) from error  # fmt: skip
-
-
-def _weight_files(folder: Path) -> list[Path]:
-    index = folder / "model.safetensors.index.json"
-    if index.is_file():
-        return [folder / name for name in set(json.loads(index.read_text())["weight_map"].values())]
-    files = list(folder.glob("*.safetensors"))
-    if not files:
-        raise FileNotFoundError("there is no .safetensors file")
-    return files
-
-
-def _parameters_in(file: Path) -> int:
-    with safe_open(file, framework="pt") as weights:
-        # The open file has keys() but is no mapping.
-        shapes = [weights.get_slice(name).get_shape() for name in weights.keys()]  # noqa: SIM118
-    return sum(map(math.prod, shapes))
+        raise
+    return float(sum(map(math.prod, shapes.values())))
 
 
 def _seconds_a_step(run: RunSpec) -> float:
