@@ -12,6 +12,7 @@ from pathlib import Path
 
 import _path  # noqa: F401  makes mixlens importable
 from mixlens.errors import exit_clearly
+from mixlens.lock import held
 from mixlens.spec import PretrainSpec, load_spec
 
 
@@ -26,8 +27,13 @@ def main() -> None:
     overrides = arguments.given
     file = default if not overrides or "=" in overrides[0] else Path(overrides.pop(0))
     spec = load_spec(PretrainSpec, file, overrides)
-    folder = Path(spec.runs_dir).absolute() / spec.name
+    folder = Path(spec.runs_dir).expanduser().absolute() / spec.name
+    with held(folder, ["python", *sys.argv], print):
+        train(spec, folder, arguments.keep_installed)
 
+
+def train(spec: PretrainSpec, folder: Path, keep_installed: bool) -> None:
+    """Do what is missing of all stages, and install the result."""
     from mixlens.models.folder import BUILTIN
     from mixlens.training.pretrain import install, pretrain
     from mixlens.training.records import read_journal
@@ -53,7 +59,7 @@ def main() -> None:
     (model / "mixlens.json").write_text(json.dumps(record, indent=1) + "\n")
     for group, score in scores.items():
         print(f"{group:12} {score['exact_match']:.3f} of {score['questions']} questions")
-    if not arguments.keep_installed:
+    if not keep_installed:
         install(model, BUILTIN["builtin:tiny-vllm"])
 
 

@@ -5,8 +5,28 @@ Mixlens and keeps its traceback. All of them survive pickling, because Ray carri
 processes.
 """
 
+import errno
+import os
+import shutil
+import signal
 import sys
-from collections.abc import Callable
+import tempfile
+import threading
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from pathlib import Path
+from types import FrameType
+
+_FULL_ERRNOS = (errno.ENOSPC, errno.EDQUOT)
+# As libraries say it that pass on no error number.
+_FULL_TEXTS = (
+    "No space left on device",
+    "Disk quota exceeded",
+    "(os error 28)",
+    "Local disk is full",
+    "database or disk is full",
+)
+_ROOM = 1 << 20  # bytes; a disk with less is full
 
 
 class MixlensError(Exception):
@@ -34,18 +54,109 @@ def explain(where: str, value: object, problem: str, remedy: str) -> str:
     return f"{where}: got {value!r}: {problem}. {remedy}"
 
 
-def first_line(error: Exception) -> str:
+def first_line(error: BaseException) -> str:
     """What an error of a library says, short enough for a message; its name if it says nothing."""
     return (str(error).strip() or type(error).__name__).splitlines()[0]
 
 
-def exit_clearly(main: Callable[[], None]) -> None:
-    """Run `main`; print a `MixlensError` as a message and exit with code 2."""
+class Terminated(KeyboardInterrupt):
+    """SIGTERM came: from `kill`, systemd, a container's stop or `ray job stop`.
+
+    Whatever ends cleanly on Ctrl-C ends cleanly on this.
+    """
+
+
+@contextmanager
+def ending_on_sigterm() -> Iterator[None]:
+    """Raise `Terminated` in the main thread when SIGTERM comes, once; later ones change nothing.
+
+    Libraries that put a handler of their own in its place need `end_on_sigterm` after them.
+    """
+    if threading.current_thread() is not threading.main_thread():
+        yield
+        return
+    before = signal.getsignal(signal.SIGTERM)
+    end_on_sigterm()
     try:
-        main()
+        yield
+    finally:
+        signal.signal(signal.SIGTERM, before)
+
+
+def end_on_sigterm() -> None:
+    """Have SIGTERM raise `Terminated`; only the main thread may ask for it."""
+    signal.signal(signal.SIGTERM, _end)
+
+
+def _end(number: int, frame: FrameType | None) -> None:
+    signal.signal(signal.SIGTERM, signal.SIG_IGN)  # a second one would break off the ending
+    raise Terminated
+
+
+def disk_full(error: BaseException, folder: Path) -> ResourceError | None:
+    """What to tell of an error that comes from a full disk; None of any other.
+
+    Args:
+        error: as it was caught, with whatever it was raised from.
+        folder: where most is written; named where the error names no file.
+    """
+    if (cause := _full_disk_cause(error)) is None:
+        return None
+    named = cause.filename if isinstance(cause, OSError) else None
+    places = [Path(os.fsdecode(named)).absolute()] if isinstance(named, str | bytes) else []
+    places += [folder, Path(tempfile.gettempdir()), Path("/dev/shm")]
+    existing = [next(p for p in (place, *place.parents) if p.exists()) for place in places]
+    free = [shutil.disk_usage(place).free for place in existing]
+    place = next((p for p, room in zip(existing, free, strict=True) if room < _ROOM), existing[0])
+    return ResourceError(
+        explain(
+            f"disk of {place}",
+            f"{shutil.disk_usage(place).free / 1e9:.1f} GB free",
+            f"it is full ({first_line(cause)[:200]})",
+            "Make room there. Finished trials, measurements and the last checkpoint are whole: the "
+            "same command goes on from them.",
+        )
+    )
+
+
+def _full_disk_cause(error: BaseException) -> BaseException | None:
+    """The error in a chain of causes that says that a disk is full."""
+    seen: list[BaseException] = []
+    waiting: list[BaseException | None] = [error]
+    while waiting:
+        one = waiting.pop()
+        if one is None or any(one is other for other in seen):
+            continue
+        seen.append(one)
+        # Ray keeps what was raised elsewhere as `cause`.
+        waiting += [one.__context__, one.__cause__, getattr(one, "cause", None)]
+    for one in reversed(seen):  # the innermost says most
+        if isinstance(one, OSError) and one.errno in _FULL_ERRNOS:
+            return one
+        if any(text in str(one) for text in _FULL_TEXTS):
+            return one
+    return None
+
+
+def exit_clearly(main: Callable[[], None]) -> None:
+    """Run `main`; print what ended it as one message.
+
+    Exit codes: 2 for a `MixlensError` or a full disk, 130 for Ctrl-C, 143 for SIGTERM.
+    """
+    try:
+        with ending_on_sigterm():
+            main()
     except MixlensError as error:
-        print(f"error: {error}", file=sys.stderr)
-        sys.exit(2)
-    except KeyboardInterrupt:
-        print("stopped; the same command goes on where this one ended", file=sys.stderr)
-        sys.exit(130)
+        _exit(f"error: {error}", 2)
+    except KeyboardInterrupt as error:
+        code = 143 if isinstance(error, Terminated) else 130
+        _exit("stopped; the same command goes on where this one ended", code)
+    except Exception as error:
+        if (full := disk_full(error, Path.cwd())) is None:
+            raise
+        _exit(f"error: {full}", 2)
+
+
+def _exit(message: str, code: int) -> None:
+    print(message, file=sys.stderr)
+    sys.exit(code)

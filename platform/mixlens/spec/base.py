@@ -16,6 +16,8 @@ from pydantic import (
 
 LONGEST_NAME = 100
 
+from mixlens.errors import explain
+
 
 class Spec(BaseModel):
     """A frozen part of a sweep file; unknown keys are refused, and so is a value of another type.
@@ -85,3 +87,17 @@ Name = Annotated[str, AfterValidator(_fit_for_files)]
 Range = Annotated[tuple[float, float], BeforeValidator(_both_ends), AfterValidator(_ordered)]
 IntRange = Annotated[tuple[int, int], BeforeValidator(_both_ends), AfterValidator(_ordered)]
 Share = Annotated[float, Field(ge=0.0, le=1.0)]
+
+
+def _on_a_file_system(folder: str) -> str:
+    """Results are written to as files: a URL would be taken for a folder of that name."""
+    if re.match(r"[A-Za-z][A-Za-z0-9+.-]+:/", folder):
+        raise ValueError(
+            explain("runs_dir", folder, "a URL, but results are kept in a folder",
+                    "Give a folder; on a cluster one that all nodes mount, such as "
+                    "/mnt/shared/runs.")
+        )  # fmt: skip
+    return folder
+
+
+RunsDir = Annotated[str, AfterValidator(_on_a_file_system)]

@@ -6,7 +6,7 @@ from pathlib import Path
 from pydantic import Field, model_validator
 
 from mixlens.errors import explain
-from mixlens.spec.base import Name, Spec, digest_of
+from mixlens.spec.base import Name, RunsDir, Spec, digest_of
 from mixlens.spec.coco import CocoSpec
 from mixlens.spec.component import ComponentSpec
 from mixlens.spec.data import EvaluationSpec
@@ -29,7 +29,7 @@ class MeasureSpec(Spec):
     model: str = "builtin:tiny-vllm"
     model_fingerprint: str = Field("", description="filled in when the measurement starts")
     prompts_digest: str = Field("", description="filled in likewise")
-    runs_dir: str = "runs"
+    runs_dir: RunsDir = "runs"
     data: dict[Name, CocoSpec] = Field({}, description="data sets that components name")
     components: dict[Name, ComponentSpec] = Field(min_length=1)
     evaluation: EvaluationSpec

@@ -2,7 +2,7 @@
 
 from pydantic import Field, model_validator
 
-from mixlens.spec.base import Name, Spec
+from mixlens.spec.base import Name, RunsDir, Spec
 from mixlens.spec.component import SceneComponent
 from mixlens.spec.data import EvaluationSpec, Weights
 from mixlens.spec.sweep import RunSpec
@@ -20,7 +20,7 @@ class PretrainSpec(Spec):
     """The file of `jobs/pretrain.py`: scenes only, whose words are all that this model knows."""
 
     name: Name
-    runs_dir: str = "runs"
+    runs_dir: RunsDir = "runs"
     seed: int = Field(0, ge=0, lt=2**29)
     components: dict[Name, SceneComponent] = Field(min_length=1)
     stages: tuple[Stage, ...] = Field(min_length=1)

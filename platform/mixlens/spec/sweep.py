@@ -6,7 +6,7 @@ from typing import Any
 from pydantic import Field, model_validator
 
 from mixlens.errors import explain
-from mixlens.spec.base import Name, Share, Spec, digest_of
+from mixlens.spec.base import Name, RunsDir, Share, Spec, digest_of
 from mixlens.spec.coco import CocoSpec
 from mixlens.spec.component import ComponentSpec
 from mixlens.spec.data import EvaluationSpec, Mix, MixtureSpec, Weights, as_ever
@@ -107,7 +107,7 @@ class SweepSpec(Spec):
     prompts_digest: str = Field(
         "", description="filled in likewise, so that other phrasings make other runs"
     )
-    runs_dir: str = "runs"
+    runs_dir: RunsDir = "runs"
     data: dict[Name, CocoSpec] = Field({}, description="data sets that components name")
     components: dict[Name, ComponentSpec] = Field(min_length=1)
     mixture: MixtureSpec | None = None

@@ -14,6 +14,7 @@ from mixlens.spec import MeasureSpec, ResourceSpec, SweepSpec
 
 LAUNCHER_CONFIG = Path("~/ray_bootstrap_config.yaml")
 CONNECT_TIMEOUT_S = 5.0
+SOCKET_PATH = 107  # bytes that Linux allows a socket's path
 
 
 @dataclass(frozen=True)
@@ -61,6 +62,28 @@ def check_reachable(address: Address) -> None:
             explain(address.field, address.value, f"nothing answers there ({error})",
                     "Start Ray there, or leave it out to use this machine.")
         ) from error  # fmt: skip
+
+
+def check_socket_paths(ray_temp: str) -> None:
+    """Refuse a temporary folder below which Ray's sockets would have too long paths.
+
+    Raises:
+        ResourceError: names the variable that sets the folder.
+    """
+    longest = f"{ray_temp}/session_2026-01-01_00-00-00_000000_{2**22}/sockets/plasma_store"
+    excess = len(os.fsencode(longest)) - SOCKET_PATH
+    if excess <= 0:
+        return
+    variable = "RAY_TMPDIR" if "RAY_TMPDIR" in os.environ else "TMPDIR"
+    raise ResourceError(
+        explain(
+            variable,
+            str(Path(ray_temp).parent),
+            f"Ray keeps sockets below it, whose paths may have {SOCKET_PATH} bytes and would have "
+            f"{excess} more",
+            "Set RAY_TMPDIR to a short folder, such as /tmp.",
+        )
+    )
 
 
 def capacity_of(

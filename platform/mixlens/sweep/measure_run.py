@@ -7,6 +7,7 @@ from rich.console import Console
 
 from mixlens.analysis import collect_provenance
 from mixlens.errors import ResourceError, explain
+from mixlens.lock import held
 from mixlens.models.twin import random_twin
 from mixlens.report.measured import report_model
 from mixlens.spec import MeasureSpec, ResourceSpec, held_out_of, transfer_of
@@ -37,6 +38,12 @@ def run_measure(spec: MeasureSpec, command: Sequence[str]) -> None:
     check_runs_dir(Path(spec.runs_dir).expanduser().absolute())
     spec = index_data(resolve(spec))
     check_evaluation(spec)
+    with held(spec.folder, command, print):
+        _run_measure(spec, command)
+
+
+def _run_measure(spec: MeasureSpec, command: Sequence[str]) -> None:
+    """The same with a checked spec, once nobody else works in its folder."""
     folder = spec.folder
     tracker = open_tracker(spec, Path(spec.runs_dir))
 
@@ -45,7 +52,7 @@ def run_measure(spec: MeasureSpec, command: Sequence[str]) -> None:
         from mixlens.sweep.driver import ray_running
 
         view.say(f"{spec.name}: starting Ray; its own output goes to {log}")
-        with ray_running(spec.resources, log) as capacity:
+        with ray_running(spec.resources, folder, log, view.say) as capacity:
             check_actors(spec.resources, capacity)
             check_engine_room(spec, capacity)
             write_json(folder / "measure.json", spec.model_dump(mode="json"))

@@ -35,6 +35,7 @@ WEIGHT_BYTES = 4  # of the final model, a trained parameter
 LORA_SHARE = 0.02  # of the parameters are trained by LoRA, at most, and only these are written
 OPTIMIZER_BYTES = 12  # fp32 weight and two moments of AdamW, a trained parameter
 KEPT_CHECKPOINTS = 2  # the newest, and the one being written
+WORKING_DIRS = "working_dir_files"  # where Ray unpacks the working directories of jobs
 SPARE_BYTES = 200_000_000  # tables, figures, logs, MLflow
 # Measured on the built-in model, in images trained on: answers and activations of a held-out image;
 # its linear probes; and its answers in one setting of deletion.
@@ -157,8 +158,16 @@ def check_runs_dir(root: Path) -> None:
     """Refuse a directory of a sweep, `root`, that cannot be made or written.
 
     Raises:
-        ResourceError: a part of the path is a file, or not ours to write.
+        ResourceError: a part of the path is a file, or not ours to write; or it lies in the folder
+            that Ray makes of a submitted job, which ends with it and which no other node has.
     """
+    if WORKING_DIRS in root.parts:
+        raise ResourceError(
+            explain("runs_dir", str(root.parent),
+                    "a folder in the temporary working directory of a Ray job, which other nodes "
+                    "do not see and Ray deletes",
+                    "Set runs_dir to a folder that all nodes mount, such as /mnt/shared/runs.")
+        )  # fmt: skip
     existing = next(path for path in (root, *root.parents) if path.exists())
     if existing.is_dir() and os.access(existing, os.W_OK | os.X_OK):
         return

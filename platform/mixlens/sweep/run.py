@@ -13,6 +13,7 @@ from rich.table import Table
 from mixlens.analysis import answer_sentences, collect_provenance, load_run, read_provenance
 from mixlens.analysis.transfer_answer import read_answer
 from mixlens.errors import MixlensError, ResourceError
+from mixlens.lock import held
 from mixlens.models import check_model, fingerprint, resolve_model
 from mixlens.report import write_report
 from mixlens.sources import open_source
@@ -71,11 +72,20 @@ def run_sweep(spec: SweepSpec, command: Sequence[str]) -> None:
     Whatever ends it early leaves no MLflow run open.
 
     Raises:
-        MixlensError: before any work, something it needs is not there or impossible; after it,
-            trials that failed, by name. The report then holds the others.
+        MixlensError: before any work, something it needs is not there or impossible, or another
+            process works in the sweep's directory; after it, trials that failed, by name. The
+            report then holds the others.
     """
     if address := address_of(spec.resources):
         check_reachable(address)
+    root = Layout.of(spec).root
+    check_runs_dir(root)
+    with held(root, command, print):
+        _run_sweep(spec, command)
+
+
+def _run_sweep(spec: SweepSpec, command: Sequence[str]) -> None:
+    """The same, once nobody else works in the sweep's directory."""
     spec, plan, _ = _checked(spec, time_a_step=False)
     layout = Layout.of(spec)
     tracker = open_tracker(spec, layout.root.parent)
@@ -89,7 +99,7 @@ def run_sweep(spec: SweepSpec, command: Sequence[str]) -> None:
         from mixlens.sweep.driver import ray_running, run_trials
 
         view.say(f"{spec.name}: starting Ray; its own output goes to {log}")
-        with ray_running(spec.resources, log) as capacity:
+        with ray_running(spec.resources, layout.root, log, view.say) as capacity:
             at_once = trials_at_once(spec.resources, capacity, len(plan.pending))
             check_engine_room(spec, capacity)
             write_json(layout.sweep_file, spec.model_dump(mode="json"))

@@ -23,7 +23,8 @@ class TrialState:
     """Where one trial is.
 
     Attributes:
-        stage: waiting, training, measuring, done, failed, or "done before" for an earlier start's.
+        stage: waiting, training, measuring, done, failed, lost (it is tried again), or "done
+            before" for an earlier start's.
         step: optimiser steps done.
         latest: last reported metrics.
     """

@@ -9,13 +9,15 @@ A second start continues from the latest checkpoint; a finished run is left as i
 import argparse
 import os
 import sys
+from contextlib import nullcontext
 from pathlib import Path
 
 import torch
 import torch.distributed as dist
 from pydantic import ValidationError
 
-from mixlens.errors import MixlensError, SpecError
+from mixlens.errors import SpecError, exit_clearly
+from mixlens.lock import held
 from mixlens.mixture.local import LocalStream
 from mixlens.models import keep_freed_memory
 from mixlens.spec import RunSpec
@@ -38,22 +40,23 @@ def train_alone(run: RunSpec, directory: Path) -> Path:
     return train(run, context, vllm, stream)
 
 
-def main() -> int:
+def main() -> None:
     parser = argparse.ArgumentParser(prog="python -m mixlens.training.alone", description=__doc__)
     parser.add_argument("run", type=Path, help="a RunSpec as JSON, such as a trial's run.json")
     parser.add_argument("directory", type=Path, help="where the run is kept")
     arguments = parser.parse_args()
     keep_freed_memory()
     torch.set_num_threads(int(os.environ.get("OMP_NUM_THREADS", torch.get_num_threads())))
+    directory = arguments.directory.absolute()
+    is_first = os.environ.get("RANK", "0") == "0"
     try:
-        print(train_alone(_read(arguments.run), arguments.directory.absolute()))
-    except MixlensError as error:
-        print(error, file=sys.stderr)
-        return 2
+        run = _read(arguments.run)
+        # The others of torchrun's workers wait for the first one, and end with it.
+        with held(directory, sys.argv, print) if is_first else nullcontext():
+            print(train_alone(run, directory))
     finally:
         if dist.is_initialized():
             dist.destroy_process_group()
-    return 0
 
 
 def _read(path: Path) -> RunSpec:
@@ -64,4 +67,4 @@ def _read(path: Path) -> RunSpec:
 
 
 if __name__ == "__main__":
-    sys.exit(main())
+    exit_clearly(main)

@@ -3,9 +3,9 @@
 import os
 import re
 import shutil
+import socket
 import sys
 import uuid
-from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
@@ -25,7 +25,7 @@ from ray.train.torch import TorchTrainer, get_device
 from ray.train.v2.api.exceptions import ControllerError, TrainingFailedError, WorkerGroupError
 
 from mixlens import errors
-from mixlens.errors import MixlensError, ResourceError, explain
+from mixlens.errors import MixlensError, ResourceError, disk_full, explain
 from mixlens.mixture.batches import Reader, accumulation
 from mixlens.mixture.stream import (
     RayStream,
@@ -47,7 +47,7 @@ LOCAL_START_S = 60.0
 CLUSTER_START_S = 1200.0  # an autoscaled node boots, fetches its image and joins in many minutes
 
 
-def launch(run: RunSpec, directory: Path, callbacks: Sequence[UserCallback] = ()) -> Path:
+def launch(run: RunSpec, directory: Path) -> Path:
     """Train `run` on the connected Ray cluster; returns `directory/model`.
 
     A second call continues from the latest checkpoint, or returns at once when the run is
@@ -59,11 +59,11 @@ def launch(run: RunSpec, directory: Path, callbacks: Sequence[UserCallback] = ()
     Args:
         run: what to train; `run.resources` says on how many workers.
         directory: the folder of this run.
-        callbacks: Ray Train callbacks; `after_report` gets the metrics of each logged step.
 
     Raises:
         MixlensError: whatever a person can correct, as it was raised in a worker.
-        ResourceError: the cluster did not give the workers.
+        ResourceError: the cluster did not give the workers, a disk is full, or the workers do not
+            share `directory`.
         TrainingFailedError: any other failure, after `resources.max_failures` restarts.
     """
     directory = directory.absolute()
@@ -77,14 +77,29 @@ def launch(run: RunSpec, directory: Path, callbacks: Sequence[UserCallback] = ()
         directory.mkdir(parents=True, exist_ok=True)
         os.environ.setdefault(START_TIMEOUT, str(_start_timeout_s(run)))
         try:
-            _trainer(run, directory, callbacks).fit()
+            _trainer(run, directory).fit()
         except TrainingFailedError as error:
-            raise _explained(error, run) from error
-        model = finished_model(run, directory)
-        assert model is not None, "the workers ended without an error and without a model"
+            if (wrong := _explained(error, run, directory)) is None:
+                raise
+            raise wrong from error
+        if (model := finished_model(run, directory)) is None:
+            raise not_shared(directory)
     # Optimiser state, three times the model, serves nothing any more.
     shutil.rmtree(directory / STORAGE, ignore_errors=True)
     return model
+
+
+def not_shared(directory: Path) -> ResourceError:
+    """What to tell where workers have written a run's results to a folder of another machine."""
+    return ResourceError(
+        explain(
+            "runs_dir", str(directory),
+            f"training ended, but its model is not there as {socket.gethostname()} sees it: the "
+            "workers wrote to a folder of this name on nodes that do not share it",
+            "Set runs_dir to a folder that all nodes mount; what was trained must be trained "
+            "again.",
+        )
+    )  # fmt: skip
 
 
 def _start_timeout_s(run: RunSpec) -> float:
@@ -103,7 +118,7 @@ def _was_there_before(run: RunSpec) -> bool:
     return bool(address or ray.get_runtime_context().runtime_env)
 
 
-def _trainer(run: RunSpec, directory: Path, callbacks: Sequence[UserCallback]) -> TorchTrainer:
+def _trainer(run: RunSpec, directory: Path) -> TorchTrainer:
     resources = run.resources
     cursor = make_cursor()
     bundle = {"CPU": resources.cpus_per_worker, "GPU": resources.gpus_per_worker}
@@ -128,7 +143,7 @@ def _trainer(run: RunSpec, directory: Path, callbacks: Sequence[UserCallback]) -
                 max_failures=resources.max_failures, controller_failure_limit=STARTS - 1
             ),
             checkpoint_config=CheckpointConfig(num_to_keep=1),
-            callbacks=[_NoRetryOfUserErrors(), *callbacks],
+            callbacks=[_NoRetryOfUserErrors()],
         ),
     )
 
@@ -139,7 +154,16 @@ def _work(config: dict[str, Any]) -> None:
     train_context = ray.train.get_context()
     rank, world_size = train_context.get_world_rank(), train_context.get_world_size()
     directory = Path(config["directory"])
-    _log_to(directory / "logs" / f"train-{rank}.log")
+    try:
+        _log_to(directory / "logs" / f"train-{rank}.log")
+        _train(run, rank, world_size, directory, config["cursor"])
+    except Exception as error:
+        if (full := disk_full(error, directory)) is not None:
+            raise full from error
+        raise
+
+
+def _train(run: RunSpec, rank: int, world_size: int, directory: Path, cursor: Any) -> None:
     torch.set_num_threads(max(1, int(run.resources.cpus_per_worker)))
 
     from mixlens.training.zero import import_deepspeed
@@ -151,7 +175,7 @@ def _work(config: dict[str, Any]) -> None:
 
     keep_freed_memory()
 
-    local_rank = train_context.get_local_rank()
+    local_rank = ray.train.get_context().get_local_rank()
     device = get_device() if run.resources.gpus_per_worker else torch.device("cpu")
     context = RayContext(rank, world_size, local_rank, device, directory)
     begin = context.latest_checkpoint() or run.model
@@ -159,7 +183,7 @@ def _work(config: dict[str, Any]) -> None:
     sys.stderr.write(f"worker {rank} of {world_size}, process {os.getpid()}, from {begin}\n")
     vllm = load_trainable(run, context)
     shard = ray.train.get_dataset_shard("train")
-    stream = RayStream(shard, run, rank, world_size, collate_of(run, vllm), config["cursor"])
+    stream = RayStream(shard, run, rank, world_size, collate_of(run, vllm), cursor)
     train(run, context, vllm, stream)
 
 
@@ -196,8 +220,8 @@ class _NoRetryOfUserErrors(UserCallback):
                 raise wrong
 
 
-def _explained(error: TrainingFailedError, run: RunSpec) -> Exception:
-    """What to tell the person whose run failed."""
+def _explained(error: TrainingFailedError, run: RunSpec, directory: Path) -> MixlensError | None:
+    """What to tell the person whose run failed; None where only the error itself tells it."""
     if isinstance(error, ControllerError):
         if (wrong := _user_error(error.controller_failure)) is not None:
             return wrong
@@ -218,7 +242,7 @@ def _explained(error: TrainingFailedError, run: RunSpec) -> Exception:
         for failure in error.worker_failures.values():
             if (wrong := _user_error(failure)) is not None:
                 return wrong
-    return error
+    return disk_full(error, directory)
 
 
 def _user_error(error: BaseException | None) -> MixlensError | None:

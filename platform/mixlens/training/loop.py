@@ -21,6 +21,7 @@ from mixlens.training.loss import answer_loss_sum, before_answers, count_answers
 from mixlens.training.optimizer import adamw, freeze, parameter_groups, set_learning_rates
 from mixlens.training.records import Interval, Journal, finish
 from mixlens.training.replaced import Replaced
+from mixlens.training.trained_on import TrainedOn
 from mixlens.training.utilisation import ModelFlops
 from mixlens.training.weights import save_model
 from mixlens.training.zero import clip_unsharded, start_engine
@@ -47,8 +48,8 @@ def train(run: RunSpec, context: WorkerContext, vllm: Vllm, stream: Stream) -> P
     Raises:
         CheckpointError: the newest checkpoint is incomplete or of another run.
         SpecError: the workers cannot share a global batch evenly.
-        DataError: a global batch without answers, a loss that is no number, or too many
-            photographs that turn out to be damaged.
+        DataError: a global batch without answers, a loss that is no number, too many photographs
+            that turn out to be damaged, or other examples than those of the run's order.
     """
     training, world_size = run.training, context.world_size
     accumulation = micro_batches_a_step(run, world_size)
@@ -73,6 +74,7 @@ def train(run: RunSpec, context: WorkerContext, vllm: Vllm, stream: Stream) -> P
         checkpoint.load(engine, latest, run.digest())
     journal = Journal(context, keep_until=first)
     replaced = Replaced(run, context, first)
+    trained_on = TrainedOn(context, first)
 
     model_flops = ModelFlops(run, vllm.adapter, world_size, context.device)
     interval = Interval(context.device, model_flops.peak)
@@ -82,11 +84,15 @@ def train(run: RunSpec, context: WorkerContext, vllm: Vllm, stream: Stream) -> P
         interval.waited(time.perf_counter() - asked_at)
         rates = set_learning_rates(engine.optimizer, step, training)
 
-        # Answer tokens of the global batch, by which every loss is divided, and damaged images.
+        # Of the global batch: answer tokens, by which every loss is divided, what it consists of,
+        # and damaged images.
         answers = torch.stack([count_answers(mb.tensors["labels"]) for mb in micro_batches]).sum()
-        counts = torch.tensor([int(answers), *replaced.note(micro_batches)], device=context.device)
+        share = trained_on.share(micro_batches)
+        own = [int(answers), *share, *replaced.note(micro_batches)]
+        counts = torch.tensor(own, device=context.device)
         dist.all_reduce(counts)
-        answers, *of_each = counts.tolist()
+        answers, low, high, *of_each = counts.tolist()
+        trained_on.note(low, high)
         replaced.check(of_each, step + 1)
         check_answers(answers, step)
 
@@ -123,10 +129,12 @@ def train(run: RunSpec, context: WorkerContext, vllm: Vllm, stream: Stream) -> P
             seen = order.counts(done * training.global_batch)
             metrics |= {f"examples/{component}": count for component, count in seen.items()}
             metrics |= {} if replaced.total is None else {"replaced": replaced.total}
+            metrics["trained_on"] = trained_on.write()
             check_finite(metrics, training.learning_rates.model_dump())
             journal.write(metrics)
         folder = None
         if saves:
+            trained_on.write()
             folder = context.checkpoint_folder(done)
             checkpoint.save(engine, folder, done, run.digest())
         if logs or saves:

@@ -1,6 +1,7 @@
 """What a run writes down about itself: one record a logged step, and one at its end."""
 
 import json
+import os
 import resource
 import time
 from pathlib import Path
@@ -18,11 +19,14 @@ from mixlens.models.turns import count_tokens
 from mixlens.spec import RunSpec
 from mixlens.training.context import WorkerContext
 from mixlens.training.cost.devices import mfu
+from mixlens.training.trained_on import check_trained_on
 
 JOURNAL = "training.jsonl"
 MIXTURE = "mixture.parquet"
 FINISHED = "trained.json"
 MODEL = "model"
+TRAINED_ON_COLUMN = "trained_on"
+_TAIL = 1 << 16  # bytes; a record has some hundred
 
 
 class Journal:
@@ -52,6 +56,18 @@ def read_journal(path: Path) -> list[dict[str, Any]]:
         return []
     lines = path.read_text().splitlines(keepends=True)
     return [json.loads(line) for line in lines if line.endswith("\n")]
+
+
+def last_record(path: Path) -> dict[str, Any] | None:
+    """The last whole record of a `training.jsonl`, read from its end; None where there is none."""
+    try:
+        with path.open("rb") as file:
+            file.seek(max(0, file.seek(0, os.SEEK_END) - _TAIL))
+            tail = file.read()
+    except FileNotFoundError:
+        return None
+    whole, newline, _ = tail.rpartition(b"\n")
+    return json.loads(whole.rpartition(b"\n")[2]) if newline else None
 
 
 class Interval:
@@ -143,13 +159,20 @@ def finished_model(run: RunSpec, directory: Path) -> Path | None:
 def finish(run: RunSpec, directory: Path) -> None:
     """Write what a finished run was: its mixture, and last `trained.json`, which says it is there.
 
-    `mixture.parquet` has a row a step: step, and of each component the examples so far.
+    `mixture.parquet` has a row a step: step, of each component the examples so far, as the run's
+    order says, and `trained_on`, the digest of what was really trained on, which agrees.
+
+    Raises:
+        DataError: a step was trained on other examples than the order says.
     """
+    digests = check_trained_on(run, directory)
+    assert len(digests) == run.training.steps, "every step is noted before the run ends"
     order, batch = order_of(run), run.training.global_batch
     counts = [order.counts(step * batch) for step in range(1, run.training.steps + 1)]
     mixture = {name: [count[name] for count in counts] for name in order.components}
     steps = {"step": list(range(1, len(counts) + 1))}
-    pq.write_table(pa.table(steps | mixture), directory / MIXTURE)
+    seen = {TRAINED_ON_COLUMN: [f"{digest:016x}" for digest in digests]}
+    pq.write_table(pa.table(steps | mixture | seen), directory / MIXTURE)
     record = {
         "run": run.digest(),
         "name": run.name,

@@ -111,3 +111,26 @@ def test_a_trials_folder_tells_what_ran_and_whether_it_is_whole(
     finish_trial(runs[0], tmp_path)
     assert runs[0].digest() in (tmp_path / "record.json").read_text()
     assert not list(tmp_path.glob("*.part"))
+
+
+@pytest.mark.case
+def test_a_full_disk_below_the_log_silences_only_the_log(tmp_path: Path):
+    """Libraries print on, and nothing of what they say comes to the screen later."""
+    script = (
+        "import os, sys; from mixlens.sweep.quiet import chatter_to; from pathlib import Path\n"
+        "known = sys.stdout\n"
+        "with chatter_to(Path('/dev/full')) as screen:\n"
+        "    print('from python'); print('error', file=sys.stderr); sys.stdout.flush()\n"
+        "    print('by an older stream', file=known); os.system('echo from a child 2>/dev/null')\n"
+        "    print('for a person', file=screen)\n"
+        "print('after')"
+    )
+    environment = {k: v for k, v in os.environ.items() if k != "PYTHONUNBUFFERED"}
+    done = subprocess.run(
+        [sys.executable, "-c", script], capture_output=True, text=True, env=environment
+    )
+    assert done.returncode == 0, done.stderr
+    told, lacks, after = done.stdout.splitlines()
+    assert (told, after) == ("for a person", "after")
+    assert lacks == "/dev/full lacks 18 bytes: [Errno 28] No space left on device"
+    assert done.stderr == ""

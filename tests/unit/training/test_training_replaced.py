@@ -33,11 +33,20 @@ class DamagedStream(RandomStream):
 
     damaged: dict[int, str] | None = None
 
+    run: RunSpec | None = None
+
     def rows(self, start: int, count: int) -> MicroBatch:
         rows = super().rows(start, count)
         damaged = self.damaged or {}
         replaced = tuple(replacement(p, damaged[p]) for p in rows.positions if p in damaged)
-        return MicroBatch(rows.positions, rows.example_ids, rows.components, rows.tensors, replaced)
+        instead = {one.position: one.instead for one in replaced}
+        ids = [instead.get(position) or self.example_id(position) for position in rows.positions]
+        return MicroBatch(rows.positions, ids, rows.components, rows.tensors, replaced)
+
+    def example_id(self, position: int) -> str:
+        assert self.run is not None
+        component, index = order.order_of(self.run).at(position)
+        return f"{component}/{index}"
 
 
 def train_with(
@@ -46,7 +55,8 @@ def train_with(
     directory.mkdir(parents=True, exist_ok=True)
     vllm, context = load_vllm(run.model), alone(directory)
     token = vllm.adapter.image_token_id
-    train(run, context, vllm, DamagedStream(run.training, context, token, crash_at, damaged))
+    stream = DamagedStream(run.training, context, token, crash_at, damaged, run)
+    train(run, context, vllm, stream)
 
 
 def table(directory: Path) -> list[dict]:

@@ -12,6 +12,7 @@ import torch.multiprocessing as multiprocessing
 from torch import Tensor
 
 from mixlens.mixture.batches import MicroBatch
+from mixlens.mixture.order import DRAWS_A_SEED
 from mixlens.models.tiny import build_tiny_vllm
 from mixlens.spec import (
     EvaluationSpec,
@@ -32,6 +33,7 @@ import_deepspeed()
 zero.KEPT_WHOLE = 1000  # else stage 3 would gather nothing of a model this small
 zero.SUB_GROUP = 5000  # and the optimiser would step over all of it at once
 
+SEED = 5
 STEPS, SAVED, CRASHED, GLOBAL_BATCH, MICRO_BATCH = 6, 3, 5, 8, 2
 VISUAL_TOKENS = 64
 
@@ -76,7 +78,7 @@ class RandomStream:
             labels[i, answers] = text[answers]
         return MicroBatch(
             positions,
-            [str(position) for position in positions],
+            [self.example_id(position) for position in positions],
             ["a"] * count,
             {
                 "input_ids": ids,
@@ -85,6 +87,10 @@ class RandomStream:
                 "pixel_values": torch.stack(images),
             },
         )
+
+    def example_id(self, position: int) -> str:
+        """As the order of `run_of` has it: each example of the one component once."""
+        return f"a/{SEED * DRAWS_A_SEED + position}"
 
     def row(self, position: int) -> tuple[Tensor, Tensor]:
         generator = torch.Generator().manual_seed(position)
@@ -122,7 +128,7 @@ def run_of(model: Path, stage: int = 0, lora: bool = False, **training: Any) -> 
         components={"a": SceneComponent(tasks={"coarse": 1})},
         weights={"a": 1.0},
         ratio=1.0,
-        seed=5,
+        seed=SEED,
         training=TrainingSpec(**settings),
         evaluation=EvaluationSpec(component="a", examples=8),
     )

@@ -1,0 +1,139 @@
+"""A sweep goes on when its driver is busy, and when what runs a trial is lost."""
+
+import os
+import signal
+import time
+from pathlib import Path
+from typing import Any
+
+import psutil
+import pytest
+
+from mixlens.models.tiny import build_tiny_vllm
+from mixlens.spec import (
+    EvaluationSpec,
+    Layout,
+    ResourceSpec,
+    RunSpec,
+    SceneComponent,
+    SceneSpec,
+    SizeRange,
+)
+from mixlens.spec.training import TrainingSpec
+from mixlens.sweep.driver import run_trials
+from mixlens.tasks import vocabulary
+from mixlens.training.alone import train_alone
+from mixlens.training.records import read_journal
+
+pytestmark = pytest.mark.ray
+
+
+@pytest.fixture(scope="module")
+def base(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    folder = tmp_path_factory.mktemp("base")
+    build_tiny_vllm(folder, vocabulary(), size="test")
+    return folder
+
+
+def a_run(model: Path, **training: Any) -> RunSpec:
+    settings = {
+        "steps": 3,
+        "global_batch": 8,
+        "micro_batch": 4,
+        "zero_stage": 2,
+        "precision": "fp32",
+        "learning_rates": {"vision": 1e-3, "projector": 1e-3, "language": 1e-3},
+        "log_every": 1,
+    }
+    large = SizeRange(name="large", diameter=(0.3, 0.4))
+    scene = SceneSpec(image_size=32, objects=(1, 2), sizes=(large,))
+    return RunSpec(
+        name="tried",
+        model=str(model),
+        components={"simple": SceneComponent(scene=scene, tasks={"coarse": 2})},
+        weights={"simple": 1.0},
+        ratio=0.0,
+        seed=1,
+        training=TrainingSpec.model_validate(settings | training),
+        evaluation=EvaluationSpec(component="simple", examples=8, batch_size=8, max_new_tokens=2),
+        resources=ResourceSpec(
+            workers=1, cpus_per_worker=1, cpus_per_render=0.5, cpus_per_actor=0.5, max_failures=2
+        ),
+    )
+
+
+def test_a_trial_never_waits_for_a_busy_driver(ray_local: None, base: Path, tmp_path: Path) -> None:
+    """The driver does nothing from a trial's first step until all that the trial writes is there.
+
+    So not one report of the trial is taken until it has ended.
+    """
+    run, layout = a_run(base), Layout(tmp_path / "sweep")
+    record = layout.trial(run) / "record.json"
+    stages: list[str] = []
+
+    def busy(name: str, stage: str, metrics: dict[str, Any]) -> None:
+        stages.append(stage)
+        end = time.monotonic() + 180
+        while "step" in metrics and not record.is_file():
+            assert time.monotonic() < end, "the trial waits for its driver"
+            time.sleep(0.1)
+
+    assert run_trials((run,), layout, 1, busy) == {}
+    assert stages[0] == "training"
+    assert stages[-1] == "done"
+
+
+VICTIMS = ["ray::ImplicitFunc", "ray::TrainController"]  # Tune's name of a trial, and Train's
+
+
+class KillTwice:
+    """Kill -9 the trial's process after its first checkpoint, then its controller after another."""
+
+    def __init__(self, directory: Path, every: int) -> None:
+        self.directory, self.every = directory, every
+        self.killed: list[str] = []
+        self.stages: list[str] = []
+
+    def __call__(self, name: str, stage: str, metrics: dict[str, Any]) -> None:
+        self.stages.append(stage)
+        victims = VICTIMS[len(self.killed) :]
+        if victims and metrics.get("step", 0) > self.every * (2 * len(self.killed) + 1) + 1:
+            os.kill(process_of(victims[0]).pid, signal.SIGKILL)
+            self.killed.append(victims[0])
+
+
+def process_of(actor: str) -> psutil.Process:
+    """The process of an actor that this one's Ray has started."""
+    titles = {}
+    for process in psutil.Process().children(recursive=True):
+        try:
+            titles[process] = " ".join(process.cmdline())
+        except psutil.Error:
+            continue
+    found = [process for process, title in titles.items() if title.startswith(actor)]
+    assert len(found) == 1, "\n".join(title[:80] for title in titles.values())
+    return found[0]
+
+
+def test_a_lost_trial_or_controller_changes_nothing(
+    ray_local: None, base: Path, tmp_path: Path
+) -> None:
+    every = 20
+    run = a_run(base, steps=200, checkpoint_every=every)
+    layout = Layout(tmp_path / "sweep")
+    killer = KillTwice(layout.trial(run), every)
+    assert run_trials((run,), layout, 1, killer) == {}
+    assert killer.killed == VICTIMS
+    assert killer.stages.count("lost") == 2
+    assert layout.finished(run)
+    log = (layout.trial(run) / "logs" / "train-0.log").read_text()
+    starts = [line for line in log.splitlines() if line.startswith("worker 0 of 1")]
+    assert len(starts) == 3
+    assert all("/step-0000" in line for line in starts[1:]), "it began anew"
+
+    whole = tmp_path / "whole"
+    train_alone(run, whole)
+    expected = [record["loss"] for record in read_journal(whole / "training.jsonl")]
+    records = read_journal(layout.trial(run) / "training.jsonl")
+    assert [record["step"] for record in records] == list(range(1, 201))
+    assert [record["loss"] for record in records] == pytest.approx(expected, abs=1e-5)
