@@ -141,17 +141,21 @@ def _take_away(lock: Path, say: Callable[[str], None]) -> None:
                 f"a process that is gone, the folder is free {SILENT_S:g} s after its last sign.",
             )
         )  # fmt: skip
-    # Of two who remove it at once, only one finds it; and it may be a newer one by now.
-    aside = lock.with_name(f"{lock.name}.{uuid.uuid4().hex[:8]}")
-    with suppress(FileNotFoundError):
-        lock.rename(aside)
-        taken = _owner(aside)
-        if taken == owner:
+    # Of those who find it dead at once, one removes it, or the new lock of the first could go.
+    guard = lock.with_name(f"{lock.name}.taken")
+    try:
+        os.close(os.open(guard, os.O_WRONLY | os.O_CREAT | os.O_EXCL, 0o644))
+    except FileExistsError:
+        if _silent_s(guard) > SILENT_S:  # who made it died before the next line
+            guard.unlink(missing_ok=True)
+        time.sleep(0.05)
+        return
+    try:
+        if _owner(lock) == owner and (owner is not None or _silent_s(lock) > SILENT_S):
             say(f"{lock.parent}: taken over from {owner or 'nobody known'}, which is dead")
-        else:
-            with suppress(OSError):
-                os.link(aside, lock)
-        aside.unlink(missing_ok=True)
+            lock.unlink(missing_ok=True)
+    finally:
+        guard.unlink(missing_ok=True)
 
 
 def _beat(lock: Path, own: Owner, ended: threading.Event) -> None:

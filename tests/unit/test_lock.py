@@ -169,10 +169,10 @@ def test_of_many_who_take_over_at_once_one_gets_it(tmp_path: Path) -> None:
         end = time.monotonic() + 10
         while sum(thread.is_alive() for thread in threads) > 1 and time.monotonic() < end:
             time.sleep(0.01)
-        assert len(owners) == 1
         ended.set()
         for thread in threads:
             thread.join()
+        assert len(owners) == 1
 
 
 def test_a_folder_that_was_made_for_nothing_goes_again(tmp_path: Path) -> None:

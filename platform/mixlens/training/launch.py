@@ -9,9 +9,11 @@ import uuid
 from pathlib import Path
 from typing import Any
 
+import ray
 import ray.train
 import torch
 import torch.distributed as dist
+from ray import PlacementGroupID
 from ray.train import (
     Checkpoint,
     CheckpointConfig,
@@ -23,6 +25,12 @@ from ray.train import (
 )
 from ray.train.torch import TorchTrainer, get_device
 from ray.train.v2.api.exceptions import ControllerError, TrainingFailedError, WorkerGroupError
+from ray.util.placement_group import (
+    PlacementGroup,
+    get_current_placement_group,
+    placement_group_table,
+    remove_placement_group,
+)
 
 from mixlens import errors
 from mixlens.errors import MixlensError, ResourceError, disk_full, explain
@@ -40,6 +48,7 @@ from mixlens.training.records import finished_model
 from mixlens.training.zero import check_nvme
 
 STORAGE = "train"  # in the run's directory
+HELD = f"{STORAGE}/placement_group.txt"
 GROUP = "workers"  # Ray Train's name of the run; the same at every start, so that it resumes
 STARTS = 3  # attempts to get all workers
 START_TIMEOUT = "RAY_TRAIN_WORKER_GROUP_START_TIMEOUT_S"  # of one attempt, Ray Train's variable
@@ -76,6 +85,7 @@ def launch(run: RunSpec, directory: Path) -> Path:
             check_nvme(run.training)  # the workers run on this machine
         directory.mkdir(parents=True, exist_ok=True)
         os.environ.setdefault(START_TIMEOUT, str(_start_timeout_s(run)))
+        _free_lost_workers(directory)
         try:
             _trainer(run, directory).fit()
         except TrainingFailedError as error:
@@ -87,6 +97,26 @@ def launch(run: RunSpec, directory: Path) -> Path:
     # Optimiser state, three times the model, serves nothing any more.
     shutil.rmtree(directory / STORAGE, ignore_errors=True)
     return model
+
+
+def _hold_for(directory: Path) -> None:
+    """Note what Ray has set aside for this worker's group, for `_free_lost_workers`."""
+    if (held := get_current_placement_group()) is not None:
+        (directory / HELD).parent.mkdir(exist_ok=True)
+        (directory / HELD).write_text(held.id.hex())
+
+
+def _free_lost_workers(directory: Path) -> None:
+    """Have Ray end the workers of an earlier launch, if there still are any, and free their place.
+
+    Where the process that leads them is killed, Ray Train leaves that to a helper, which needs
+    Ray's dashboard. Without it, the place would be taken until Ray ends.
+    """
+    if not (directory / HELD).is_file():
+        return
+    known = (directory / HELD).read_text()
+    if placement_group_table().get(known, {}).get("state") in ("CREATED", "RESCHEDULING"):
+        remove_placement_group(PlacementGroup(PlacementGroupID(bytes.fromhex(known))))
 
 
 def not_shared(directory: Path) -> ResourceError:
@@ -175,6 +205,8 @@ def _train(run: RunSpec, rank: int, world_size: int, directory: Path, cursor: An
 
     keep_freed_memory()
 
+    if rank == 0:
+        _hold_for(directory)
     local_rank = ray.train.get_context().get_local_rank()
     device = get_device() if run.resources.gpus_per_worker else torch.device("cpu")
     context = RayContext(rank, world_size, local_rank, device, directory)

@@ -1,5 +1,6 @@
 """Each mistake is one message with exit code 2, and before any work where it can be known."""
 
+import os
 import shutil
 import socket
 import subprocess
@@ -14,8 +15,9 @@ from job_inside import run_inside
 from tiny_families import build
 
 from mixlens.errors import CheckpointError, ResourceError, SpecError
+from mixlens.lock import held
 from mixlens.models.tiny import build_tiny_vllm
-from mixlens.spec import SweepSpec, load_spec
+from mixlens.spec import Layout, SweepSpec, load_spec
 from mixlens.sweep.plan import check_disk, check_evaluation, check_runs_dir, plan_sweep
 from mixlens.sweep.run import resolve, show_plan
 
@@ -63,6 +65,10 @@ MISTAKES = {
     ),
     # More than any disk holds: what is kept of each image of the base is two kilobytes.
     "no disk space": ("evaluation.examples=10000000000", "runs_dir", "'RUNS'", "Free some, or"),
+    "a URL for a folder": (
+        "runs_dir=s3://bucket/runs", "runs_dir", "got 's3://bucket/runs': a URL", "nodes mount",
+    ),
+    "a URL of one slash": ("runs_dir=gs:/bucket", "runs_dir", "got 'gs:/bucket'", "nodes mount"),
     "a file for a folder": ("runs_dir=FILE", "runs_dir", "'FILE", "Name another folder"),
 }  # fmt: skip
 
@@ -170,6 +176,35 @@ def test_a_runs_dir_that_can_be_made(tmp_path: Path):
     (tmp_path / "name").touch()
     with pytest.raises(ResourceError, match="name is a file"):
         check_runs_dir(tmp_path / "name")
+
+
+@pytest.mark.case
+def test_the_working_directory_of_a_ray_job_is_no_runs_dir(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+):
+    """There the default, `runs`, is on one node only, and is deleted with the job."""
+    job = tmp_path / "runtime_resources" / "working_dir_files" / "_ray_pkg_0123456789abcdef"
+    job.mkdir(parents=True)
+    monkeypatch.chdir(job)
+    root = Layout.of(spec(tmp_path).model_copy(update={"runs_dir": "runs"})).root
+    with pytest.raises(ResourceError, match=r"temporary working directory .* that all nodes mount"):
+        check_runs_dir(root)
+    assert list(job.iterdir()) == []
+
+
+@pytest.mark.case
+def test_two_starts_of_one_sweep_do_not_meet(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capfd: pytest.CaptureFixture[str]
+):
+    runs = tmp_path / "runs"
+    monkeypatch.chdir(ROOT)
+    with held(runs / "quickstart", ["python", "jobs/sweep.py", "first.yaml"], print):
+        done = run_inside(monkeypatch, capfd, "sweep.py", QUICKSTART, f"runs_dir={runs}")
+    assert done.returncode == 2
+    (message,) = done.stderr.splitlines()
+    assert message.startswith(f"error: {QUICKSTART}: {runs / 'quickstart'}: got 'a folder in use'")
+    assert f"process {os.getpid()} on {socket.gethostname()} since " in message
+    assert "`python jobs/sweep.py first.yaml`" in message
 
 
 def test_a_dry_run_tells_what_runs_at_once_or_that_nothing_can(

@@ -1,7 +1,10 @@
+import os
 import socket
 from pathlib import Path
 
 import pytest
+from ray._common.utils import get_default_ray_temp_dir
+from ray._private.utils import validate_socket_filepath
 
 from mixlens.errors import ResourceError
 from mixlens.spec import MeasureSpec, ResourceSpec
@@ -11,6 +14,7 @@ from mixlens.sweep.machine import (
     capacity_of,
     check_engine_room,
     check_reachable,
+    check_socket_paths,
     trials_at_once,
 )
 
@@ -114,3 +118,21 @@ def test_vllm_needs_room_beside_the_actors(have: tuple[float, float], told: str 
     else:
         with pytest.raises(ResourceError, match=told):
             check_engine_room(spec, Capacity(*have, "here"))
+
+
+@pytest.mark.case
+def test_a_temporary_folder_too_deep_for_sockets_is_refused(monkeypatch: pytest.MonkeyPatch):
+    """As batch systems make them. Ray itself refuses exactly those."""
+    monkeypatch.delenv("RAY_TMPDIR", raising=False)
+    longest = "session_2026-01-01_00-00-00_000000_4194304/sockets/plasma_store"
+    folder = f"/{'x' * (107 - len(longest) - 6)}/ray"
+    check_socket_paths(folder)
+    validate_socket_filepath(f"{folder}/{longest}")
+    monkeypatch.setenv("TMPDIR", f"/x{folder}".removesuffix("/ray"))
+    with pytest.raises(ResourceError, match=r"^TMPDIR: .*2 more\. Set RAY_TMPDIR to a short"):
+        check_socket_paths(f"/x{folder}")
+    with pytest.raises(OSError, match="AF_UNIX"):
+        validate_socket_filepath(f"/x{folder}/{longest}")
+    monkeypatch.setenv("RAY_TMPDIR", os.environ["TMPDIR"])
+    with pytest.raises(ResourceError, match=r"^RAY_TMPDIR: "):
+        check_socket_paths(get_default_ray_temp_dir())
