@@ -137,7 +137,17 @@ def test_an_interrupted_sweep_is_completed_by_the_same_command(base: Path, tmp_p
     assert done.stat().st_mtime_ns == before[0]
 
 
-def test_ctrl_c_leaves_no_run_open(base: Path, tmp_path: Path):
+@pytest.mark.parametrize(
+    ("sent", "code", "when", "tracked"),
+    [
+        (signal.SIGINT, 130, "training", 3),
+        (signal.SIGTERM, 143, "training", 3),
+        (signal.SIGTERM, 143, "starting Ray", 0),
+    ],
+)
+def test_an_end_from_outside_leaves_no_run_open(
+    base: Path, tmp_path: Path, sent: signal.Signals, code: int, when: str, tracked: int
+):
     runs = tmp_path / "runs"
     process = subprocess.Popen(
         [sys.executable, *command(base, runs, "seeds=[0]", "training.steps=10000")],
@@ -145,15 +155,24 @@ def test_ctrl_c_leaves_no_run_open(base: Path, tmp_path: Path):
         start_new_session=True, env=clean_environment(),
     )  # fmt: skip
     try:
-        wait_for(lambda: list(runs.glob("quickstart/trials/*/training.jsonl")), process)
-        os.killpg(process.pid, signal.SIGINT)  # as a terminal does
+        if when == "training":
+            wait_for(lambda: list(runs.glob("quickstart/trials/*/training.jsonl")), process)
+        else:
+            assert process.stdout is not None
+            assert when in process.stdout.readline()
+            time.sleep(1)
+        if sent == signal.SIGINT:
+            os.killpg(process.pid, sent)  # as a terminal does
+        else:
+            process.send_signal(sent)
         _, told = process.communicate(timeout=240)
     finally:
         if process.poll() is None:
             os.killpg(process.pid, signal.SIGKILL)
-    assert process.returncode == 130
+    assert process.returncode == code
     assert told == "stopped; the same command goes on where this one ended\n"
-    assert [status for _, _, status in mlflow_runs(runs).values()] == 3 * ["KILLED"]
+    assert [status for _, _, status in mlflow_runs(runs).values()] == tracked * ["KILLED"]
+    assert not (runs / "quickstart" / "lock.json").exists()
 
 
 @pytest.mark.parametrize(
