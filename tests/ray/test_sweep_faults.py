@@ -2,6 +2,7 @@
 
 import os
 import signal
+import socket
 import time
 from pathlib import Path
 from typing import Any
@@ -9,6 +10,7 @@ from typing import Any
 import psutil
 import pytest
 
+from mixlens.errors import ResourceError
 from mixlens.models.tiny import build_tiny_vllm
 from mixlens.spec import (
     EvaluationSpec,
@@ -20,7 +22,9 @@ from mixlens.spec import (
     SizeRange,
 )
 from mixlens.spec.training import TrainingSpec
-from mixlens.sweep.driver import run_trials
+from mixlens.sweep import driver, shared
+from mixlens.sweep.driver import check_shared, run_trials
+from mixlens.sweep.shared import see
 from mixlens.tasks import vocabulary
 from mixlens.training.alone import train_alone
 from mixlens.training.records import read_journal
@@ -137,3 +141,33 @@ def test_a_lost_trial_or_controller_changes_nothing(
     records = read_journal(layout.trial(run) / "training.jsonl")
     assert [record["step"] for record in records] == list(range(1, 201))
     assert [record["loss"] for record in records] == pytest.approx(expected, abs=1e-5)
+
+
+def test_nodes_are_asked_whether_they_share_the_runs_directory(
+    ray_local: None, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    said: list[str] = []
+    check_shared(tmp_path / "sweep", said.append)
+    assert list((tmp_path / "sweep").iterdir()) == []
+
+    here = socket.gethostname()
+
+    def blind(token: str, answer: str) -> str:
+        """As on a node that has another folder there, without or with a file of that name."""
+        return see(token.replace("sweep", "nowhere"), answer)
+
+    def elsewhere(token: str, answer: str) -> str:
+        return ""
+
+    monkeypatch.setattr(shared, "_PATIENCE_S", 0.5)
+    for wrong, told in ((blind, f"as {here} sees it"), (elsewhere, "as the driver's node sees it")):
+        monkeypatch.setattr(driver, "see", wrong)
+        with pytest.raises(ResourceError) as refused:
+            check_shared(tmp_path / "sweep", said.append)
+        message = str(refused.value)
+        assert message.startswith(f"runs_dir: got '{tmp_path}': nodes of the cluster do not share")
+        assert f"{here} (" in message
+        assert told in message
+        assert "that all nodes mount" in message
+    assert said == []
+    assert list((tmp_path / "sweep").iterdir()) == []
