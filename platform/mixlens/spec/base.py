@@ -14,9 +14,9 @@ from pydantic import (
     model_validator,
 )
 
-LONGEST_NAME = 100
-
 from mixlens.errors import explain
+
+LONGEST_NAME = 100
 
 
 class Spec(BaseModel):
