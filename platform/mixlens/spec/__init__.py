@@ -1,7 +1,7 @@
 """Sweep files: frozen, strict models, their digests, and reading them from YAML."""
 
 from mixlens.spec.base import Spec
-from mixlens.spec.coco import CocoFiles, CocoSpec
+from mixlens.spec.coco import CocoFiles, CocoSpec, Exif
 from mixlens.spec.component import CocoComponent, ComponentSpec, SceneComponent, TaskGroup
 from mixlens.spec.data import EvaluationSpec, MixtureSpec, Weights
 from mixlens.spec.held_out import HELD_OUT_START, HeldOut, held_out_of, transfer_of
@@ -35,6 +35,7 @@ __all__ = [
     "ComponentSpec",
     "DeletionSpec",
     "EvaluationSpec",
+    "Exif",
     "HeldOut",
     "Layout",
     "LearningRates",

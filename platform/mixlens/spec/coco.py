@@ -1,6 +1,6 @@
 """Where photographs with COCO annotations are, and what happens to those that are damaged."""
 
-from typing import Annotated, Any
+from typing import Annotated, Any, Literal
 from urllib.parse import urlsplit
 
 from pydantic import AfterValidator, Discriminator, Field, Tag, field_validator
@@ -8,6 +8,8 @@ from pydantic import AfterValidator, Discriminator, Field, Tag, field_validator
 from mixlens.spec.base import Share, Spec
 
 FORMS = ("files", "share")  # of `held_out`
+
+Exif = Literal["automatic", "upright", "stored"]
 
 
 class CocoFiles(Spec):
@@ -50,6 +52,12 @@ class CocoSpec(Spec):
     held_out: HeldOutImages = 0.1
     max_left_out: Share = Field(
         0.02, description="share of images that may be left out, as damaged, before a run stops"
+    )
+    exif: Exif = Field(
+        "automatic",
+        description="how the annotations of photographs lie that EXIF turns: upright, as people "
+        "look at the picture, or stored, as the rows of pixels in the file; automatic: as boxes, "
+        "outlines and declared sizes of each file of annotations tell",
     )
     index: str = Field("", description="filled in when a job starts: the folder of its index")
     fingerprint: str = Field("", description="filled in likewise: of annotations and image files")

@@ -2,8 +2,10 @@
 
 import json
 import sys
+from collections import Counter
+from collections.abc import Mapping
 from pathlib import Path
-from typing import TypeVar
+from typing import Any, TypeVar
 from urllib.parse import unquote
 
 from mixlens.errors import MixlensError
@@ -26,6 +28,7 @@ def index_data(spec: WithData) -> WithData:
     if not used:
         return spec.model_copy(update={"data": {}})
     from mixlens.sources.coco.build import build_index
+    from mixlens.sources.coco.exif import sentence
     from mixlens.sources.coco.index import RECORD
 
     indexes = Path(spec.runs_dir).expanduser().absolute() / "indexes"
@@ -40,21 +43,24 @@ def index_data(spec: WithData) -> WithData:
                 place = f"data.{name}." if text.startswith("root:") else ""
                 raise type(error)(place + text) from error
             index = Path(data[name].index)
-            view.say(f"data.{name}: {_contents(index / RECORD)}")
+            record = json.loads((index / RECORD).read_text())
+            view.say(f"data.{name}: {_contents(record)}")
+            for split, found in record["exif"].items():
+                view.say(f"data.{name}.{split}: {sentence(f'data.{name}', found)}")
             view.say(f"data.{name}: index {'used again' if index in before else 'made'}: {index}")
     return spec.model_copy(update={"data": data})
 
 
-def _contents(file: Path) -> str:
+def _contents(record: Mapping[str, Any]) -> str:
     """What the record of an index says."""
-    record = json.loads(file.read_text())
     images = record["counts"]["images"]
-    number = {"left_out": 0, "repaired": 0}
+    number = Counter[str]()
     for row in record["left_out"]:
         number[row["outcome"]] += row["count"]
     return (
         f"{images['train']:,} images to train on, {images['held_out']:,} held out; left out: "
         f"{number['left_out']:,} images, annotations and captions; repaired: {number['repaired']:,}"
+        + (f"; assumed: {number['assumed']:,}" if number["assumed"] else "")
     )
 
 

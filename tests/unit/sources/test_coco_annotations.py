@@ -1,6 +1,7 @@
 """Records of a COCO file: each is read on its own, and what is wrong with it is written down."""
 
 import json
+from collections.abc import Sequence
 from typing import Any
 
 import msgspec
@@ -10,6 +11,7 @@ import pytest
 from mixlens.errors import DataError
 from mixlens.sources.coco.annotations import Listed, Rows, read_annotations, read_captions
 from mixlens.sources.coco.documents import parse_document, read_categories, read_images
+from mixlens.sources.coco.exif import find_direction
 from mixlens.sources.coco.inspect import Header
 from mixlens.sources.coco.ledger import Ledger
 from mixlens.sources.coco.pictures import sound_pictures, upright_boxes, without_held_out
@@ -213,23 +215,38 @@ def image(id: int, width: int, height: int) -> Any:
     return {"id": id, "file_name": f"{id}.jpg", "width": width, "height": height}
 
 
-def pictures(sizes: list[tuple[int, int]], headers: list[Header], share: float | None = None):
+def pictures(
+    sizes: list[tuple[int, int]],
+    headers: list[Header],
+    share: float | None = None,
+    annotations: Sequence[Any] = (),
+):
     ledger = Ledger()
     listed = read_images(raws([image(n, *size) for n, size in enumerate(sizes)]), "train", ledger)
     paths = [record.file_name for record in listed]
-    found = sound_pictures(listed, paths, headers, "train", share, ledger)
+    direction = find_direction(listed, headers, {}, raws(annotations), "automatic")
+    found = sound_pictures(listed, paths, headers, "train", share, direction, ledger)
     return found, [(row.reason, row.image_id) for row in ledger.rows]
 
 
-def test_a_frame_is_upright_or_turned_or_unknown():
+def test_a_frame_is_upright_or_stored_or_unknown():
     upright = Header(30, 40, orientation=6, fingerprint="1" * 32)
     square = Header(30, 30, orientation=6, fingerprint="2" * 32)
     flat = Header(30, 40, fingerprint="3" * 32)
     broken = Header(problem="truncated")
-    sizes = [(30, 40), (40, 30), (30, 30), (40, 30), (31, 40), (30, 40)]
-    found, told = pictures(sizes, [upright, upright, square, flat, upright, broken])
-    assert [(one.record.id, one.turned) for one in found] == [(0, False), (1, True), (2, False)]
-    assert told == [("turned", 1), ("wrong_size", 3), ("wrong_size", 4), ("truncated", 5)]
+    sizes = [(40, 30), (40, 30), (30, 30), (40, 30), (31, 40), (30, 40)]
+    headers = [upright, upright, square, flat, upright, broken]
+    boxes = [{"image_id": n, "bbox": box} for n, box in enumerate([[1, 1, 35, 9], [1, 1, 9, 9]])]
+    found, told = pictures(sizes, headers, annotations=boxes)
+    frames = [(one.record.id, one.frame, one.sides) for one in found]
+    assert frames == [(0, "stored", (40, 30)), (1, "stored", (40, 30)), (2, "stored", (30, 30))]
+    assert told == [("turned", 0), ("turned", 1), ("wrong_size", 3), ("wrong_size", 4),
+                    ("truncated", 5)]  # fmt: skip
+    boxes[0]["bbox"] = [1, 1, 9, 35]
+    found, told = pictures(sizes, headers, annotations=boxes)
+    frames = [(one.record.id, one.frame, one.sides) for one in found]
+    assert frames == [(0, "upright", (30, 40)), (1, "upright", (30, 40)), (2, "upright", (30, 30))]
+    assert told[:2] == [("size_as_stored", 0), ("size_as_stored", 1)]
 
 
 def test_a_share_is_held_out_by_content():
@@ -272,6 +289,5 @@ def test_boxes_are_turned_as_pillow_turns_pictures(way):
     upright = np.asarray(ImageOps.exif_transpose(Image.open(data)))
     ys, xs = np.nonzero(upright)
     expected = [xs.min(), ys.min(), xs.max() + 1, ys.max() + 1]
-    # Only frames whose sides are exchanged are turned: of the others the file does not tell.
     found = upright_boxes(np.array([[5.0, 3, 16, 9]]), np.array([[32, 20]]), np.array([way]))
-    assert found.tolist() == [expected if way >= 5 else [5, 3, 16, 9]]
+    assert found.tolist() == [expected]

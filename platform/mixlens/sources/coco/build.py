@@ -21,6 +21,7 @@ from mixlens.sources.coco.documents import (
     read_categories,
     read_images,
 )
+from mixlens.sources.coco.exif import Direction, as_record, find_direction
 from mixlens.sources.coco.files import Files, open_files
 from mixlens.sources.coco.index import LEFT_OUT, RECORD, open_index
 from mixlens.sources.coco.inspect import inspect
@@ -31,7 +32,7 @@ from mixlens.sources.coco.pictures import Picture, sound_pictures, without_held_
 from mixlens.sources.pixels import MAX_PIXELS
 from mixlens.spec import CocoFiles, CocoSpec
 
-VERSION = 1  # of the index: another one makes another folder
+VERSION = 2  # of the index: another one makes another folder
 
 
 def build_index(name: str, spec: CocoSpec, indexes: Path, progress: Progress) -> CocoSpec:
@@ -62,7 +63,7 @@ def build_index(name: str, spec: CocoSpec, indexes: Path, progress: Progress) ->
     folder = indexes / f"{name}-{fingerprint}"
     if not (folder / RECORD).is_file():
         with timed(seconds, "inspect"):
-            pictures = _pictures(spec, parts, files, sizes, ledger, progress)
+            pictures, directions = _pictures(spec, parts, files, sizes, ledger, progress)
         with timed(seconds, "decode held-out"):
             pictures = [
                 decodable(own, files, ledger, lambda *so_far: progress("decode held-out", *so_far))
@@ -73,7 +74,12 @@ def build_index(name: str, spec: CocoSpec, indexes: Path, progress: Progress) ->
             record = write_tables(
                 unfinished, parts, pictures, categories, places, ledger, seconds, progress
             )
-            record = {"version": VERSION, "fingerprint": fingerprint, **record}
+            exif = {
+                part.splits[0]: told
+                for part, direction in zip(parts, directions, strict=True)
+                if (told := as_record(direction))
+            }
+            record = {"version": VERSION, "fingerprint": fingerprint, **record, "exif": exif}
             # Nothing is kept of what is refused: to repair a file need not change its size.
             refuse_damaged(name, spec, record, ledger, folder)
             pq.write_table(ledger.table(), unfinished / LEFT_OUT)
@@ -141,7 +147,9 @@ def _fingerprint(
 ) -> str:
     """Of all that decides what the index holds; other files in the folder of images do not."""
     held_out = spec.held_out if isinstance(spec.held_out, float) else "files"
-    digest = hashlib.sha256(json.dumps([VERSION, MAX_PIXELS, held_out, digests]).encode())
+    digest = hashlib.sha256(
+        json.dumps([VERSION, MAX_PIXELS, held_out, spec.exif, digests]).encode()
+    )
     for part in parts:
         for path in part.paths:
             digest.update(f"{path}\0{sizes.get(path, -1)}\n".encode())
@@ -155,19 +163,24 @@ def _pictures(
     sizes: dict[str, int],
     ledger: Ledger,
     progress: Progress,
-) -> list[list[Picture]]:
-    """The images of each part that are used."""
+) -> tuple[list[list[Picture]], list[Direction]]:
+    """The images of each part that are used, and how their annotations lie if EXIF turns them."""
     paths = [path for part in parts for path in part.paths]
     headers = inspect(files, paths, sizes, lambda done, of: progress("inspect", done, of))
     share = spec.held_out if isinstance(spec.held_out, float) else None
-    found = []
+    found: list[list[Picture]] = []
+    directions = []
     for part in parts:
         own, headers = headers[: len(part.paths)], headers[len(part.paths) :]
-        found.append(sound_pictures(part.records, part.paths, own, part.splits[0], share, ledger))
+        direction = find_direction(part.records, own, {}, part.document.annotations, spec.exif)
+        directions.append(direction)
+        found.append(
+            sound_pictures(part.records, part.paths, own, part.splits[0], share, direction, ledger)
+        )
         if part.splits == ("held_out",):
             listed = list(zip(part.paths, own, strict=True))
             found[0] = without_held_out(found[0], listed, ledger)
-    return found
+    return found, directions
 
 
 @contextmanager

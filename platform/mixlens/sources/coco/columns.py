@@ -95,7 +95,7 @@ def write_tables(
     rows = Rows(
         [picture.split for picture in chosen],
         [picture.record.id for picture in chosen],
-        np.array([(picture.record.width, picture.record.height) for picture in chosen]),
+        np.array([picture.sides for picture in chosen]),
     )
     with timed(seconds, "annotations"):
         objects, captions, examined = _read_records(parts, ordered, rows, places, ledger, progress)
@@ -202,8 +202,8 @@ def _upright(
     pictures: Sequence[Picture], rows: Rows, objects: Objects
 ) -> tuple[Int32[np.ndarray, "images 2"], Float32[np.ndarray, "objects 4"]]:
     """Width and height of the upright pictures, and the boxes in them, pixels."""
-    way = np.array([one.header.orientation if one.turned else 1 for one in pictures])
-    sides = np.where((way > 1)[:, None], rows.frames[:, ::-1], rows.frames)
+    way = np.array([one.header.orientation if one.frame == "stored" else 1 for one in pictures])
+    sides = np.array([(one.header.width, one.header.height) for one in pictures])
     boxes = upright_boxes(objects.boxes, rows.frames[objects.row], way[objects.row])
     return sides.astype(np.int32), boxes.astype(np.float32)
 

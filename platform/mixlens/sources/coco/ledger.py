@@ -11,7 +11,11 @@ import pyarrow.parquet as pq
 Split = Literal["train", "held_out"]
 SPLITS: tuple[Split, ...] = ("train", "held_out")
 
+Outcome = Literal["left_out", "repaired", "assumed"]
+
 _REPAIRS = {"turned", "clipped", "box_as_mask"}
+# Nothing is known to be wrong: how annotations lie does not follow from the image itself.
+_ASSUMED = {"turned_unsure", "exif_guess", "size_as_stored"}
 # What was left out for these reasons is not damaged: there is only no place for it here.
 _SOUND = {"held_out", "unlisted_image"}
 _SHOWN = 5
@@ -23,7 +27,7 @@ class LeftOut(NamedTuple):
     Attributes:
         split: the split that it belongs or would have belonged to.
         what: kind of thing.
-        outcome: `left_out`, or `repaired` and kept.
+        outcome: `left_out`, or kept: `repaired`, or `assumed` to be what it seems.
         reason: such as `missing_file` or `zero_area`.
         image_id: of the file of annotations; -1 if unknown.
         id: of the annotation or caption; -1 if unknown or an image.
@@ -33,7 +37,7 @@ class LeftOut(NamedTuple):
 
     split: Split
     what: Literal["image", "annotation", "caption"]
-    outcome: Literal["left_out", "repaired"]
+    outcome: Outcome
     reason: str
     image_id: int
     id: int
@@ -67,8 +71,10 @@ class Ledger:
         file_name: str = "",
         detail: str = "",
     ) -> None:
-        """Write a thing down; whether it was repaired or left out follows from the reason."""
-        outcome: Literal["left_out", "repaired"] = "repaired" if reason in _REPAIRS else "left_out"
+        """Write a thing down; its outcome follows from the reason."""
+        outcome: Outcome = "repaired" if reason in _REPAIRS else "left_out"
+        if reason in _ASSUMED:
+            outcome = "assumed"
         self.rows.append(LeftOut(split, what, outcome, reason, image_id, id, file_name, detail))
 
     @classmethod

@@ -7,6 +7,7 @@ import numpy as np
 from jaxtyping import Float, Int64
 
 from mixlens.sources.coco.documents import ImageRecord
+from mixlens.sources.coco.exif import Direction, Frame, declared_in, doubt, sides
 from mixlens.sources.coco.inspect import Header
 from mixlens.sources.coco.ledger import Ledger, Split
 
@@ -20,14 +21,19 @@ class Picture:
         path: relative to the root of the data set, or a URL.
         header: what its file says.
         split: that it belongs to.
-        turned: whether its annotations lie as its file does, and not as the upright picture.
+        frame: in which its annotations lie.
     """
 
     record: ImageRecord
     path: str
     header: Header
     split: Split
-    turned: bool
+    frame: Frame = "upright"
+
+    @property
+    def sides(self) -> tuple[int, int]:
+        """Width and height of the frame that its annotations lie in, pixels."""
+        return sides(self.header, self.frame)
 
 
 def sound_pictures(
@@ -36,13 +42,13 @@ def sound_pictures(
     headers: Sequence[Header],
     split: Split,
     share: float | None,
+    direction: Direction,
     ledger: Ledger,
 ) -> list[Picture]:
     """The images of a file that are sound, in its order.
 
-    The frame of annotations is the declared width and height. It is that of the upright picture,
-    or that of the file before its EXIF orientation is applied; otherwise nobody can say where
-    objects are.
+    The declared size has to be that of the upright picture, or that of the file before its EXIF
+    orientation is applied; otherwise nobody can say where objects are.
 
     Args:
         records: of the images.
@@ -50,26 +56,30 @@ def sound_pictures(
         headers: of each.
         split: of the file.
         share: of the images that are held out instead, by what their files contain; None: none.
-        ledger: gets those that are left out or turned.
+        direction: how the annotations lie of images that EXIF turns.
+        ledger: gets those that are left out, turned or doubtful.
     """
     pictures = []
     for record, path, header in zip(records, paths, headers, strict=True):
         own = split
         if share is not None and header.fingerprint and _place(header.fingerprint) < share:
             own = "held_out"
-        upright = (record.width, record.height) == (header.width, header.height)
-        as_in_file = (record.width, record.height) == (header.height, header.width)
-        turned = header.turned and as_in_file and not upright
         reason, detail = header.problem, header.detail
-        if not reason and not upright:
-            reason = "turned" if turned else "wrong_size"
+        frame: Frame = direction.tally.frame if direction.tally else "upright"
+        is_used = not reason
+        if is_used and not declared_in(record, header):
+            reason, is_used = "wrong_size", False
             detail = (f"declared {record.width} x {record.height}, the upright picture is "
                       f"{header.width} x {header.height}")  # fmt: skip
+        elif is_used and header.orientation > 1:
+            reason, detail = doubt(record, header, direction)
+            is_used = reason != "exif_contradiction"
         if reason:
             ledger.add(own, "image", reason, image_id=record.id, file_name=record.file_name,
                        detail=detail)  # fmt: skip
-        if not reason or turned:
-            pictures.append(Picture(record, path, header, own, turned))
+        if is_used:
+            turned = header.orientation > 1
+            pictures.append(Picture(record, path, header, own, frame if turned else "upright"))
     return pictures
 
 
@@ -107,17 +117,21 @@ def upright_boxes(
     frames: Int64[np.ndarray, "objects 2"],
     orientation: Int64[np.ndarray, " objects"],
 ) -> Float[np.ndarray, "objects 4"]:
-    """Boxes of turned frames as they lie in the upright picture.
+    """Boxes of stored frames as they lie in the upright picture.
 
     Args:
         boxes: x0, y0, x1, y1 in the frame of the file, pixels.
         frames: its width and height.
-        orientation: EXIF 5 (rows are columns), 6 (turn right), 7 (both exchanged and turned over)
-            or 8 (turn left); others stay.
+        orientation: EXIF 2 (mirrored left to right), 3 (half a turn), 4 (mirrored top to bottom),
+            5 (rows are columns), 6 (turn right), 7 (both exchanged and turned over) or 8 (turn
+            left); those of 1 stay.
     """
     x0, y0, x1, y1 = boxes.T
     width, height = frames.T.astype(float)
     upright = {
+        2: (width - x1, y0, width - x0, y1),
+        3: (width - x1, height - y1, width - x0, height - y0),
+        4: (x0, height - y1, x1, height - y0),
         5: (y0, x0, y1, x1),
         6: (height - y1, x0, height - y0, x1),
         7: (height - y1, width - x1, height - y0, width - x0),
