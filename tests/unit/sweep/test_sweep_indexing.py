@@ -1,11 +1,14 @@
 """Data sets before a job starts, and photographs that were sound when they were indexed."""
 
 import io
+import json
 import re
 import shutil
 from pathlib import Path
 
+import numpy as np
 import pytest
+from PIL import Image
 
 from mixlens.errors import DataError, SpecError
 from mixlens.models.tiny import build_tiny_vllm
@@ -135,3 +138,44 @@ def test_a_log_gets_a_line_a_stage_and_then_one_now_and_then(monkeypatch):
         "data.photos: inspect: 6,000 to do",
         "data.photos: inspect: 5,000 of 6,000 done",
     ]
+
+
+@pytest.mark.case
+def test_a_job_prints_how_many_photographs_hang_on_a_guess_of_exif(tmp_path, capsys):
+    exif = Image.Exif()
+    exif[0x0112] = 3
+    (tmp_path / "images").mkdir()
+    images, annotations = [], []
+    for number in range(24):
+        pixels = np.full((90, 120, 3), 9 * number, np.uint8)
+        Image.fromarray(pixels).save(
+            tmp_path / "images" / f"{number}.png", exif=exif if number < 3 else None
+        )
+        record = {"id": number, "file_name": f"{number}.png", "width": 120, "height": 90}
+        images.append(record)
+        annotations.append(
+            {"id": number, "image_id": number, "category_id": 1, "bbox": [5, 5, 40, 30]}
+        )
+    categories = [{"id": 1, "name": "dog"}]
+    content = {"images": images, "annotations": annotations, "categories": categories}
+    (tmp_path / "a.json").write_text(json.dumps(content))
+    train = {"annotations": "a.json", "images": "images"}
+    changes = {
+        "runs_dir": str(tmp_path / "runs"),
+        "data": {"phone": {"root": str(tmp_path), "train": train, "held_out": 0.4}},
+        "components": {"all": {"kind": "coco", "data": "phone", "tasks": {"locate": 1}}},
+        "arms": {"all": {"all": 1.0}},
+        "evaluation": {"component": "all", "examples": 2},
+        "name": "phone",
+    }
+    data = SweepSpec.model_validate(changes)
+    index_data(data)
+    said = capsys.readouterr().out
+    assert "data.phone.train: EXIF turns 3 images and nothing tells how" in said
+    assert "set data.phone.exif to upright or stored" in said
+    assert "assumed: 3" in said
+    changes["data"]["phone"]["exif"] = "stored"
+    index_data(SweepSpec.model_validate(changes))
+    said = capsys.readouterr().out
+    assert "taken as the file is stored, before EXIF turns it, as data.phone.exif says" in said
+    assert "assumed" not in said
