@@ -160,6 +160,7 @@ class FakeSweep:
             {"example_id": ids, "object_count": np.tile([3, 4, 5, 6], self.images)[: self.images],
              "ink_fraction": 0.2 + crowd}
         ).to_parquet(measure / "attributes.parquet", index=False)  # fmt: skip
+        (measure / "measured.json").write_text("{}\n")
 
     def _tokens(self, measure, ratio, random, crowd, ids) -> None:
         share = 0.0 if ratio is None else ratio
@@ -204,8 +205,7 @@ class FakeSweep:
         ).to_parquet(measure / "pooled_metrics.parquet", index=False)
 
     def _train(self, trial, ratio, random) -> None:
-        (trial / "train").mkdir(parents=True, exist_ok=True)
-        with (trial / "train" / "training.jsonl").open("w") as log:
+        with (trial / "training.jsonl").open("w") as log:
             for step in range(5, self.steps + 1, 5):
                 seen = 16 * step
                 high = round(ratio * seen)

@@ -1,7 +1,7 @@
 """Tables of one measured model: with intervals over images, beside its controls."""
 
 from collections.abc import Mapping
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, fields
 from pathlib import Path
 
 import numpy as np
@@ -49,6 +49,13 @@ class ModelTables:
     def write(self, folder: Path) -> None:
         """Write each table as `<folder>/<name>.parquet`."""
         write_tables(folder, vars(self))
+
+
+def read_model_tables(folder: Path) -> ModelTables:
+    """What `ModelTables.write` has left in a folder."""
+    return ModelTables(
+        **{one.name: pd.read_parquet(folder / f"{one.name}.parquet") for one in fields(ModelTables)}
+    )
 
 
 def model_tables(

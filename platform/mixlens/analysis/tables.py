@@ -6,7 +6,7 @@ one ratio or arm a row (seeds combined), `training` one logged step a row. In a 
 """
 
 from collections.abc import Iterator, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, fields
 from pathlib import Path
 
 import numpy as np
@@ -99,6 +99,13 @@ class Tables:
     def write(self, folder: Path) -> None:
         """Write each table as `<folder>/<name>.parquet`."""
         write_tables(folder, vars(self))
+
+
+def read_tables(folder: Path) -> Tables:
+    """What `Tables.write` has left in a folder."""
+    return Tables(
+        **{one.name: pd.read_parquet(folder / f"{one.name}.parquet") for one in fields(Tables)}
+    )
 
 
 def write_tables(folder: Path, tables: Mapping[str, pd.DataFrame]) -> None:

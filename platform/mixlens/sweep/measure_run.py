@@ -19,7 +19,7 @@ from mixlens.sweep.progress import StageView
 from mixlens.sweep.quiet import chatter_to
 from mixlens.sweep.records import write_json
 from mixlens.sweep.run import print_answer, resolve
-from mixlens.tracking import log_model, open_tracker
+from mixlens.tracking import open_writer
 
 TWIN_SEED = 0
 
@@ -45,10 +45,10 @@ def run_measure(spec: MeasureSpec, command: Sequence[str]) -> None:
 def _run_measure(spec: MeasureSpec, command: Sequence[str]) -> None:
     """The same with a checked spec, once nobody else works in its folder."""
     folder = spec.folder
-    tracker = open_tracker(spec, Path(spec.runs_dir))
+    writer = open_writer(spec, folder, Path(spec.runs_dir))
 
     log = folder / "logs" / "ray.log"
-    with chatter_to(log) as screen, tracker.closing(), StageView(screen) as view:
+    with chatter_to(log) as screen, StageView(screen) as view, writer:
         from mixlens.sweep.driver import ray_running
 
         view.say(f"{spec.name}: starting Ray; its own output goes to {log}")
@@ -57,7 +57,7 @@ def _run_measure(spec: MeasureSpec, command: Sequence[str]) -> None:
             check_engine_room(spec, capacity)
             write_json(folder / "measure.json", spec.model_dump(mode="json"))
             collect_provenance(" ".join(command)).write(folder)
-            tracked = tracker.model(spec, folder)
+            writer.start(view.say)
             from mixlens.activations.pool import MeasurementPool
 
             pool = MeasurementPool(spec.resources)
@@ -66,10 +66,9 @@ def _run_measure(spec: MeasureSpec, command: Sequence[str]) -> None:
             finally:
                 pool.close()
         view.say(f"{spec.name}: statistics and report")
-        report, tables, sentences = report_model(folder)
-        log_model(tracked, tables, sentences, folder)
-        tracked.finish()
-    print_answer(sentences, report, tracker.uri, Console())
+        report, _, sentences = report_model(folder)
+        behind = writer.finish()
+    print_answer(sentences, report, writer.how_to_look, behind, Console())
 
 
 def measure_all(pool: Pool, spec: MeasureSpec, folder: Path, view: StageView) -> None:

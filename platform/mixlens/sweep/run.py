@@ -2,7 +2,6 @@
 
 import os
 import shlex
-import sys
 from collections.abc import Iterator, Sequence
 from pathlib import Path
 from typing import Any, TypeVar
@@ -12,7 +11,7 @@ from rich.table import Table
 
 from mixlens.analysis import answer_sentences, collect_provenance, load_run, read_provenance
 from mixlens.analysis.transfer_answer import read_answer
-from mixlens.errors import MixlensError, ResourceError
+from mixlens.errors import MixlensError
 from mixlens.lock import held
 from mixlens.models import check_model, fingerprint, resolve_model
 from mixlens.report import write_report
@@ -30,7 +29,7 @@ from mixlens.sweep.quiet import chatter_to
 from mixlens.sweep.records import write_json
 from mixlens.sweep.view import SweepView
 from mixlens.tasks import prompts_digest
-from mixlens.tracking import TrackedRun, Tracker, log_run, log_sweep, open_tracker
+from mixlens.tracking import open_writer
 from mixlens.tracking.results import headline
 
 Resolvable = TypeVar("Resolvable", SweepSpec, MeasureSpec)
@@ -88,13 +87,13 @@ def _run_sweep(spec: SweepSpec, command: Sequence[str]) -> None:
     """The same, once nobody else works in the sweep's directory."""
     spec, plan, _ = _checked(spec, time_a_step=False)
     layout = Layout.of(spec)
-    tracker = open_tracker(spec, layout.root.parent)
+    writer = open_writer(spec, layout.root, layout.root.parent)
 
     log = layout.logs / "ray.log"
     with (
         chatter_to(log) as screen,
-        tracker.closing(),
         SweepView(plan.runs, plan.finished, screen) as view,
+        writer,
     ):
         from mixlens.sweep.driver import ray_running, run_trials
 
@@ -104,27 +103,17 @@ def _run_sweep(spec: SweepSpec, command: Sequence[str]) -> None:
             check_engine_room(spec, capacity)
             write_json(layout.sweep_file, spec.model_dump(mode="json"))
             _note_provenance(plan, layout, command)
-            parent = tracker.sweep(spec, layout.root)
-            tracked = _tracked(tracker, parent, plan, layout)
-            watcher = _Watcher(plan.runs, layout, tracked, view)
+            writer.start(view.tell)
+            watcher = _Watcher(plan.runs, layout, view)
             view.say(f"{spec.name}: measuring the base, then {len(plan.pending)} trials")
             failed = run_trials(plan.runs, layout, at_once, watcher)
         if len(failed) == len(plan.runs):
             raise _failure(failed, plan, log)
         view.say(f"{spec.name}: writing the report")
         report, tables = write_report(layout.root)
-        # Also what MLflow could not take when it was done.
-        for run in plan.runs:
-            if run.name not in failed:
-                log_run(tracked[run.name], load_run(layout.trial(run), run))
-            tracked[run.name].finish("FAILED" if run.name in failed else "FINISHED")
-        base = tracker.base(spec, layout.base(plan.runs[0]), parent)
-        log_run(base, load_run(layout.base(plan.runs[0]), None))
-        base.finish()
-        sentences = [*answer_sentences(tables), *read_answer(layout.tables)]
-        log_sweep(parent, tables, sentences, layout.root)
-        parent.finish("FAILED" if failed else "FINISHED")
-    print_answer(sentences, report, tracker.uri, Console())
+        behind = writer.finish(failed)
+    sentences = [*answer_sentences(tables), *read_answer(layout.tables)]
+    print_answer(sentences, report, writer.how_to_look, behind, Console())
     if failed:
         raise _failure(failed, plan, log)
 
@@ -147,20 +136,6 @@ def _checked(spec: SweepSpec, time_a_step: bool) -> tuple[SweepSpec, Plan, int |
         plan = plan_sweep(spec, time_a_step)
     check_disk(plan, root)
     return spec, plan, at_once
-
-
-def _tracked(
-    tracker: Tracker, parent: TrackedRun, plan: Plan, layout: Layout
-) -> dict[str, TrackedRun]:
-    """The MLflow run of each trial; those of finished trials are complete and closed."""
-    tracked = {}
-    for run in plan.runs:
-        trial = tracker.trial(run, layout.trial(run), parent)
-        if run.name in plan.finished:
-            log_run(trial, load_run(layout.trial(run), run))
-            trial.finish()
-        tracked[run.name] = trial
-    return tracked
 
 
 def _note_provenance(plan: Plan, layout: Layout, command: Sequence[str]) -> None:
@@ -186,31 +161,17 @@ def _failure(failed: dict[str, str], plan: Plan, log: Path) -> MixlensError:
 
 
 class _Watcher:
-    """Tells the view and MLflow what trials report."""
+    """Tells the view what trials report."""
 
-    def __init__(
-        self,
-        runs: Sequence[RunSpec],
-        layout: Layout,
-        tracked: dict[str, TrackedRun],
-        view: SweepView,
-    ) -> None:
+    def __init__(self, runs: Sequence[RunSpec], layout: Layout, view: SweepView) -> None:
         self._runs = {run.name: run for run in runs}
-        self._layout, self._tracked, self._view = layout, tracked, view
+        self._layout, self._view = layout, view
 
     def __call__(self, name: str, stage: str, metrics: dict[str, Any]) -> None:
-        run, tracked = self._runs[name], self._tracked[name]
         shown = dict(metrics)
-        try:
-            if stage == "training" and "loss" in metrics:
-                tracked.log_training([metrics])
-            elif stage == "done":
-                results = load_run(self._layout.trial(run), run)
-                shown |= headline(results)
-                log_run(tracked, results)
-                tracked.finish()
-        except ResourceError as error:  # nothing is lost: all of it is logged at the end
-            self._view.say(f"MLflow: {error}")
+        if stage == "done":
+            run = self._runs[name]
+            shown |= headline(load_run(self._layout.trial(run), run))
         self._view.update(name, stage, shown)
 
 
@@ -280,13 +241,21 @@ def _time(plan: Plan) -> str:
     )
 
 
-def print_answer(sentences: Sequence[str], report: Path, uri: str, console: Console) -> None:
-    """What the person came for."""
+def print_answer(
+    sentences: Sequence[str], report: Path, mlflow: str, behind: str, console: Console
+) -> None:
+    """Print what the person came for.
+
+    Args:
+        sentences: the answer.
+        report: the page.
+        mlflow: where the runs can be looked at.
+        behind: what MLflow does not have yet; empty if it has everything.
+        console: to print to.
+    """
     console.print()
     for sentence in sentences:
         console.print(sentence, markup=False, highlight=False)
     console.print()
-    console.print(f"report   {report}", markup=False, highlight=False, soft_wrap=True)
-    mlflow = Path(sys.executable).parent / "mlflow"
-    view = uri if uri.startswith("http") else f"{mlflow} ui --backend-store-uri {uri}"
-    console.print(f"MLflow   {view}", markup=False, highlight=False, soft_wrap=True)
+    for line in (f"report   {report}", f"MLflow   {mlflow}", *behind.splitlines()):
+        console.print(line, markup=False, highlight=False, soft_wrap=True)

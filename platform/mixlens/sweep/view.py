@@ -80,6 +80,10 @@ class SweepView:
         if not self.console.is_terminal:
             self.console.print(note)
 
+    def tell(self, line: str) -> None:
+        """Show a line that stays; any thread may call it."""
+        self.console.print(line, markup=False, highlight=False, soft_wrap=True)
+
     def update(self, name: str, stage: str, metrics: dict[str, Any] | None = None) -> None:
         """Note the stage and last metrics of a trial."""
         trial = self.trials[name]

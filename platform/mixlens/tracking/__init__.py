@@ -1,17 +1,6 @@
-"""MLflow: one run for a sweep, a child for the base and for every trial, never twice."""
+"""MLflow as a mirror of run directories: one run for a sweep, a child for base and trials."""
 
-from mixlens.tracking.model import log_model
-from mixlens.tracking.results import headline, log_provenance, log_run, log_sweep
-from mixlens.tracking.tracker import TrackedRun, Tracker, default_uri, open_tracker
+from mixlens.tracking.server import default_uri
+from mixlens.tracking.writer import Writer, open_writer
 
-__all__ = [
-    "TrackedRun",
-    "Tracker",
-    "default_uri",
-    "headline",
-    "log_model",
-    "log_provenance",
-    "log_run",
-    "log_sweep",
-    "open_tracker",
-]
+__all__ = ["Writer", "default_uri", "open_writer"]

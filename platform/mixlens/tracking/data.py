@@ -13,13 +13,15 @@ import json
 from collections import Counter
 from collections.abc import Iterator, Mapping
 from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 from mixlens.sources.coco.index import LEFT_OUT, RECORD
-from mixlens.spec import CocoSpec
+from mixlens.spec import CocoSpec, MeasureSpec, RunSpec, SweepSpec
+from mixlens.tracking.ledger import digest_of
+from mixlens.tracking.sink import Sink
 
 if TYPE_CHECKING:
-    from mixlens.tracking.tracker import TrackedRun
+    from mlflow.entities import DatasetInput
 
 
 def data_params(data: Mapping[str, CocoSpec]) -> dict[str, str]:
@@ -31,12 +33,58 @@ def data_params(data: Mapping[str, CocoSpec]) -> dict[str, str]:
     }
 
 
-def log_data(tracked: "TrackedRun", data: Mapping[str, CocoSpec]) -> None:
+def data_sets(
+    spec: SweepSpec | RunSpec | MeasureSpec, weights: Mapping[str, float]
+) -> "list[DatasetInput]":
+    """The components that a run uses, as MLflow's data sets.
+
+    Args:
+        spec: has the components.
+        weights: of those that are trained on.
+    """
+    uses: list[tuple[str, str, dict[str, Any]]]
+    uses = [(name, "train", {"weight": weight}) for name, weight in weights.items() if weight]
+    evaluation = spec.evaluation
+    images = {"images": evaluation.examples}
+    uses.append((evaluation.component, "held-out", images))
+    # A trial is not measured on the images that the base's trends are held against.
+    if evaluation.transfer is not None and not isinstance(spec, RunSpec):
+        uses.append((evaluation.transfer, "other images", images))
+    return [_data_set(spec, name, context, about) for name, context, about in uses]
+
+
+def _data_set(
+    spec: SweepSpec | RunSpec | MeasureSpec, name: str, context: str, about: dict[str, Any]
+) -> "DatasetInput":
+    from mlflow.entities import Dataset, DatasetInput, InputTag
+
+    component = spec.components[name]
+    source: dict[str, Any] = {"component": component.canonical()}
+    if component.kind == "coco":
+        data = spec.data[component.data]
+        source |= {"root": data.root, "data": data.canonical()}
+    identity = {key: value for key, value in source.items() if key != "root"} | {"for": context}
+    if context != "train":  # how many it holds is what the held-out images are
+        identity |= about
+    digest = digest_of(json.dumps(identity, sort_keys=True).encode())
+    return DatasetInput(
+        Dataset(
+            name=name,
+            digest=digest,
+            source_type=component.kind,
+            source=json.dumps(source),
+            profile=json.dumps(about),
+        ),
+        [InputTag("mlflow.data.context", context)],
+    )
+
+
+def log_data(sink: Sink, data: Mapping[str, CocoSpec]) -> None:
     """Log what the data sets hold, and what of them was left out or repaired."""
     for name, one in data.items():
         index = Path(one.index)
-        tracked.log_metrics(f"data {name}", list(data_points(name, index)))
-        tracked.log_file(index / LEFT_OUT, f"data/{name}")
+        sink.log_metrics(f"data {name}", list(data_points(name, index)))
+        sink.log_file(index / LEFT_OUT, f"data/{name}")
 
 
 def data_points(name: str, index: Path) -> Iterator[tuple[str, float, int]]:

@@ -21,19 +21,15 @@ from mixlens.probing.deletion import SEEDLESS
 from mixlens.probing.probes import POOLED
 from mixlens.spec import ENCODER
 from mixlens.tracking.results import log_files, log_provenance, speed_points, transfer_points
-from mixlens.tracking.tracker import TrackedRun
-
-Point = tuple[str, float, int]
+from mixlens.tracking.sink import Point, Sink
 
 
-def log_model(
-    tracked: TrackedRun, tables: ModelTables, sentences: Sequence[str], folder: Path
-) -> None:
+def log_model(sink: Sink, tables: ModelTables, sentences: Sequence[str], folder: Path) -> None:
     """Log a measured model: its numbers, its diagnosis, and the files in `folder`."""
-    tracked.log_metrics("model", [*model_points(tables), *speed_points(folder)])
-    tracked.log_text("diagnosis.txt", "\n".join(sentences) + "\n")
-    log_provenance(tracked, folder)
-    log_files(tracked, folder)
+    sink.log_metrics("model", [*model_points(tables), *speed_points(folder)])
+    sink.log_text("diagnosis.txt", "\n".join(sentences) + "\n")
+    log_provenance(sink, folder)
+    log_files(sink, folder)
 
 
 def model_points(tables: ModelTables) -> Iterator[Point]:

@@ -8,6 +8,7 @@ lie side by side: the params `ratio` (or `arm`) and `seed`, and beside them
     redundancy/<stream>_<part>  mean redundancy score over all layers, or a third of them
     tokens/<metric>/<stream>    mean of any other token metric over the layers
     layers/<metric>/<stream>    the layer profile: step = layer
+    .../low, .../high           95 % interval over images of an accuracy or a profile
     evaluation/answers_per_s    questions answered a second, by generation alone, over all actors
     evaluation/tokens_per_s     tokens generated for it a second
 
@@ -36,62 +37,80 @@ from mixlens.analysis.tables import (
 )
 from mixlens.evaluation.throughput import read_throughput
 from mixlens.mixture.decoding import REPLACED
-from mixlens.tracking.tracker import TrackedRun
-
-Point = tuple[str, float, int]
+from mixlens.tracking.sink import Point, Sink
 
 
-def log_run(tracked: TrackedRun, run: RunResults) -> None:
-    """Log one measured model: its training log, accuracies, layer profiles and code.
+def log_run(sink: Sink, run: RunResults) -> None:
+    """Log one measured model: its accuracies, layer profiles and code.
 
     Of a training on photographs, also which of them had to be replaced by others.
     """
-    tracked.log_training(run.training_records())
-    tracked.log_metrics("accuracy", list(accuracy_points(run)))
-    tracked.log_metrics("layers", list(layer_points(run)))
-    tracked.log_metrics("evaluation", list(speed_points(run.folder)))
+    sink.log_metrics("accuracy", list(accuracy_points(run)))
+    sink.log_metrics("layers", list(layer_points(run)))
+    sink.log_metrics("evaluation", list(speed_points(run.folder)))
     realised = realised_mixture(run)
     if realised:
-        tracked.log_json("realised_mixture.json", realised)
+        sink.log_json("realised_mixture.json", realised)
     if (run.folder / REPLACED).is_file():
-        tracked.log_file(run.folder / REPLACED)
-    log_provenance(tracked, run.folder)
+        sink.log_file(run.folder / REPLACED)
+    log_provenance(sink, run.folder)
 
 
-def log_sweep(tracked: TrackedRun, tables: Tables, sentences: Sequence[str], folder: Path) -> None:
+def log_intervals(sink: Sink, name: str, tables: Path) -> None:
+    """Log the intervals of the model called `name`, over images, beside its values.
+
+    They stand in the tables of its sweep. The redundancy score has another value there, pooled over
+    the images, so its interval would not belong to what is logged.
+    """
+    accuracy = pd.read_parquet(tables / "accuracy.parquet")
+    accuracy = accuracy[accuracy["run"] == name]
+    points: list[Point] = []
+    for row in accuracy.itertuples():
+        if row.metric == HEADLINE.get(str(row.group)):
+            key = f"accuracy/{row.group}"
+            points += [(f"{key}/low", float(row.low), 0), (f"{key}/high", float(row.high), 0)]
+    layers = pd.read_parquet(tables / "layers.parquet")
+    layers = layers[(layers["run"] == name) & (layers["metric"] != REDUNDANCY)]
+    for row in layers.itertuples():
+        key, layer = f"layers/{row.metric}/{row.stream}", int(row.layer)
+        points += [(f"{key}/low", float(row.low), layer), (f"{key}/high", float(row.high), layer)]
+    sink.log_metrics("intervals", points)
+
+
+def log_sweep(sink: Sink, tables: Tables, sentences: Sequence[str], folder: Path) -> None:
     """Log what the sweep as a whole says.
 
     With it go the tables, figures, report and code state that the sweep's directory, `folder`,
     holds.
     """
-    tracked.log_metrics("sweep", list(sweep_points(tables)))
+    sink.log_metrics("sweep", list(sweep_points(tables)))
     summary = folder / "tables" / "transfer_summary.parquet"
     if summary.is_file():
-        tracked.log_metrics("transfer", list(transfer_points(pd.read_parquet(summary))))
-    tracked.log_text("answer.txt", "\n".join(sentences) + "\n")
-    log_provenance(tracked, folder)
-    log_files(tracked, folder)
+        sink.log_metrics("transfer", list(transfer_points(pd.read_parquet(summary))))
+    sink.log_text("answer.txt", "\n".join(sentences) + "\n")
+    log_provenance(sink, folder)
+    log_files(sink, folder)
 
 
-def log_files(tracked: TrackedRun, folder: Path) -> None:
+def log_files(sink: Sink, folder: Path) -> None:
     """Keep the tables, figures and report that a results directory holds."""
     for kind in ("tables", "figures"):
         for file in sorted((folder / kind).glob("*.*")):
-            tracked.log_file(file, kind)
+            sink.log_file(file, kind)
     if (folder / "report.html").is_file():
-        tracked.log_file(folder / "report.html")
+        sink.log_file(folder / "report.html")
 
 
-def log_provenance(tracked: TrackedRun, folder: Path) -> None:
+def log_provenance(sink: Sink, folder: Path) -> None:
     """Keep what the results in `folder` were made with, and the uncommitted changes as a patch."""
     provenance = read_provenance(folder)
     if provenance is None:
         return
-    tracked.log_json("provenance.json", provenance.summary())
-    tracked.log_text("uncommitted.patch", provenance.diff or "no uncommitted changes\n")
+    sink.log_json("provenance.json", provenance.summary())
+    sink.log_text("uncommitted.patch", provenance.diff or "no uncommitted changes\n")
     # The first is the one that MLflow's own views show as the version of a run.
-    tracked.tag("mlflow.source.git.commit", provenance.commit or provenance.source)
-    tracked.tag("mixlens.code", provenance.code)
+    sink.tag("mlflow.source.git.commit", provenance.commit or provenance.source)
+    sink.tag("mixlens.code", provenance.code)
 
 
 def headline(run: RunResults) -> dict[str, float]:

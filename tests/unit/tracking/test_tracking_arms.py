@@ -6,8 +6,9 @@ import pytest
 from fake_sweep import FakeSweep
 
 from mixlens.analysis import build_tables, load_sweep
-from mixlens.tracking import open_tracker
+from mixlens.tracking.mirror import Mirror
 from mixlens.tracking.results import sweep_points
+from mixlens.tracking.server import open_server
 
 SMALL = FakeSweep(
     arms=(("relational", 0.0), ("coarse", 0.5), ("scene_graph", 1.0)), images=16, layers=4, steps=20
@@ -35,11 +36,13 @@ def test_points_of_arms_have_their_place_as_step_and_a_trend(tmp_path: Path) -> 
 
 
 def test_params_of_arms(tmp_path: Path) -> None:
+    folder = SMALL.write(tmp_path)
     spec = SMALL.spec(tmp_path)
-    tracker = open_tracker(spec, tmp_path)
-    parent = tracker.sweep(spec, tmp_path / "sweep")
-    trial = tracker.trial(spec.runs()[2], tmp_path / "trial", parent)
-    params = [tracker.client.get_run(run.run_id).data.params for run in (parent, trial)]
-    assert params[0]["arms"] == "relational coarse scene_graph"
-    assert (params[1]["arm"], params[1]["weight.coarse_data"]) == ("coarse", "1.0")
-    assert not {"ratio", "ratios"} & {*params[0], *params[1]}
+    server = open_server(spec.tracking, tmp_path)
+    Mirror(server, spec, folder, is_live=False).send()
+    runs = server.client.search_runs([server.experiment_id])
+    params = {run.info.run_name: run.data.params for run in runs}
+    assert params["fake"]["arms"] == "relational coarse scene_graph"
+    trial = params[spec.runs()[2].name]
+    assert (trial["arm"], trial["weight.coarse_data"]) == ("coarse", "1.0")
+    assert not {"ratio", "ratios"} & {*params["fake"], *trial}

@@ -10,33 +10,46 @@ from coco_set import CocoSet
 from fake_sweep import FakeSweep
 from mlflow.entities import Run
 
-from mixlens.analysis import load_run
 from mixlens.sources.coco.build import build_index
-from mixlens.spec import CocoSpec, MeasureSpec, SweepSpec
-from mixlens.tracking import Tracker, log_run, open_tracker
+from mixlens.spec import CocoSpec, Layout, MeasureSpec, SweepSpec
+from mixlens.tracking.mirror import Mirror
+from mixlens.tracking.server import Server, open_server
 
 SMALL = FakeSweep(ratios=(0.0, 1.0), seeds=(0,), images=16, layers=2, steps=5)
 
 
 @pytest.fixture(scope="module")
 def sweep(coco_set: CocoSet, tmp_path_factory: pytest.TempPathFactory) -> SweepSpec:
+    """A finished sweep one of whose trials has replaced photographs."""
     folder = tmp_path_factory.mktemp("runs")
     street = build_index("street", CocoSpec(**coco_set.data), folder / "indexes", lambda *_: None)
-    return SMALL.spec(folder).model_copy(update={"data": {"street": street}})
+    root = SMALL.write(folder)
+    spec = SMALL.spec(folder).model_copy(update={"data": {"street": street}})
+    # The digests of the trials hold the data set.
+    for old, new in zip(SMALL.spec(folder).runs(), spec.runs(), strict=True):
+        Layout(root).trial(old).rename(Layout(root).trial(new))
+    (root / "sweep.json").write_text(spec.model_dump_json())
+    (Layout(root).trial(spec.runs()[0]) / "replaced.parquet").write_bytes(b"rows")
+    return spec
 
 
 @pytest.fixture(scope="module")
-def tracker(sweep: SweepSpec) -> Tracker:
-    return open_tracker(sweep, Path(sweep.runs_dir))
+def server(sweep: SweepSpec) -> Server:
+    runs_dir = Path(sweep.runs_dir)
+    server = open_server(sweep.tracking, runs_dir)
+    mirror = Mirror(server, sweep, runs_dir / "fake", is_live=False)
+    mirror.send()
+    assert not mirror.refused
+    return server
 
 
-def found(tracker: Tracker, run_id: str) -> Run:
-    return tracker.client.get_run(run_id)
+def found(server: Server, name: str) -> Run:
+    (run,) = server.client.search_runs([server.experiment_id], f"attributes.run_name = '{name}'")
+    return run
 
 
-def test_a_data_set_is_counted_by_reason(sweep: SweepSpec, tracker: Tracker, coco_set: CocoSet):
-    parent = tracker.sweep(sweep, Path(sweep.runs_dir) / "sweep")
-    data = found(tracker, parent.run_id).data
+def test_a_data_set_is_counted_by_reason(sweep: SweepSpec, server: Server, coco_set: CocoSet):
+    data = found(server, "fake").data
     assert data.params["data.street.root"] == str(coco_set.root)
     assert data.params["data.street.fingerprint"] == sweep.data["street"].fingerprint
     expected: Counter[str] = Counter()
@@ -51,28 +64,26 @@ def test_a_data_set_is_counted_by_reason(sweep: SweepSpec, tracker: Tracker, coc
     assert not any(math.isnan(value) for value in logged.values())
 
 
-def test_the_table_is_an_artifact(sweep: SweepSpec, tracker: Tracker, coco_set: CocoSet):
-    parent = tracker.sweep(sweep, Path(sweep.runs_dir) / "sweep")
-    path = tracker.client.download_artifacts(parent.run_id, "data/street/left_out.parquet")
+def test_the_table_is_an_artifact(server: Server, coco_set: CocoSet):
+    run = found(server, "fake")
+    path = server.client.download_artifacts(run.info.run_id, "data/street/left_out.parquet")
     table = pq.read_table(path)
     assert table.num_rows == len(coco_set.expected)
     assert Counter(table["reason"].to_pylist()) == Counter(row[3] for row in coco_set.expected)
 
 
 def test_a_second_start_logs_nothing_again(
-    sweep: SweepSpec, tracker: Tracker, monkeypatch: pytest.MonkeyPatch
+    sweep: SweepSpec, server: Server, monkeypatch: pytest.MonkeyPatch
 ):
-    first = tracker.sweep(sweep, Path(sweep.runs_dir) / "sweep")
-
     def never(*_: object, **__: object) -> None:
         raise AssertionError("logged twice")
 
-    for call in ("log_batch", "log_artifact", "log_text"):
-        monkeypatch.setattr(tracker.client, call, never)
-    assert tracker.sweep(sweep, Path(sweep.runs_dir) / "sweep").run_id == first.run_id
+    for call in ("log_batch", "log_artifact", "log_text", "set_tag", "log_inputs"):
+        monkeypatch.setattr(server.client, call, never)
+    Mirror(server, sweep, Path(sweep.runs_dir) / "fake", is_live=False).send()
 
 
-def test_a_measured_model_has_the_same(sweep: SweepSpec, tracker: Tracker):
+def test_a_measured_model_has_the_same(sweep: SweepSpec, server: Server):
     spec = MeasureSpec(
         name="measured",
         data=sweep.data,
@@ -80,24 +91,20 @@ def test_a_measured_model_has_the_same(sweep: SweepSpec, tracker: Tracker):
         evaluation=sweep.evaluation,
         runs_dir=sweep.runs_dir,
     )
-    run = tracker.model(spec, Path(sweep.runs_dir) / "measured")
-    data = found(tracker, run.run_id).data
-    assert data.params["data.street.fingerprint"] == sweep.data["street"].fingerprint
-    assert data.metrics["data/street/left_out"] > 0
-    names = [item.path for item in tracker.client.list_artifacts(run.run_id, "data/street")]
+    spec.folder.mkdir(parents=True)
+    (spec.folder / "measure.json").write_text(spec.model_dump_json())
+    Mirror(server, spec, spec.folder, is_live=True).send()
+    run = found(server, "measured builtin:tiny-vllm")
+    assert run.info.status == "RUNNING"
+    assert run.data.params["data.street.fingerprint"] == sweep.data["street"].fingerprint
+    assert run.data.metrics["data/street/left_out"] > 0
+    names = [item.path for item in server.client.list_artifacts(run.info.run_id, "data/street")]
     assert names == ["data/street/left_out.parquet"]
 
 
-def test_a_trial_keeps_what_it_replaced(sweep: SweepSpec, tracker: Tracker):
-    folder = SMALL.write(Path(sweep.runs_dir))
-    parent = tracker.sweep(sweep, folder)
-    trials = sorted((folder / "trials").iterdir())
-    (trials[0] / "replaced.parquet").write_bytes(b"rows")
+def test_a_trial_keeps_what_it_replaced(sweep: SweepSpec, server: Server):
     kept = []
-    for run in SMALL.spec(Path(sweep.runs_dir)).runs():
-        place = next(trial for trial in trials if trial.name.startswith(run.name))
-        tracked = tracker.trial(run, place, parent)
-        log_run(tracked, load_run(place, run))
-        names = {item.path for item in tracker.client.list_artifacts(tracked.run_id)}
-        kept.append((place == trials[0], "replaced.parquet" in names))
-    assert sorted(kept) == [(False, False), (True, True)]
+    for run in sweep.runs():
+        artifacts = server.client.list_artifacts(found(server, run.name).info.run_id)
+        kept.append("replaced.parquet" in {item.path for item in artifacts})
+    assert kept == [True, False]

@@ -1,7 +1,6 @@
-"""Runs in a real MLflow over SQLite: the tree, what a second pass does, and what is unreachable."""
+"""Runs in a real MLflow over SQLite: the tree, its values, what a second pass does."""
 
 import json
-import time
 from dataclasses import replace
 from pathlib import Path
 
@@ -10,61 +9,42 @@ import pytest
 from fake_sweep import FakeSweep
 from mlflow.entities import Run
 
-from mixlens.analysis import (
-    SweepResults,
-    answer_sentences,
-    build_tables,
-    collect_provenance,
-    load_sweep,
-)
+from mixlens.analysis import build_tables, collect_provenance, load_sweep
+from mixlens.analysis.results import SweepResults
 from mixlens.analysis.transfer_chance import SUMMARY
-from mixlens.errors import ResourceError
 from mixlens.evaluation.throughput import Effort, write_throughput
-from mixlens.spec import TrackingSpec
-from mixlens.tracking import TrackedRun, Tracker, headline, log_run, log_sweep, open_tracker
+from mixlens.spec import Layout, SweepSpec
+from mixlens.tracking.mirror import Mirror
+from mixlens.tracking.results import headline, log_run, log_sweep
+from mixlens.tracking.server import Server, open_server
 
 SMALL = FakeSweep(ratios=(0.0, 1.0), seeds=(0, 1), images=16, layers=4, steps=20)
 
 
 @pytest.fixture(scope="module")
 def runs_dir(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """A folder with a migrated, empty database: making one takes seconds."""
-    folder = tmp_path_factory.mktemp("runs")
-    open_tracker(SMALL.spec(folder), folder)
-    return folder
+    return tmp_path_factory.mktemp("runs")
 
 
 @pytest.fixture(scope="module")
-def logged(runs_dir: Path) -> tuple[SweepResults, Tracker]:
+def logged(runs_dir: Path) -> tuple[SweepResults, Server]:
     folder = SMALL.write(runs_dir)
     made_with = collect_provenance("python jobs/sweep.py some.yaml")
     made_with.write(folder)
     sweep = load_sweep(folder)
     for trial in sweep.trials:
         made_with.write(trial.folder)
-    tracker = open_tracker(sweep.spec, runs_dir)
-    _log_all(sweep, tracker)
-    return sweep, tracker
-
-
-def _log_all(sweep: SweepResults, tracker: Tracker) -> None:
-    parent = tracker.sweep(sweep.spec, sweep.folder)
-    base = tracker.base(sweep.spec, sweep.base.folder, parent)
-    log_run(base, sweep.base)
-    base.finish()
-    for trial in sweep.trials:
-        assert trial.spec is not None
-        run = tracker.trial(trial.spec, trial.folder, parent)
-        log_run(run, trial)
-        run.finish()
-    tables = build_tables(sweep)
-    tables.write(sweep.folder / "tables")
-    log_sweep(parent, tables, answer_sentences(tables), sweep.folder)
-    parent.finish()
+    build_tables(sweep).write(folder / "tables")
+    (folder / "report.html").write_text("<!doctype html>")
+    server = open_server(sweep.spec.tracking, runs_dir)
+    mirror = Mirror(server, sweep.spec, folder, is_live=False)
+    mirror.send()
+    assert not mirror.refused
+    return sweep, server
 
 
 class _Recorder:
-    """A run that only remembers what it is told."""
+    """A sink that only remembers what it is told."""
 
     def __init__(self) -> None:
         self.metrics: dict[str, list[tuple[str, float, int]]] = {}
@@ -72,8 +52,6 @@ class _Recorder:
 
     def log_metrics(self, kind: str, points: list[tuple[str, float, int]]) -> None:
         self.metrics[kind] = points
-
-    def log_training(self, *_: object) -> None: ...
 
     def log_file(self, file: Path, folder: str = "") -> None:
         self.files.append(file.name)
@@ -85,37 +63,37 @@ class _Recorder:
     def tag(self, *_: object) -> None: ...
 
 
-def _runs(tracker: Tracker, kind: str) -> list[Run]:
+def _runs(server: Server, kind: str) -> list[Run]:
     query = f"tags.`mixlens.kind` = '{kind}' and tags.`mixlens.sweep` = 'fake'"
-    return list(tracker.client.search_runs([tracker.experiment_id], query))
+    return list(server.client.search_runs([server.experiment_id], query))
 
 
-def _history(tracker: Tracker, run: Run) -> dict[str, list[tuple[int, float]]]:
+def _history(server: Server, run: Run) -> dict[str, list[tuple[int, float]]]:
     return {
         key: [
             (point.step, point.value)
-            for point in tracker.client.get_metric_history(run.info.run_id, key)
+            for point in server.client.get_metric_history(run.info.run_id, key)
         ]
         for key in run.data.metrics
     }
 
 
-def test_the_runs_form_a_tree(logged: tuple[SweepResults, Tracker]) -> None:
-    _, tracker = logged
-    (parent,) = _runs(tracker, "sweep")
-    children = _runs(tracker, "trial") + _runs(tracker, "base")
+def test_the_runs_form_a_tree(logged: tuple[SweepResults, Server]) -> None:
+    _, server = logged
+    (parent,) = _runs(server, "sweep")
+    children = _runs(server, "trial") + _runs(server, "base")
     assert len(children) == 5
     assert {run.data.tags["mlflow.parentRunId"] for run in children} == {parent.info.run_id}
     assert {run.info.status for run in [parent, *children]} == {"FINISHED"}
-    found = {(run.data.params["ratio"], run.data.params["seed"]) for run in _runs(tracker, "trial")}
+    found = {(run.data.params["ratio"], run.data.params["seed"]) for run in _runs(server, "trial")}
     assert found == {("0.0", "0"), ("0.0", "1"), ("1.0", "0"), ("1.0", "1")}
 
 
-def test_values_of_a_trial(logged: tuple[SweepResults, Tracker]) -> None:
-    sweep, tracker = logged
+def test_values_of_a_trial(logged: tuple[SweepResults, Server]) -> None:
+    sweep, server = logged
     trial = sweep.trials[-1]
-    (run,) = [run for run in _runs(tracker, "trial") if run.info.run_name == trial.name]
-    history = _history(tracker, run)
+    (run,) = [run for run in _runs(server, "trial") if run.info.run_name == trial.name]
+    history = _history(server, run)
     examples = trial.examples
     expected = examples[examples["group"] == "relational"]["exact"].mean()
     assert history["accuracy/relational"] == [(0, pytest.approx(expected))]
@@ -132,6 +110,26 @@ def test_values_of_a_trial(logged: tuple[SweepResults, Tracker]) -> None:
     assert headline(trial)["redundancy"] == pytest.approx(means.mean())
 
 
+def test_intervals_stand_beside_the_values_of_a_trial(logged: tuple[SweepResults, Server]) -> None:
+    sweep, server = logged
+    trial = sweep.trials[-1]
+    (run,) = [run for run in _runs(server, "trial") if run.info.run_name == trial.name]
+    metrics, history = run.data.metrics, _history(server, run)
+    table = pd.read_parquet(sweep.folder / "tables" / "accuracy.parquet")
+    row = table.query("run == @trial.name and group == 'count' and metric == 'exact'").iloc[0]
+    assert metrics["accuracy/count"] == pytest.approx(row["value"])
+    assert (metrics["accuracy/count/low"], metrics["accuracy/count/high"]) == (
+        pytest.approx(row["low"]), pytest.approx(row["high"]),
+    )  # fmt: skip
+    for step in range(4):
+        low, value, high = (
+            history[f"layers/gini/visual{end}"][step][1] for end in ("/low", "", "/high")
+        )
+        assert low < value < high
+    # The pooled score of the tables is another number than the mean over images logged here.
+    assert not [key for key in metrics if "redundancy_score" in key and key.endswith("/low")]
+
+
 def test_how_fast_a_model_answered_is_told_where_it_is_known(tmp_path: Path) -> None:
     sweep = load_sweep(SMALL.write(tmp_path))
     base, first = _Recorder(), _Recorder()
@@ -145,19 +143,19 @@ def test_how_fast_a_model_answered_is_told_where_it_is_known(tmp_path: Path) -> 
 
 
 def test_artifacts_lie_under_the_runs_directory(
-    logged: tuple[SweepResults, Tracker], runs_dir: Path
+    logged: tuple[SweepResults, Server], runs_dir: Path
 ) -> None:
-    _, tracker = logged
-    (parent,) = _runs(tracker, "sweep")
-    client, run_id = tracker.client, parent.info.run_id
+    _, server = logged
+    (parent,) = _runs(server, "sweep")
+    client, run_id = server.client, parent.info.run_id
     names = {item.path for item in client.list_artifacts(run_id)}
     assert {"sweep.json", "prompts.yaml", "answer.txt", "provenance.json"} <= names
-    assert "uncommitted.patch" in names
+    assert {"uncommitted.patch", "report.html"} <= names
     assert "tables/effects.parquet" in {
         item.path for item in client.list_artifacts(run_id, "tables")
     }
     assert next((runs_dir / "mlflow-artifacts").rglob("answer.txt")).read_text()
-    trial = next(run for run in _runs(tracker, "trial") if run.data.params["ratio"] == "1.0")
+    trial = next(run for run in _runs(server, "trial") if run.data.params["ratio"] == "1.0")
     made_with = collect_provenance("python jobs/sweep.py some.yaml")
     for run in (parent, trial):
         found = Path(client.download_artifacts(run.info.run_id, "provenance.json")).read_text()
@@ -166,166 +164,105 @@ def test_artifacts_lie_under_the_runs_directory(
         assert run.data.tags["mixlens.code"] == made_with.code
     mixture = client.download_artifacts(trial.info.run_id, "realised_mixture.json")
     assert json.loads(Path(mixture).read_text()) == {"complex": 320, "simple": 0}
+    journal = client.download_artifacts(trial.info.run_id, "training.jsonl")
+    assert len(Path(journal).read_text().splitlines()) == 4
 
 
-def test_a_second_pass_adds_nothing(logged: tuple[SweepResults, Tracker], runs_dir: Path) -> None:
-    sweep, tracker = logged
+def test_a_second_pass_adds_nothing(logged: tuple[SweepResults, Server], runs_dir: Path) -> None:
+    sweep, server = logged
 
     def state() -> dict[str, dict[str, list[tuple[int, float]]]]:
-        runs = [run for kind in ("sweep", "base", "trial") for run in _runs(tracker, kind)]
-        return {run.info.run_id: _history(tracker, run) for run in runs}
+        runs = [run for kind in ("sweep", "base", "trial") for run in _runs(server, kind)]
+        return {run.info.run_id: _history(server, run) for run in runs}
 
     before = state()
-    _log_all(sweep, open_tracker(sweep.spec, runs_dir))
+    again = Mirror(server, sweep.spec, sweep.folder, is_live=False)
+    assert not again.missing()
+    again.send()
     assert state() == before
 
 
-def test_training_is_logged_as_it_comes(runs_dir: Path, tmp_path: Path) -> None:
+def _fresh(runs_dir: Path, tmp_path: Path) -> tuple[Server, SweepSpec, Path]:
+    """The server, and a finished sweep in a folder of its own."""
     spec = SMALL.spec(runs_dir)
-    tracker = open_tracker(spec, runs_dir)
-    parent = tracker.sweep(spec, tmp_path)
-    records = [{"step": step, "loss": 1.0 / step, "note": "text"} for step in range(1, 1301)]
-    assert parent.log_training(records[:10]) == 10
-    again = tracker.sweep(spec, tmp_path)  # as after a restart
-    assert again.run_id == parent.run_id
-    assert again.log_training(records) == 1290  # more than one batch of MLflow's 1000
-    assert again.log_training(records) == 0
-    history = tracker.client.get_metric_history(parent.run_id, "training/loss")
-    assert [point.step for point in history] == list(range(1, 1301))
+    return open_server(spec.tracking, runs_dir), spec, SMALL.write(tmp_path)
+
+
+def _run_of(server: Server, folder: Path) -> Run:
+    tag = f"tags.`mixlens.folder` = '{folder}'"
+    (found,) = server.client.search_runs([server.experiment_id], tag)
+    return found
 
 
 def test_a_run_is_found_by_its_key(runs_dir: Path, tmp_path: Path) -> None:
     """A process that died after making the run had written its key before."""
-    spec = SMALL.spec(runs_dir)
-    tracker = open_tracker(spec, runs_dir)
-    first = tracker.sweep(spec, tmp_path)
-    file = tmp_path / "tracking.json"
+    server, spec, folder = _fresh(runs_dir, tmp_path)
+    Mirror(server, spec, folder, is_live=False).send()
+    first = _run_of(server, folder)
+    file = folder / "tracking.json"
     (entry,) = json.loads(file.read_text()).values()
-    file.write_text(json.dumps({tracker.uri: {"key": entry["key"]}}))
-    assert tracker.sweep(spec, tmp_path).run_id == first.run_id
+    # As an earlier version wrote it, under the path of the database.
+    file.write_text(json.dumps({server.uri: {"key": entry["key"]}}))
+    before = _history(server, first)
+    Mirror(server, spec, folder, is_live=False).send()
+    second = _run_of(server, folder)
+    assert (second.info.run_id, _history(server, second)) == (first.info.run_id, before)
 
 
 def test_a_deleted_run_is_made_anew_with_everything(runs_dir: Path, tmp_path: Path) -> None:
-    spec = SMALL.spec(runs_dir)
-    tracker = open_tracker(spec, runs_dir)
-    first = tracker.sweep(spec, tmp_path)
-    first.log_metrics("some", [("accuracy/coarse", 0.5, 0)])
-    tracker.client.delete_run(first.run_id)
-    second = tracker.sweep(spec, tmp_path)
-    assert second.run_id != first.run_id
-    second.log_metrics("some", [("accuracy/coarse", 0.5, 0), ("accuracy/count", float("nan"), 0)])
-    assert tracker.client.get_run(second.run_id).data.metrics == {"accuracy/coarse": 0.5}
-
-
-@pytest.mark.parametrize(
-    ("ended_by", "status"), [(RuntimeError, "FAILED"), (KeyboardInterrupt, "KILLED")]
-)
-def test_what_ends_a_sweep_closes_its_open_runs(
-    runs_dir: Path, tmp_path: Path, ended_by: type[BaseException], status: str
-) -> None:
-    spec = SMALL.spec(runs_dir)
-    tracker = open_tracker(spec, runs_dir)
-
-    def interrupted() -> None:
-        with tracker.closing():
-            parent = tracker.sweep(spec, tmp_path)
-            first, second = (tracker.trial(r, tmp_path / r.name, parent) for r in spec.runs()[:2])
-            first.finish()
-            found[:] = [parent, first, second]
-            raise ended_by("stopped")
-
-    found: list[TrackedRun] = []
-    with pytest.raises(ended_by, match="stopped"):
-        interrupted()
-    closed = [tracker.client.get_run(run.run_id).info.status for run in found]
-    assert closed == [status, "FINISHED", status]
-
-    # The next start opens the same runs again.
-    again = open_tracker(spec, runs_dir).sweep(spec, tmp_path)
-    assert again.run_id == found[0].run_id
-    assert tracker.client.get_run(again.run_id).info.status == "RUNNING"
-
-
-def test_a_server_that_is_gone_hides_no_error(
-    runs_dir: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    spec = SMALL.spec(runs_dir)
-    tracker = open_tracker(spec, runs_dir)
-
-    def fail(*_: object, **__: object) -> None:
-        raise ConnectionError("gone")
-
-    def interrupted() -> None:
-        with tracker.closing():
-            tracker.sweep(spec, tmp_path)
-            monkeypatch.setattr(tracker.client, "set_terminated", fail)
-            raise KeyboardInterrupt
-
-    with pytest.raises(KeyboardInterrupt):
-        interrupted()
-
-
-def test_a_failed_log_is_not_remembered(
-    runs_dir: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    spec = SMALL.spec(runs_dir)
-    tracker = open_tracker(spec, runs_dir)
-    run = tracker.sweep(spec, tmp_path)
-
-    def fail(*_: object, **__: object) -> None:
-        raise ConnectionError("gone")
-
-    with monkeypatch.context() as patch:
-        patch.setattr(tracker.client, "log_batch", fail)
-        with pytest.raises(ResourceError, match="gone"):
-            run.log_metrics("some", [("accuracy/coarse", 0.5, 0)])
-    run.log_metrics("some", [("accuracy/coarse", 0.5, 0)])
-    assert tracker.client.get_run(run.run_id).data.metrics == {"accuracy/coarse": 0.5}
-
-
-def _with_uri(folder: Path, uri: str):
-    return SMALL.spec(folder).model_copy(update={"tracking": TrackingSpec(uri=uri)})
-
-
-@pytest.mark.parametrize(
-    "uri", ["http://127.0.0.1:9", "http://name.invalid:5000", "gopher://x", "postgresql://h/db"]
-)
-def test_an_unreachable_server_is_one_message(tmp_path: Path, uri: str) -> None:
-    start = time.monotonic()
-    problem = r"tracking\.uri: got .*MLflow cannot be used there: .*Start the server"
-    with pytest.raises(ResourceError, match=problem) as caught:
-        open_tracker(_with_uri(tmp_path, uri), tmp_path)
-    assert "Pool(" not in str(caught.value)
-    assert time.monotonic() - start < 15
-    assert list(tmp_path.iterdir()) in ([], [tmp_path / "mlflow-artifacts"])
-
-
-def test_a_password_is_never_shown(tmp_path: Path) -> None:
-    with pytest.raises(ResourceError) as caught:
-        open_tracker(_with_uri(tmp_path, "http://ann:secret@127.0.0.1:9"), tmp_path)
-    assert "secret" not in str(caught.value)
-    assert "127.0.0.1:9" in str(caught.value)
-
-
-def test_a_deleted_experiment_is_said(runs_dir: Path) -> None:
-    spec = SMALL.spec(runs_dir)
-    spec = spec.model_copy(update={"tracking": TrackingSpec(experiment="gone")})
-    tracker = open_tracker(spec, runs_dir)
-    tracker.client.delete_experiment(tracker.experiment_id)
-    with pytest.raises(ResourceError, match="this MLflow experiment was deleted"):
-        open_tracker(spec, runs_dir)
+    server, spec, folder = _fresh(runs_dir, tmp_path)
+    Mirror(server, spec, folder, is_live=False).send()
+    trial = Layout(folder).trial(spec.runs()[0])
+    first = _run_of(server, trial)
+    server.client.delete_run(first.info.run_id)
+    Mirror(server, spec, folder, is_live=False).send()
+    second = _run_of(server, trial)
+    assert second.info.run_id != first.info.run_id
+    assert second.data.metrics == first.data.metrics
+    assert second.data.params == first.data.params
 
 
 def test_two_sweeps_share_no_run(runs_dir: Path, tmp_path: Path) -> None:
     spec = replace(SMALL, seeds=(0,)).spec(runs_dir)
-    tracker = open_tracker(spec, runs_dir)
-    one = tracker.sweep(spec, tmp_path / "one")
-    other = tracker.sweep(spec, tmp_path / "other")
-    assert one.run_id != other.run_id
+    server = open_server(spec.tracking, runs_dir)
+    found = []
+    for name in ("one", "other"):
+        folder = replace(SMALL, seeds=(0,)).write(tmp_path / name)
+        Mirror(server, spec, folder, is_live=False).send()
+        found.append(_run_of(server, folder).info.run_id)
+    assert found[0] != found[1]
+
+
+def test_what_has_changed_in_a_set_is_added_and_the_rest_stays(
+    runs_dir: Path, tmp_path: Path
+) -> None:
+    server, spec, folder = _fresh(runs_dir, tmp_path)
+    Mirror(server, spec, folder, is_live=False).send()
+    trial = Layout(folder).trial(spec.runs()[0])
+    before = _history(server, _run_of(server, trial))
+    table = trial / "measure" / "image_metrics.parquet"
+    changed = pd.read_parquet(table)
+    changed.loc[(changed["metric"] == "gini") & (changed["layer"] == 2), "value"] += 1
+    changed.to_parquet(table, index=False)
+    (trial / "record.json").write_text('{"again": true}\n')
+    Mirror(server, spec, folder, is_live=False).send()
+    run = _run_of(server, trial)
+    after = _history(server, run)
+    different = {key for key in after if after[key] != before[key]}
+    assert different == {
+        f"{kind}/gini/{stream}" for kind in ("layers", "tokens") for stream in ("visual", "text")
+    }
+    old, new = before["layers/gini/visual"], after["layers/gini/visual"]
+    (added,) = set(new) - set(old)
+    assert len(new) == len(old) + 1
+    assert added == (2, pytest.approx(old[2][1] + 1))
+    assert run.data.metrics["tokens/gini/visual"] == pytest.approx(
+        before["tokens/gini/visual"][0][1] + 0.25
+    )
 
 
 def test_trends_of_the_base_on_other_images_go_with_the_sweep(
-    logged: tuple[SweepResults, Tracker], tmp_path: Path
+    logged: tuple[SweepResults, Server], tmp_path: Path
 ) -> None:
     tables = build_tables(logged[0])
     row = dict.fromkeys(SUMMARY, 0.25) | {"scope": "redundancy", "trends": 12, "holds": 7}
@@ -340,3 +277,26 @@ def test_trends_of_the_base_on_other_images_go_with_the_sweep(
     assert points["transfer/redundancy/trends"] == (12, 0)
     assert points["transfer/redundancy/holds"] == (7, 0)
     assert run.files == ["transfer_summary.parquet"]
+
+
+def test_the_pages_say_what_a_run_is(logged: tuple[SweepResults, Server]) -> None:
+    sweep, server = logged
+    experiment = server.client.get_experiment(server.experiment_id)
+    assert experiment.tags["mlflow.experimentKind"] == "custom_model_development"
+    assert "viewStateShareKey=mixlens" in experiment.tags["mlflow.note.content"]
+    for kind in ("sweep", "base", "trial"):
+        for run in _runs(server, kind):
+            assert run.data.tags["mlflow.note.content"]
+            used = {
+                (one.tags[0].value, one.dataset.name): one.dataset
+                for one in run.inputs.dataset_inputs
+            }
+            assert ("held-out", "complex") in used
+            assert len({one.digest for one in used.values()}) == len(used)
+            ratio = run.data.params.get("ratio")
+            trained = {name for context, name in used if context == "train"}
+            expected = {"0.0": {"simple"}, "1.0": {"complex"}, None: {"simple", "complex"}}[ratio]
+            assert trained == (set() if kind == "base" else expected)
+    models = server.client.search_logged_models([server.experiment_id])
+    own = {trial.name for trial in sweep.trials} | {"base"}
+    assert own <= {model.name for model in models}

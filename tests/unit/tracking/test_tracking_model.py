@@ -9,15 +9,16 @@ from fake_measured import FakeMeasured
 from mlflow.entities import Run
 
 from mixlens.analysis import collect_provenance
+from mixlens.analysis.diagnosis import diagnose
 from mixlens.analysis.measured import ModelTables, model_tables
 from mixlens.analysis.measurement import load_measured
 from mixlens.analysis.transfer_build import Sides
 from mixlens.evaluation.throughput import Effort, write_throughput
-from mixlens.tracking import Tracker, log_model, open_tracker
+from mixlens.tracking.mirror import Mirror
 from mixlens.tracking.model import model_points
+from mixlens.tracking.server import Server, open_server
 
 FAKE = FakeMeasured(parts=("probes", "deletion"), groups=("coarse", "count"))
-SENTENCES = ["Tokens are alike.", "Nothing is lost."]
 Curve = list[tuple[int, float]]
 
 
@@ -40,15 +41,15 @@ def tables(folder: Path) -> ModelTables:
 
 
 @pytest.fixture(scope="module")
-def logged(folder: Path, tables: ModelTables) -> tuple[Tracker, Run]:
+def logged(folder: Path, tables: ModelTables) -> tuple[Server, Run]:
     spec = load_measured(folder).spec
-    tracker = open_tracker(spec, Path(spec.runs_dir))
+    server = open_server(spec.tracking, Path(spec.runs_dir))
     for _ in range(2):  # as a second start does
-        run = tracker.model(spec, folder)
-        log_model(run, tables, SENTENCES, folder)
-        run.finish()
-    (found,) = tracker.client.search_runs([tracker.experiment_id])
-    return tracker, found
+        mirror = Mirror(server, spec, folder, is_live=False)
+        mirror.send()
+        assert not mirror.refused
+    (found,) = server.client.search_runs([server.experiment_id])
+    return server, found
 
 
 def _curves(tables: ModelTables) -> dict[str, Curve]:
@@ -120,16 +121,16 @@ def test_what_becomes_of_trends_on_other_images_has_points(tables: ModelTables, 
     assert not [name for name in _curves(tables) if name.startswith("transfer")]
 
 
-def test_logged_twice_is_there_once(logged: tuple[Tracker, Run], tables: ModelTables):
-    tracker, run = logged
+def test_logged_twice_is_there_once(logged: tuple[Server, Run], tables: ModelTables):
+    server, run = logged
     for name in ("accuracy/coarse", "layers/gini/visual", "deletion/random/all/low",
                  "controls/random_model/redundancy_score"):  # fmt: skip
-        history = tracker.client.get_metric_history(run.info.run_id, name)
+        history = server.client.get_metric_history(run.info.run_id, name)
         there = [(point.step, pytest.approx(point.value)) for point in history]
         assert there == _curves(tables)[name]
 
 
-def test_unknown_values_are_left_out(logged: tuple[Tracker, Run], tables: ModelTables):
+def test_unknown_values_are_left_out(logged: tuple[Server, Run], tables: ModelTables):
     _, run = logged
     points = list(model_points(tables))
     known = {name for name, value, _ in points if value == value}
@@ -143,14 +144,16 @@ def test_unknown_values_are_left_out(logged: tuple[Tracker, Run], tables: ModelT
     assert "layers/stable_rank/visual/low" in {name for name, _, _ in points} - known
 
 
-def test_the_run_says_what_it_is_of_and_keeps_its_files(logged: tuple[Tracker, Run], folder: Path):
-    tracker, run = logged
+def test_the_run_says_what_it_is_of_and_keeps_its_files(
+    logged: tuple[Server, Run], tables: ModelTables, folder: Path
+):
+    server, run = logged
     spec = load_measured(folder).spec
     assert run.info.status == "FINISHED"
     assert run.data.tags["mixlens.kind"] == "model"
     assert run.data.params["digest"] == spec.digest()
     assert run.data.params["held_out_images"] == str(FAKE.images)
-    artifacts = {item.path for item in tracker.client.list_artifacts(run.info.run_id)}
+    artifacts = {item.path for item in server.client.list_artifacts(run.info.run_id)}
     assert {"diagnosis.txt", "measure.json", "prompts.yaml", "report.html", "tables"} <= artifacts
-    told = tracker.client.download_artifacts(run.info.run_id, "diagnosis.txt")
-    assert Path(told).read_text().splitlines() == SENTENCES
+    told = server.client.download_artifacts(run.info.run_id, "diagnosis.txt")
+    assert Path(told).read_text().splitlines() == diagnose(tables)

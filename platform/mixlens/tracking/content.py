@@ -1,0 +1,293 @@
+"""What MLflow is to hold of a run directory: one run for a sweep, a child for base and trials.
+
+Everything is read from the disk, where it lies anyway; nothing needs to be told while it happens.
+A `Member` is one MLflow run; a `Section` a part of its content that comes to be at one moment.
+"""
+
+import json
+from collections.abc import Callable, Iterator, Mapping
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+from pydantic import ValidationError
+
+from mixlens.analysis import answer_sentences, load_run
+from mixlens.analysis.diagnosis import diagnose
+from mixlens.analysis.measured import read_model_tables
+from mixlens.analysis.tables import read_tables
+from mixlens.analysis.transfer_answer import read_answer
+from mixlens.errors import DataError, explain
+from mixlens.spec import Layout, MeasureSpec, RunSpec, SweepSpec
+from mixlens.tasks.prompts import prompts_digest, prompts_text
+from mixlens.tracking.data import data_params, data_sets, log_data
+from mixlens.tracking.model import log_model
+from mixlens.tracking.notes import note_of_base, note_of_model, note_of_sweep, note_of_trial
+from mixlens.tracking.results import log_intervals, log_run, log_sweep
+from mixlens.tracking.sink import Record, Sink
+
+Stamp = tuple[tuple[str, int, int], ...]
+"""Of the files that a section is read from: name, size and time."""
+
+
+@dataclass(frozen=True)
+class Section:
+    """A part of a run's content.
+
+    Attributes:
+        name: of the part.
+        files: what it is read from; it is there when all of them are.
+        write: gives it to a sink.
+    """
+
+    name: str
+    files: tuple[Path, ...]
+    write: Callable[[Sink], None]
+
+    def stamp(self) -> Stamp | None:
+        """Something that changes with the content; None while there is none."""
+        found = []
+        for file in self.files:
+            try:
+                state = file.stat()
+            except OSError:
+                return None
+            found.append((file.name, state.st_size, state.st_mtime_ns))
+        return tuple(found)
+
+
+@dataclass(frozen=True)
+class Member:
+    """One MLflow run.
+
+    Attributes:
+        name: of the run.
+        folder: its directory, which holds its ledger.
+        kind: sweep, base, trial or model.
+        tags: it is made with these.
+        begins: the file that says that work on it has begun.
+        ends: the file that says that all of it is on disk.
+        sections: in the order in which they come to be.
+    """
+
+    name: str
+    folder: Path
+    kind: str
+    tags: Mapping[str, str]
+    begins: Path
+    ends: Path
+    sections: tuple[Section, ...]
+
+    def is_finished(self) -> bool:
+        return self.ends.is_file()
+
+
+def members_of(spec: SweepSpec | MeasureSpec, root: Path) -> tuple[Member, ...]:
+    """The MLflow runs of a run directory, the parent of the others first."""
+    if isinstance(spec, MeasureSpec):
+        return (_model(spec, root),)
+    return (_sweep(spec, root), _base(spec, root), *_trials(spec, root))
+
+
+def read_spec(root: Path) -> SweepSpec | MeasureSpec:
+    """The spec of a run directory.
+
+    Raises:
+        DataError: it is not the directory of a sweep or of a measured model, or of another version.
+    """
+    for file, kind in ((root / "sweep.json", SweepSpec), (root / "measure.json", MeasureSpec)):
+        if file.is_file():
+            try:
+                return kind.model_validate_json(file.read_text())
+            except (OSError, ValidationError, ValueError) as error:
+                what = str(error).splitlines()[0]
+                raise DataError(
+                    explain(str(file), what, "it cannot be read, or is of another version",
+                            "Start the command of this folder again, which writes it.")
+                ) from None  # fmt: skip
+    raise DataError(
+        explain(str(root), "neither sweep.json nor measure.json",
+                "this is not the folder of a sweep or of a measured model",
+                "Name runs/NAME of a sweep, or runs/NAME/MODEL-DIGEST of a measured model.")
+    )  # fmt: skip
+
+
+def _sweep(spec: SweepSpec, root: Path) -> Member:
+    layout = Layout(root)
+    params = {
+        "model": spec.model,
+        **_axis(spec),
+        "seeds": " ".join(str(seed) for seed in spec.seeds),
+        **data_params(spec.data),
+        **_training_params(spec),
+    }
+
+    def about(sink: Sink) -> None:
+        sink.log_params(params)
+        sink.tag("mlflow.note.content", note_of_sweep(spec))
+        sink.log_inputs(data_sets(spec, _drawn(spec)))
+        sink.log_json("sweep.json", json.loads(layout.sweep_file.read_text()))
+        sink.log_text("prompts.yaml", prompts_text())
+        log_data(sink, spec.data)
+
+    def results(sink: Sink) -> None:
+        tables = read_tables(layout.tables)
+        log_sweep(sink, tables, [*answer_sentences(tables), *read_answer(layout.tables)], root)
+
+    return Member(
+        spec.name, root, "sweep", _tags("sweep", spec.name), layout.sweep_file, layout.report,
+        (
+            Section("about", (layout.sweep_file,), about),
+            Section("results", (layout.report,), results),
+        ),
+    )  # fmt: skip
+
+
+def _base(spec: SweepSpec, root: Path) -> Member:
+    first = spec.runs()[0]
+    folder = Layout(root).base(first)
+    measured = folder / "measure" / "measured.json"
+
+    def about(sink: Sink) -> None:
+        sink.log_params({"model": spec.model, "digest": first.base_digest()})
+        sink.tag("mlflow.note.content", note_of_base(spec))
+        sink.log_inputs(data_sets(first, {}))
+
+    def results(sink: Sink) -> None:
+        log_run(sink, load_run(folder, None))
+        sink.log_model("base", {"model": spec.model, "digest": first.base_digest()})
+
+    return Member(
+        "base", folder, "base",
+        # MLflow's list opens the children of a run that has one of this type among them.
+        _tags("base", spec.name) | {"mlflow.runType": "evaluation"},
+        folder, measured,
+        (
+            Section("about", (Layout(root).sweep_file,), about),
+            Section("results", (measured,), results),
+            _intervals("base", root, measured),
+        ),
+    )  # fmt: skip
+
+
+def _trials(spec: SweepSpec, root: Path) -> Iterator[Member]:
+    for run in spec.runs():
+        yield _trial(spec, run, root)
+
+
+def _trial(spec: SweepSpec, run: RunSpec, root: Path) -> Member:
+    layout = Layout(root)
+    folder = layout.trial(run)
+    record, journal = folder / "record.json", folder / "training.jsonl"
+    params = {
+        **({"ratio": run.ratio} if run.arm is None else {"arm": run.arm}),
+        "seed": run.seed,
+        "model": run.model,
+        "digest": run.digest(),
+        **{f"weight.{name}": weight for name, weight in run.weights.items()},
+        **_training_params(run),
+    }
+
+    def about(sink: Sink) -> None:
+        sink.log_params(params)
+        sink.tag("mlflow.note.content", note_of_trial(run))
+        sink.log_inputs(data_sets(run, run.weights))
+        sink.log_json("run.json", run.model_dump(mode="json"))
+
+    def results(sink: Sink) -> None:
+        log_run(sink, load_run(folder, run))
+        if journal.is_file():
+            sink.log_file(journal)
+        sink.log_model(run.name, {"model": run.model, "digest": run.digest()})
+
+    return Member(
+        run.name, folder, "trial", _tags("trial", spec.name), folder / "run.json", record,
+        (
+            Section("about", (folder / "run.json",), about),
+            Section("training", (journal,), lambda sink: sink.log_training(read_steps(journal))),
+            Section("results", (record,), results),
+            _intervals(run.name, root, record),
+        ),
+    )  # fmt: skip
+
+
+def _intervals(name: str, root: Path, finished: Path) -> Section:
+    """Of the values of one model, from the tables of its sweep."""
+    tables = Layout(root).tables
+    return Section(
+        "intervals",
+        (finished, tables / "accuracy.parquet", tables / "layers.parquet"),
+        lambda sink: log_intervals(sink, name, tables),
+    )
+
+
+def _model(spec: MeasureSpec, root: Path) -> Member:
+    file, report = root / "measure.json", root / "report.html"
+    params = {
+        "model": spec.model,
+        "digest": spec.digest(),
+        "held_out_images": spec.evaluation.examples,
+        "prompts": prompts_digest(),
+        **data_params(spec.data),
+    }
+
+    def about(sink: Sink) -> None:
+        sink.log_params(params)
+        sink.tag("mlflow.note.content", note_of_model(spec))
+        sink.log_inputs(data_sets(spec, {}))
+        sink.log_json("measure.json", json.loads(file.read_text()))
+        sink.log_text("prompts.yaml", prompts_text())
+        log_data(sink, spec.data)
+
+    def results(sink: Sink) -> None:
+        tables = read_model_tables(root / "tables")
+        log_model(sink, tables, diagnose(tables), root)
+        sink.log_model(Path(spec.model).name, {"model": spec.model, "digest": spec.digest()})
+
+    return Member(
+        f"{spec.name} {Path(spec.model).name}", root, "model", _tags("model", spec.name), file,
+        report, (Section("about", (file,), about), Section("results", (report,), results)),
+    )  # fmt: skip
+
+
+def read_steps(journal: Path) -> list[Record]:
+    """The records of a `training.jsonl`, one a step; a line that is being written is left out."""
+    records: dict[int, Record] = {}
+    for line in journal.read_text().splitlines(keepends=True):
+        if line.endswith("\n"):
+            record = json.loads(line)
+            records[int(record["step"])] = record
+    return [records[step] for step in sorted(records)]
+
+
+def _tags(kind: str, sweep: str) -> dict[str, str]:
+    return {"mixlens.kind": kind, "mixlens.sweep": sweep, "mlflow.source.name": "mixlens"}
+
+
+def _drawn(spec: SweepSpec) -> dict[str, float]:
+    """Components that any trial draws from."""
+    return {name: weight for run in spec.runs() for name, weight in run.weights.items() if weight}
+
+
+def _axis(spec: SweepSpec) -> dict[str, str]:
+    """What the trials of a sweep differ in."""
+    if spec.arms is not None:
+        return {"arms": " ".join(spec.arms)}
+    return {"ratios": " ".join(f"{ratio:g}" for ratio in spec.ratios or ())}
+
+
+def _training_params(spec: SweepSpec | RunSpec) -> dict[str, Any]:
+    training = spec.training
+    lora = training.lora
+    return {
+        "zero_stage": training.zero_stage,
+        "precision": training.precision,
+        "steps": training.steps,
+        "global_batch": training.global_batch,
+        "workers": spec.resources.workers,
+        **{f"lr.{tower}": rate for tower, rate in training.learning_rates},
+        "freeze": " ".join(training.freeze) or "none",
+        "lora_rank": lora.rank if lora else "none",
+        "held_out_images": spec.evaluation.examples,
+        "prompts": prompts_digest(),
+    }
