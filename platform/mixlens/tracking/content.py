@@ -155,7 +155,7 @@ def _base(spec: SweepSpec, root: Path) -> Member:
 
     def results(sink: Sink) -> None:
         log_run(sink, load_run(folder, None))
-        sink.log_model("base", {"model": spec.model, "digest": first.base_digest()})
+        sink.log_outcome("base", {"model": spec.model, "digest": first.base_digest()})
 
     return Member(
         "base", folder, "base",
@@ -198,7 +198,7 @@ def _trial(spec: SweepSpec, run: RunSpec, root: Path) -> Member:
         log_run(sink, load_run(folder, run))
         if journal.is_file():
             sink.log_file(journal)
-        sink.log_model(run.name, {"model": run.model, "digest": run.digest()})
+        sink.log_outcome(run.name, {"model": run.model, "digest": run.digest()})
 
     return Member(
         run.name, folder, "trial", _tags("trial", spec.name), folder / "run.json", record,
@@ -242,7 +242,10 @@ def _model(spec: MeasureSpec, root: Path) -> Member:
     def results(sink: Sink) -> None:
         tables = read_model_tables(root / "tables")
         log_model(sink, tables, diagnose(tables), root)
-        sink.log_model(Path(spec.model).name, {"model": spec.model, "digest": spec.digest()})
+        sink.log_outcome(
+            Path(spec.model.removeprefix("builtin:")).name,
+            {"model": spec.model, "digest": spec.digest()},
+        )
 
     return Member(
         f"{spec.name} {Path(spec.model).name}", root, "model", _tags("model", spec.name), file,

@@ -69,8 +69,8 @@ class Sink(ABC):
         """Name the data sets that the run uses."""
 
     @abstractmethod
-    def log_model(self, name: str, params: Mapping[str, str]) -> None:
-        """Say which model comes out of the run."""
+    def log_outcome(self, name: str, params: Mapping[str, str]) -> None:
+        """Say which model the run has made or measured."""
 
     def log_json(self, name: str, content: Any) -> None:
         """Keep `content` as the artifact `name`."""
@@ -108,8 +108,8 @@ class Missing(Sink):
     def log_inputs(self, inputs: "Sequence[DatasetInput]") -> None:
         self.others += self._lacks("inputs", _inputs_as_bytes(inputs))
 
-    def log_model(self, name: str, params: Mapping[str, str]) -> None:
-        self.others += self._lacks("model", _as_bytes([name, dict(params)]))
+    def log_outcome(self, name: str, params: Mapping[str, str]) -> None:
+        self.others += self._lacks("outcome", _as_bytes([name, dict(params)]))
 
     def _lacks(self, name: str, content: bytes) -> bool:
         return self.ledger.logged.get(name) != digest_of(content)
@@ -202,8 +202,10 @@ class Sender(Sink):
             lambda: self.client.log_inputs(self.run_id, datasets=list(inputs)),
         )
 
-    def log_model(self, name: str, params: Mapping[str, str]) -> None:
-        self._once("model", _as_bytes([name, dict(params)]), lambda: self._make_model(name, params))
+    def log_outcome(self, name: str, params: Mapping[str, str]) -> None:
+        self._once(
+            "outcome", _as_bytes([name, dict(params)]), lambda: self._make_model(name, params)
+        )
 
     def _make_model(self, name: str, params: Mapping[str, str]) -> None:
         """Make the model of this run, once: it is looked for first."""
@@ -223,7 +225,9 @@ class Sender(Sink):
                 params=dict(params),
             )
         self.client.finalize_logged_model(model.model_id, LoggedModelStatus.READY)
-        self.client.log_outputs(self.run_id, [LoggedModelOutput(model.model_id, 0)])
+        outputs = self.client.get_run(self.run_id).outputs
+        if model.model_id not in [one.model_id for one in outputs.model_outputs]:
+            self.client.log_outputs(self.run_id, [LoggedModelOutput(model.model_id, 0)])
 
     def set_status(self, status: str, end_ms: int | None) -> None:
         """RUNNING, FINISHED, FAILED or KILLED; `end_ms` is when it ended, now if not given."""
