@@ -165,11 +165,11 @@ def test_a_job_prints_how_many_photographs_hang_on_a_guess_of_exif(tmp_path, cap
         "data": {"phone": {"root": str(tmp_path), "train": train, "held_out": 0.4}},
         "components": {"all": {"kind": "coco", "data": "phone", "tasks": {"locate": 1}}},
         "arms": {"all": {"all": 1.0}},
-        "evaluation": {"component": "all", "examples": 2},
+        "evaluation": {"component": "all", "examples": 8},
         "name": "phone",
+        "training": {"steps": 2, "global_batch": 8, "micro_batch": 8},
     }
-    data = SweepSpec.model_validate(changes)
-    index_data(data)
+    index_data(SweepSpec.model_validate(changes))
     said = capsys.readouterr().out
     assert "data.phone.train: EXIF turns 3 images and nothing tells how" in said
     assert "set data.phone.exif to upright or stored" in said
