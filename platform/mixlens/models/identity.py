@@ -112,8 +112,7 @@ def file_digests(files: Sequence[Path], say: Say | None = None) -> list[str]:
     known, found, new = _remembered(), [], {}
     reading = _Reading(files, say)
     for file in files:
-        place, now = str(file.resolve()), file.stat()
-        stamp = [now.st_size, now.st_mtime_ns, now.st_ctime_ns, now.st_ino]
+        place, stamp = str(file.resolve()), _stamp(file)
         match known.get(place):
             case [*then, str(content)] if then == stamp and len(content) == 32:
                 pass
@@ -121,12 +120,18 @@ def file_digests(files: Sequence[Path], say: Say | None = None) -> list[str]:
                 began = time.time_ns()
                 content = reading.digest(file)
                 settled = max(stamp[1:3]) < began - SETTLED_S * 1e9
-                if settled and now.st_size >= REMEMBERED and file.stat() == now:
+                if settled and stamp[0] >= REMEMBERED and _stamp(file) == stamp:
                     new[place] = [*stamp, content]
         found.append(content)
     if new:
         _remember(new)
     return found
+
+
+def _stamp(file: Path) -> list[int]:
+    """Changes when a file does, also when its time of change is put back."""
+    now = file.stat()
+    return [now.st_size, now.st_mtime_ns, now.st_ctime_ns, now.st_ino]
 
 
 class _Reading:

@@ -11,7 +11,10 @@ from mixlens.errors import CheckpointError, explain, first_line
 _NEEDED = (
     ("patch_size", lambda config: config.vision_config.patch_size),
     ("vision_feature_select_strategy", lambda config: config.vision_feature_select_strategy),
-    ("num_image_tokens", lambda config: config.image_seq_length),
+    (
+        "num_image_tokens",
+        lambda config: (config.vision_config.image_size // config.vision_config.patch_size) ** 2,
+    ),
 )
 
 

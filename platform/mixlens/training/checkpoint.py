@@ -23,6 +23,7 @@ from safetensors.torch import save_file
 from torch import Tensor
 
 from mixlens.errors import CheckpointError, explain
+from mixlens.training.optimizer import whole_shape
 
 META = "meta.json"
 FORMAT = 1
@@ -96,13 +97,19 @@ def load(engine: Any, folder: Path, run_digest: str) -> None:
     step, adam = record["step"], _adam(engine)
     pieces = list(_pieces(engine))
     trained = {
-        name for name, parameter in engine.module.named_parameters() if parameter.requires_grad
+        name: parameter
+        for name, parameter in engine.module.named_parameters()
+        if parameter.requires_grad
     }
-    if trained != stored.names():
+    if odd := trained.keys() ^ stored.names():
         raise CheckpointError(
-            explain(f"checkpoint {folder}", sorted(trained ^ stored.names())[:3],
-                    "parameters on one side only", "It is of another model; remove the folder.")
+            explain(f"checkpoint {folder}", sorted(odd)[:3],
+                    f"{len(odd)} of {len(trained.keys() | stored.names())} parameters are on one "
+                    "side only", "It is of another model; remove the folder.")
         )  # fmt: skip
+    stored.check_sizes(
+        {name: whole_shape(parameter).numel() for name, parameter in trained.items()}
+    )
     # DeepSpeed may have stepped once to allocate; what is not overwritten below must be zero.
     adam.state.clear()
     for piece in pieces:
@@ -128,8 +135,9 @@ def read_record(folder: Path, run_digest: str) -> dict[str, Any]:
     where = f"checkpoint {folder}"
     try:
         record: dict[str, Any] = json.loads((folder / META).read_text())
-        sizes, owner, version = record["shards"], record["run"], record["format"]
-    except (OSError, ValueError, KeyError) as error:
+        sizes, owner, version = dict(record["shards"]), record["run"], record["format"]
+        int(record["step"])
+    except (OSError, ValueError, KeyError, TypeError) as error:
         raise CheckpointError(
             explain(where, META, f"missing or unreadable ({error}), so it was not finished", remedy)
         ) from None
@@ -168,6 +176,17 @@ class _Stored:
 
     def names(self) -> set[str]:
         return {name for name, _ in self.parts}
+
+    def check_sizes(self, needed: dict[str, int]) -> None:
+        """Refuse parameters of which more or fewer elements are stored than they have."""
+        for (name, kind), parts in self.parts.items():
+            there = sum(length for _, length, _, _ in parts)
+            if there != needed[name]:
+                raise CheckpointError(
+                    explain(f"checkpoint {self.folder}", f"{name}|{kind}",
+                            f"{there} elements are there, and the model has {needed[name]}",
+                            "It is of another model; remove the folder.")
+                )  # fmt: skip
 
     def fill(self, target: Tensor, name: str, kind: str, start: int) -> None:
         """Copy elements [start, start + len(target)) of a flattened parameter into `target`."""

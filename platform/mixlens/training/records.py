@@ -147,7 +147,13 @@ def finished_model(run: RunSpec, directory: Path) -> Path | None:
     path = directory / FINISHED
     if not path.is_file():
         return None
-    owner = json.loads(path.read_text())["run"]
+    try:
+        owner = json.loads(path.read_text())["run"]
+    except (OSError, ValueError, KeyError, TypeError) as error:
+        raise CheckpointError(
+            explain(str(path), path.name, f"it cannot be read ({error})",
+                    "Remove the folder of this run; the same command then trains it again.")
+        ) from None  # fmt: skip
     if owner != run.digest():
         raise CheckpointError(
             explain(str(path), owner, f"another run than {run.digest()} was trained here",

@@ -58,8 +58,21 @@ def test_a_checkpoint_without_record_is_refused(crashed: Path, tmp_path: Path) -
         run_alone(run_of(crashed / "base", 1), directory)
 
 
-def test_missing_elements_are_refused(crashed: Path, tmp_path: Path) -> None:
-    """Two ranks wrote, and the record forgot one: every parameter is there, but not all of it."""
+@pytest.mark.case
+@pytest.mark.parametrize("record", ['{"format": 1', "[1]", '{"format": 1, "shards": 3}', "{}"])
+def test_a_damaged_record_is_refused(crashed: Path, tmp_path: Path, record: str) -> None:
+    folder = checkpoint_of(continued(crashed / "run", tmp_path / "run"))
+    (folder / "meta.json").write_text(record)
+    with pytest.raises(CheckpointError, match=r"meta\.json.*not finished"):
+        read_record(folder, "whatever")
+
+
+@pytest.mark.case
+@pytest.mark.parametrize("longer", [False, True])
+def test_missing_or_surplus_elements_are_refused(
+    crashed: Path, tmp_path: Path, longer: bool
+) -> None:
+    """Every parameter is there, but not all of it, or more than the model has."""
     from safetensors.torch import load_file, save_file
 
     directory = continued(crashed / "run", tmp_path / "run")
@@ -67,7 +80,8 @@ def test_missing_elements_are_refused(crashed: Path, tmp_path: Path) -> None:
     (shard,) = folder.glob("shard*")
     pieces = load_file(shard)
     name = next(key for key in pieces if "|exp_avg|" in key and len(pieces[key]) > 4)
-    pieces[name] = pieces[name][:-4].clone()
+    piece = pieces[name]
+    pieces[name] = torch.cat([piece, piece]) if longer else piece[:-4].clone()
     save_file(pieces, shard)
     record = json.loads((folder / "meta.json").read_text())
     record["shards"][shard.name] = shard.stat().st_size
