@@ -6,14 +6,14 @@ import os
 import platform
 import subprocess
 import sys
-from dataclasses import asdict, dataclass
+from dataclasses import asdict, dataclass, replace
 from importlib import metadata
 from pathlib import Path
 from typing import Any
 
 PACKAGES = (
-    "mixlens", "torch", "ray", "deepspeed", "transformers", "peft", "numpy", "pyarrow", "pillow",
-    "mlflow",
+    "mixlens", "torch", "torchvision", "ray", "deepspeed", "transformers", "tokenizers", "peft",
+    "numpy", "pyarrow", "pillow", "mlflow",
 )  # fmt: skip
 _FILE = "provenance.json"
 
@@ -32,6 +32,7 @@ class Provenance:
         python: version of Python.
         packages: installed versions of the packages that decide results.
         machine: operating system, processor type and number of cores.
+        earlier: `packages` of earlier starts that worked on the same results, where they differ.
     """
 
     command: str
@@ -42,6 +43,7 @@ class Provenance:
     python: str
     packages: dict[str, str]
     machine: str
+    earlier: tuple[dict[str, str], ...] = ()
 
     @property
     def is_clean(self) -> bool:
@@ -60,9 +62,17 @@ class Provenance:
         return self.commit[:12] + ("" if self.is_clean else " with uncommitted changes")
 
     def write(self, folder: Path) -> None:
-        """Keep it beside the results that were made so: of a sweep, or of one trial."""
+        """Keep it beside the results that were made so: of a sweep, or of one trial.
+
+        Versions of an earlier start that left something stay known, for it is gone on with.
+        """
         folder.mkdir(parents=True, exist_ok=True)
-        (folder / _FILE).write_text(json.dumps(asdict(self), indent=2) + "\n")
+        before = read_provenance(folder) if any(f.name != _FILE for f in folder.iterdir()) else None
+        known = (*before.earlier, before.packages) if before else ()
+        others = [packages for packages in known if packages != self.packages]
+        earlier = tuple(packages for i, packages in enumerate(others) if packages not in others[:i])
+        kept = replace(self, earlier=earlier)
+        (folder / _FILE).write_text(json.dumps(asdict(kept), indent=2) + "\n")
 
 
 def collect_provenance(command: str, code: Path | None = None) -> Provenance:
@@ -86,7 +96,8 @@ def read_provenance(folder: Path) -> Provenance | None:
     if not file.is_file():
         return None
     content = json.loads(file.read_text())
-    return Provenance(**{**content, "untracked": tuple(content["untracked"])})
+    listed = {name: tuple(content.get(name, ())) for name in ("untracked", "earlier")}
+    return Provenance(**{**content, **listed})
 
 
 def _source_digest() -> str:

@@ -18,6 +18,7 @@ from mixlens.analysis import (
     read_provenance,
 )
 from mixlens.analysis.tables import write_tables
+from mixlens.analysis.versions import sweep_version_warnings
 from mixlens.analysis.words import GROUP_NAMES
 from mixlens.report.arm_grids import arms_grid, matrix_grid, pairs_grid
 from mixlens.report.captions import captions, caveats
@@ -93,6 +94,7 @@ def render(
         figures: name -> SVG, in the order of the page.
     """
     headline, *sentences = answer_sentences(tables)
+    sentences += sweep_version_warnings(sweep.spec, sweep.folder)
     recorded = read_provenance(sweep.folder)
     provenance = recorded or collect_provenance("")
     texts = captions(sweep, tables) | inside_captions(sweep, inside)

@@ -14,6 +14,7 @@ from mixlens.analysis.measurement import Measured, load_measured
 from mixlens.analysis.provenance import Provenance, collect_provenance, read_provenance
 from mixlens.analysis.tables import EXCESS, REDUNDANCY, write_tables
 from mixlens.analysis.transfer_build import sides_of
+from mixlens.analysis.versions import measure_version_warnings
 from mixlens.analysis.words import GROUP_NAMES, number
 from mixlens.report.components import about_photographs, content, turns
 from mixlens.report.data import data_section, left_out_table
@@ -47,7 +48,7 @@ def report_model(folder: Path) -> tuple[Path, ModelTables, list[str]]:
     tables = model_tables(
         measured.model, measured.controls, measured.transfer, sides_of(measured.spec)
     )
-    sentences = diagnose(tables)
+    sentences = [*diagnose(tables), *measure_version_warnings(measured.spec, folder)]
     return write_measured_report(measured, tables, sentences), tables, sentences
 
 

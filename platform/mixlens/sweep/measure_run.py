@@ -6,6 +6,7 @@ from pathlib import Path
 from rich.console import Console
 
 from mixlens.analysis import collect_provenance
+from mixlens.analysis.versions import measure_version_warnings
 from mixlens.errors import ResourceError, explain
 from mixlens.lock import held
 from mixlens.models.twin import random_twin
@@ -57,6 +58,8 @@ def _run_measure(spec: MeasureSpec, command: Sequence[str]) -> None:
             check_engine_room(spec, capacity)
             write_json(folder / "measure.json", spec.model_dump(mode="json"))
             collect_provenance(" ".join(command)).write(folder)
+            for warning in measure_version_warnings(spec, folder):
+                view.say(warning)
             writer.start(view.say)
             from mixlens.activations.pool import MeasurementPool
 

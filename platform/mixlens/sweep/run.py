@@ -11,6 +11,7 @@ from rich.table import Table
 
 from mixlens.analysis import answer_sentences, collect_provenance, load_run, read_provenance
 from mixlens.analysis.transfer_answer import read_answer
+from mixlens.analysis.versions import sweep_version_warnings
 from mixlens.errors import MixlensError
 from mixlens.lock import held
 from mixlens.models import check_model, fingerprint, resolve_model
@@ -103,6 +104,8 @@ def _run_sweep(spec: SweepSpec, command: Sequence[str]) -> None:
             check_engine_room(spec, capacity)
             write_json(layout.sweep_file, spec.model_dump(mode="json"))
             _note_provenance(plan, layout, command)
+            for warning in sweep_version_warnings(spec, layout.root):
+                view.say(warning)
             writer.start(view.tell)
             watcher = _Watcher(plan.runs, layout, view)
             view.say(f"{spec.name}: measuring the base, then {len(plan.pending)} trials")
@@ -112,7 +115,8 @@ def _run_sweep(spec: SweepSpec, command: Sequence[str]) -> None:
         view.say(f"{spec.name}: writing the report")
         report, tables = write_report(layout.root)
         behind = writer.finish(failed)
-    sentences = [*answer_sentences(tables), *read_answer(layout.tables)]
+    warnings = sweep_version_warnings(spec, layout.root)
+    sentences = [*answer_sentences(tables), *read_answer(layout.tables), *warnings]
     print_answer(sentences, report, writer.how_to_look, behind, Console())
     if failed:
         raise _failure(failed, plan, log)
