@@ -7,6 +7,7 @@ and the message says which.
 """
 
 import argparse
+import sys
 from pathlib import Path
 
 import _path  # noqa: F401  makes mixlens importable
@@ -21,7 +22,10 @@ def main() -> None:
 
     from mixlens.training.merge import merge  # torch: not for --help
 
-    print(merge(arguments.model_folder.absolute(), arguments.target.absolute()))
+    def tell(message: str) -> None:
+        print(f"warning: {message}", file=sys.stderr)
+
+    print(merge(arguments.model_folder.absolute(), arguments.target.absolute(), tell))
 
 
 if __name__ == "__main__":

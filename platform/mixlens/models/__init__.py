@@ -11,7 +11,7 @@ from mixlens.models.adapter import (
 from mixlens.models.folder import resolve_model
 from mixlens.models.identity import fingerprint
 from mixlens.models.memory import keep_freed_memory
-from mixlens.models.saved import save_config, save_processor
+from mixlens.models.saved import save_adapter_names, save_config, save_processor
 from mixlens.models.torchvision_ops import make_torchvision_importable
 from mixlens.models.vllm import (
     Vllm,
@@ -47,6 +47,7 @@ __all__ = [
     "model_config",
     "model_folder",
     "resolve_model",
+    "save_adapter_names",
     "save_config",
     "save_processor",
 ]

@@ -14,9 +14,12 @@ from typing import Any
 
 import numpy as np
 import torch
+from safetensors.torch import load_file, save_file
 
 from mixlens.errors import CheckpointError, explain, first_line
 from mixlens.models.adapter import Adapter
+from mixlens.models.folder import ADAPTER_WEIGHTS, CONFIG
+from mixlens.models.processor import load_processor
 from mixlens.models.vllm import Vllm, model_folder
 
 _PROCESSOR, _IMAGES = "processor_config.json", "preprocessor_config.json"
@@ -29,13 +32,14 @@ _FILES = (_PROCESSOR, _IMAGES, _VIDEOS, _TOKENIZER, *_CHAT, *_TOKENS)
 # Of a tokenizer in every family; tokens with other names belong to one family.
 _COMMON = ("bos_token", "eos_token", "unk_token", "sep_token", "pad_token", "cls_token",
            "mask_token")  # fmt: skip
+_HAD_A_LEVEL_MORE = ("clip_vision_model", "siglip_vision_model")
 # Blanks and line breaks at every kind of place, because there tokenizers differ.
 _TEXT = "What is it?  Two\n\nthree:\n 4.5 é漢🙂\t<b> don't"
 
 
 def save_config(model: Any, folder: Path) -> None:
     """Add to the `config.json` that transformers wrote the names by which version 4 reads it."""
-    path = folder / "config.json"
+    path = folder / CONFIG
     config = _read(path)
     config.pop("auto_map", None)  # it points to code, which the folder does not hold
     text = config.get("text_config", config)
@@ -43,6 +47,22 @@ def save_config(model: Any, folder: Path) -> None:
     # Version 5 asks the whole model whether its head is its embedding, version 4 the decoder.
     text["tie_word_embeddings"] = bool(getattr(model.config, "tie_word_embeddings", False))
     _write(path, config)
+
+
+def save_adapter_names(vllm: Vllm, folder: Path) -> None:
+    """Name the layers of CLIP and SigLIP in a file of adapters as all releases of peft find them.
+
+    transformers 5.6 took the level `vision_model` out of their modules. Older releases leave
+    adapters without it unloaded, with a warning; newer ones know both names.
+    """
+    if vllm.adapter.config.vision_config.model_type not in _HAD_A_LEVEL_MORE:
+        return
+    path = folder / ADAPTER_WEIGHTS
+    named = {
+        name.replace(".vision_tower.encoder.", ".vision_tower.vision_model.encoder."): tensor
+        for name, tensor in load_file(path).items()
+    }
+    save_file(named, path, metadata={"format": "pt"})
 
 
 def save_processor(vllm: Vllm, folder: Path) -> None:
@@ -78,17 +98,15 @@ def save_processor(vllm: Vllm, folder: Path) -> None:
 
 def differs(vllm: Vllm, folder: Path) -> str | None:
     """What the processor in `folder` reads otherwise than that of `vllm`; None: nothing."""
-    from transformers import AutoProcessor
-
     from mixlens.models.families import adapters
 
+    config = vllm.adapter.config
     try:
-        again = AutoProcessor.from_pretrained(folder)
-    except Exception as error:  # whatever it is, the folder is of no use
-        return f"it cannot be loaded: {first_line(error)}"
+        again = load_processor(str(folder), config)
+    except CheckpointError as error:
+        return first_line(error)
     if again.chat_template != vllm.processor.chat_template:
         return "its chat template is another"
-    config = vllm.adapter.config
     return _other_tokens(vllm.processor.tokenizer, again.tokenizer) or _other_inputs(
         vllm.adapter, adapters()[config.model_type](again, config)
     )

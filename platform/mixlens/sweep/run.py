@@ -9,7 +9,7 @@ from typing import Any, TypeVar
 from rich.console import Console
 from rich.table import Table
 
-from mixlens.analysis import answer_sentences, collect_provenance, load_run, read_provenance
+from mixlens.analysis import answer_sentences, collect_provenance, load_run
 from mixlens.analysis.transfer_answer import read_answer
 from mixlens.analysis.versions import sweep_version_warnings
 from mixlens.errors import MixlensError
@@ -25,6 +25,7 @@ from mixlens.sweep.machine import (
     check_reachable,
     trials_at_once,
 )
+from mixlens.sweep.measuring import RECORD
 from mixlens.sweep.plan import Plan, check_disk, check_evaluation, check_runs_dir, plan_sweep
 from mixlens.sweep.quiet import chatter_to
 from mixlens.sweep.records import write_json
@@ -147,7 +148,7 @@ def _note_provenance(plan: Plan, layout: Layout, command: Sequence[str]) -> None
     provenance = collect_provenance(shlex.join(command))
     folders = [layout.trial(run) for run in plan.pending]
     base = layout.base(plan.runs[0])
-    if read_provenance(base) is None:
+    if not (base / "measure" / RECORD).is_file():
         folders.append(base)
     if folders:
         folders.append(layout.root)

@@ -7,7 +7,7 @@ from typing import Any
 import torch.distributed as dist
 from torch import Tensor
 
-from mixlens.models import Vllm, save_config, save_processor
+from mixlens.models import Vllm, save_adapter_names, save_config, save_processor
 from mixlens.training.records import MODEL
 from mixlens.training.sharded import whole_shapes
 from mixlens.training.zero import import_deepspeed
@@ -30,7 +30,9 @@ def save_model(engine: Any, vllm: Vllm, directory: Path) -> Path:
         options = {"save_embedding_layers": False} if is_lora else {}
         with whole_shapes():
             model.save_pretrained(part, state_dict=state, safe_serialization=True, **options)
-        if not is_lora:
+        if is_lora:
+            save_adapter_names(vllm, part)
+        else:
             save_config(model, part)
         save_processor(vllm, part)
         shutil.rmtree(folder, ignore_errors=True)

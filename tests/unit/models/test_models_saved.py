@@ -187,7 +187,7 @@ def test_a_processor_that_neither_way_gives_again_is_an_error(tmp_path: Path):
         ("processor_config.json", {"image_processor": {"crop_size": 24}}, "has the shape"),
         ("tokenizer_config.json", {"pad_token": "<unk>"}, "pad_token is '<unk>'"),
         ("chat_template.jinja", "{{ messages[0].content }}", "chat template"),
-        ("tokenizer.json", "{}", "cannot be loaded"),
+        ("tokenizer.json", "{}", "cannot be had"),
     ],
 )
 def test_what_differs_is_told(file: str, change: Any, told: str, tmp_path: Path):

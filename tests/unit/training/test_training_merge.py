@@ -6,7 +6,7 @@ from pathlib import Path
 
 import pytest
 import torch
-from training_cases import GLOBAL_BATCH, RandomStream, case_name, run_of
+from training_cases import GLOBAL_BATCH, RandomStream, case_name, model_folder, run_of
 
 from mixlens.errors import CheckpointError
 from mixlens.models import load_vllm
@@ -70,3 +70,39 @@ def test_the_type_of_the_checkpoint_is_kept(root: Path, tmp_path: Path) -> None:
         merge(tmp_path / "adapters", tmp_path / "merged"), dtype="auto"
     )
     assert {parameter.dtype for parameter in merged.parameters()} == {torch.bfloat16}
+
+
+@pytest.mark.case
+@pytest.mark.parametrize(("dtype", "size", "told"), [
+    (torch.bfloat16, 1e-2, True), (torch.bfloat16, 10.0, False), (torch.float32, 1e-2, False),
+])  # fmt: skip
+def test_adapters_that_drown_in_the_type_of_the_weights_are_told(
+    dtype: torch.dtype, size: float, told: bool, tmp_path: Path
+) -> None:
+    """The share is that of weights which are the same before and after, of those that would move."""
+    from peft import LoraConfig, get_peft_model
+
+    model_folder(tmp_path)
+    base = load_vllm(str(tmp_path / "base"), dtype)
+    base.model.save_pretrained(tmp_path / "typed")
+    base.processor.save_pretrained(tmp_path / "typed")
+    config = LoraConfig(r=2, target_modules=["q_proj"], init_lora_weights=False)
+    model = get_peft_model(load_vllm(str(tmp_path / "typed"), dtype).model, config)
+    with torch.no_grad():
+        for name, weight in model.named_parameters():
+            if "lora_B" in name:
+                weight.mul_(size)
+    model.save_pretrained(tmp_path / "adapters")
+    heard: list[str] = []
+    merged = merge(tmp_path / "adapters", tmp_path / "merged", heard.append)
+    before, after = (
+        {name: weight for name, weight in load_vllm(str(folder), dtype).model.named_parameters()
+         if name.endswith("q_proj.weight")}
+        for folder in (tmp_path / "typed", merged)
+    )  # fmt: skip
+    weights = sum(weight.numel() for weight in before.values())
+    same = sum(int((weight == after[name]).sum()) for name, weight in before.items())
+    assert bool(heard) == told == (same / weights >= 0.01)
+    if told:
+        assert f"{100 * same / weights:.0f} % of the weights" in heard[0]
+        assert "bfloat16" in heard[0]
