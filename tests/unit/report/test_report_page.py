@@ -18,6 +18,7 @@ from mixlens.report import write_report
 from mixlens.report.examples import show_examples
 from mixlens.report.html import render
 from mixlens.report.inside import inside_tables
+from mixlens.spec import Layout
 
 pytestmark = pytest.mark.slow
 
@@ -194,3 +195,17 @@ def test_the_job_rebuilds_the_same_page_and_refuses_other_folders(
     assert wrong.returncode == 2
     assert wrong.stderr.startswith("error: run directory: got ")
     assert "Traceback" not in wrong.stderr
+
+
+@pytest.mark.case
+def test_results_of_different_versions_are_named_beside_the_answer(tmp_path: Path) -> None:
+    folder = SMALL.write(tmp_path)
+    made_with, sweep = collect_provenance("a command"), load_sweep(folder)
+    older = replace(made_with, packages=made_with.packages | {"transformers": "5.1.0"})
+    older.write(Layout(folder).base(sweep.spec.runs()[0]))
+    for trial in sweep.trials:
+        made_with.write(trial.folder)
+    page = _Page(write_report(folder)[0].read_text())
+    now = made_with.packages["transformers"]
+    assert "Results were made with different versions" in page.text
+    assert f"transformers 5.1.0 (the base) and {now} ({sweep.trials[0].name}" in page.text

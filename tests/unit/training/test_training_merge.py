@@ -79,7 +79,7 @@ def test_the_type_of_the_checkpoint_is_kept(root: Path, tmp_path: Path) -> None:
 def test_adapters_that_drown_in_the_type_of_the_weights_are_told(
     dtype: torch.dtype, size: float, told: bool, tmp_path: Path
 ) -> None:
-    """The share is that of weights which are the same before and after, of those that would move."""
+    """The share of weights, of those that would move, which are the same before and after."""
     from peft import LoraConfig, get_peft_model
 
     model_folder(tmp_path)
