@@ -17,6 +17,7 @@ from mixlens.analysis.diagnosis import diagnose
 from mixlens.analysis.measured import read_model_tables
 from mixlens.analysis.tables import read_tables
 from mixlens.analysis.transfer_answer import read_answer
+from mixlens.analysis.versions import measure_version_warnings, sweep_version_warnings
 from mixlens.errors import DataError, explain
 from mixlens.spec import Layout, MeasureSpec, RunSpec, SweepSpec
 from mixlens.tasks.prompts import prompts_digest, prompts_text
@@ -132,7 +133,9 @@ def _sweep(spec: SweepSpec, root: Path) -> Member:
 
     def results(sink: Sink) -> None:
         tables = read_tables(layout.tables)
-        log_sweep(sink, tables, [*answer_sentences(tables), *read_answer(layout.tables)], root)
+        warnings = sweep_version_warnings(spec, root)
+        sentences = [*answer_sentences(tables), *read_answer(layout.tables), *warnings]
+        log_sweep(sink, tables, sentences, root)
 
     return Member(
         spec.name, root, "sweep", _tags("sweep", spec.name), layout.sweep_file, layout.report,
@@ -241,7 +244,8 @@ def _model(spec: MeasureSpec, root: Path) -> Member:
 
     def results(sink: Sink) -> None:
         tables = read_model_tables(root / "tables")
-        log_model(sink, tables, diagnose(tables), root)
+        sentences = [*diagnose(tables), *measure_version_warnings(spec, root)]
+        log_model(sink, tables, sentences, root)
         sink.log_outcome(
             Path(spec.model.removeprefix("builtin:")).name,
             {"model": spec.model, "digest": spec.digest()},
