@@ -344,8 +344,8 @@ def _no_mark(model: str, mark: str, chat: Chat) -> str:
     return explain("model", model, f"its chat template writes {written!r} for an image, but its "
                    f"processor looks for {mark!r}",
                    f"Write {mark} there in chat_template.jinja of a copy of its folder, or take "
-                   "the newest files of the repository that is made for transformers (its name often "
-                   "ends in -hf).")  # fmt: skip
+                   "the newest files of the repository that is made for transformers (its name "
+                   "often ends in -hf).")  # fmt: skip
 
 
 def shows_image(example: Example) -> bool:

@@ -2,8 +2,8 @@
 
 The image processors of most families come from torchvision when it is installed, those of Molmo2
 and all video processors only from there. PyPI has torchvision built for CUDA alone: beside a
-CPU-only torch its compiled library finds no CUDA runtime and is left out with a warning at most, and
-then `import torchvision` fails all the same, because it describes the results of two operators
+CPU-only torch its compiled library finds no CUDA runtime and is left out with a warning at most,
+and then `import torchvision` fails all the same, because it describes the results of two operators
 (`nms` and `qnms`) that only this library would have declared. Image processing uses neither, nor
 any other compiled operator of torchvision. So a declaration without an implementation is enough:
 the import works, resizing and normalising work, and a call of `nms` still fails with torch's own
