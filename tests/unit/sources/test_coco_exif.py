@@ -182,6 +182,9 @@ def test_boxes_tell_more_than_declared_sizes(tmp_path, declared, annotated, kind
     if annotated == "upright" and declared == "stored":
         assert reasons(spec)["assumed", "size_as_stored"] == 5
         assert not reasons(spec)["repaired", "turned"]
+    assert found["otherwise"] == (0 if declared == annotated else 5)
+    doubt = "5 declare a size that does not fit this" in sentence("data.d", found)
+    assert doubt == (declared != annotated)
     assert f"annotations are taken as the {'upright' if annotated == 'upright' else 'file'}" in (
         sentence("data.d", found)
     )

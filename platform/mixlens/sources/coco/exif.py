@@ -45,6 +45,7 @@ class Tally:
         stored: images that tell of the picture as it is stored.
         both: images whose annotations contradict each other.
         silent: images that do not tell.
+        otherwise: images that declare the size of the other frame all the same.
         left_out: ids of the images that contradict `frame`, or themselves.
     """
 
@@ -54,6 +55,7 @@ class Tally:
     stored: int
     both: int
     silent: int
+    otherwise: int
     left_out: tuple[int, ...]
 
 
@@ -144,8 +146,11 @@ def find_direction(
     if setting != "automatic":
         frame = setting
     against = tuple(image_id for image_id, found in told.items() if found not in ("", frame))
+    otherwise = sum(
+        found not in ("", frame) and image_id not in against for image_id, found in declared.items()
+    )
     tally = Tally(frame, by, counts["upright"], counts["stored"], counts["both"], counts[""],
-                  against)  # fmt: skip
+                  otherwise, against)  # fmt: skip
     return Direction(tally if told else None, told)
 
 
@@ -293,6 +298,11 @@ def sentence(field: str, found: Mapping[str, Any]) -> str:
         "setting": f"as {field}.exif says",
     }[tally.by]
     text = f"EXIF turns {images}; annotations are taken {lies}, {by}"
+    if tally.otherwise:
+        text += (
+            f"; {tally.otherwise:,} declare a size that does not fit this, and tools that do so "
+            "may draw outlines otherwise than boxes: look at some"
+        )
     if tally.left_out:
         ids = ", ".join(map(str, tally.left_out[:_NAMED]))
         more = " ..." if len(tally.left_out) > _NAMED else ""
