@@ -197,7 +197,8 @@ class Mirror:
         tags = {**member.tags, _KEY: ledger.key, _FOLDER: str(member.folder)}
         if member is not self.members[0]:
             tags["mlflow.parentRunId"] = self._sender(self.members[0]).run_id
-        begun = int(1000 * member.begins.stat().st_mtime)
+        times = [file.stat().st_mtime for file in (member.begins, member.ends) if file.exists()]
+        begun = int(1000 * min(times))
         run = self.server.client.create_run(
             self.server.experiment_id, start_time=begun, tags=tags, run_name=member.name
         )

@@ -7,7 +7,9 @@ from mixlens.spec import MeasureSpec, RunSpec, SweepSpec
 from mixlens.tracking.server import Server
 
 KIND = "mlflow.experimentKind"
-TRAINING = "custom_model_development"  # MLflow's pages for models, not those for prompts and traces
+# MLflow's pages for models, not those for prompts and traces. Where its pages have a switch for the
+# two, the switch rules, unless the address says which.
+TRAINING = "custom_model_development"
 NOTE = "mlflow.note.content"
 VIEW = "mixlens"  # the name of the shared view
 _VIEW_TAG = f"mlflow.sharedViewState.{VIEW}"
@@ -19,8 +21,8 @@ with its base and each trial as runs below it; a measured model is a run by itse
 **Where to look**
 
 - [The runs side by side, with the columns that answer](#/experiments/{experiment}/runs?\
-viewStateShareKey={view}): `accuracy/...` of each task group, `redundancy/visual_mean`, ratio and \
-seed.
+workflowType=machine_learning&viewStateShareKey={view}): `accuracy/...` of each \
+task group, `redundancy/visual_mean`, ratio and seed.
 - A sweep's own run: artifacts `report.html` and `answer.txt`; charts `by_ratio/...` (step = \
 percent of complex data) or `by_arm/...`; `effect/...` with its interval in `/low` and `/high`.
 - A trial: charts `training/...` and `mixture/...` over the steps; `layers/...` (step = layer).
@@ -58,10 +60,8 @@ def view_state() -> dict[str, Any]:
         "orderByKey": "attributes.`Created`",
         "orderByAsc": True,
         "searchFilter": "",
-        "selectedColumns": [
-            *_COLUMNS, "attributes.`Models`", "attributes.`Dataset`",
-        ],
-    }  # fmt: skip
+        "selectedColumns": list(_COLUMNS),
+    }
 
 
 def note_of_sweep(spec: SweepSpec) -> str:

@@ -46,5 +46,5 @@ def _send_run(root: Path, say: Callable[[str], object]) -> list[str]:
         mirror.send(lambda line: say(f"  {line}"))
     for note in mirror.notes:
         say(note)
-    say(f"MLflow   {how_to_look(server.uri)}")
+    say(f"MLflow   {how_to_look(server)}")
     return list(mirror.refused)

@@ -100,12 +100,15 @@ def without_password(uri: str) -> str:
     return urlunsplit(parts._replace(netloc=parts.netloc.rpartition("@")[2]))
 
 
-def how_to_look(uri: str) -> str:
-    """The address of a server, or the shell command that shows a database."""
+def how_to_look(server: Server) -> str:
+    """The address of the runs, below the shell command that shows a database."""
+    pages = f"/#/experiments/{server.experiment_id}/runs?workflowType=machine_learning"
+    uri = without_password(server.uri)
     if uri.startswith("http"):
-        return without_password(uri)
+        return uri.rstrip("/") + pages
     mlflow = Path(sys.executable).parent / "mlflow"
-    return shlex.join([str(mlflow), "ui", "--backend-store-uri", without_password(uri)])
+    command = shlex.join([str(mlflow), "ui", "--backend-store-uri", uri])
+    return f"{command}\n         http://127.0.0.1:5000{pages}"
 
 
 def open_server(tracking: TrackingSpec, runs_dir: Path) -> Server:
@@ -126,7 +129,7 @@ def open_server(tracking: TrackingSpec, runs_dir: Path) -> Server:
         artifacts = runs_dir / ARTIFACTS
     for name, value in _PATIENCE.items():
         os.environ.setdefault(name, value)
-    with _explained(uri, is_own):
+    with _explained(uri, is_own, can_refuse=False):
         from mlflow import MlflowClient  # sets up its own logging, so what follows comes after
 
         for library in ("mlflow", "alembic"):
@@ -134,7 +137,15 @@ def open_server(tracking: TrackingSpec, runs_dir: Path) -> Server:
         if is_own:
             _own_database(runs_dir)
         client = MlflowClient(tracking_uri=uri)
-        experiment_id = _experiment(client, tracking.experiment, artifacts)
+        client.search_experiments(max_results=1)
+    try:
+        with _explained(uri, is_own):
+            experiment_id = _experiment(client, tracking.experiment, artifacts)
+    except RefusedError as error:
+        raise ResourceError(
+            explain("tracking.experiment", tracking.experiment, str(error).rstrip("."),
+                    "Name another experiment.")
+        ) from error  # fmt: skip
     return Server(client, experiment_id, uri, DATABASE if is_own else without_password(uri))
 
 
@@ -259,7 +270,7 @@ def locked(file: Path, wait_s: float = 0.0) -> Iterator[bool]:
 
 
 @contextmanager
-def _explained(uri: str, is_own: bool) -> Iterator[None]:
+def _explained(uri: str, is_own: bool, can_refuse: bool = True) -> Iterator[None]:
     """Turn whatever MLflow raises into one message."""
     try:
         yield
@@ -268,7 +279,7 @@ def _explained(uri: str, is_own: bool) -> Iterator[None]:
     except Exception as error:  # MLflow passes on errors of drivers, sockets and file systems
         place = without_password(uri)
         shown = str(_cause(error)).replace(uri, place).strip().split("\n")[0][:300].rstrip(".")
-        if getattr(error, "error_code", "") in _REFUSALS:
+        if can_refuse and getattr(error, "error_code", "") in _REFUSALS:
             raise RefusedError(f"MLflow does not take it: {shown}") from error
         if not is_own:
             raise UnreachableError(

@@ -42,7 +42,7 @@ class Writer:
     @property
     def how_to_look(self) -> str:
         """The address of the server, or the command that shows the database."""
-        return how_to_look(self._mirror.server.uri)
+        return how_to_look(self._mirror.server)
 
     def start(self, say: Say) -> None:
         """Begin to send; `say` gets a line when MLflow stops and when it begins to answer."""
