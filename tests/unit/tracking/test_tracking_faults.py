@@ -29,7 +29,6 @@ from mixlens.tracking.server import UnreachableError, default_uri, how_to_look, 
 from mixlens.tracking.sink import curves
 from mixlens.tracking.writer import open_writer
 
-pytestmark = pytest.mark.case
 TINY = FakeSweep(ratios=(0.0, 1.0), seeds=(0,), images=8, layers=2, steps=20, groups=("coarse",))
 
 
@@ -190,6 +189,7 @@ def test_the_command_says_what_is_no_run(tmp_path: Path) -> None:
     assert list(tmp_path.iterdir()) == []
 
 
+@pytest.mark.case
 def test_a_locked_database_holds_up_nothing(runs_dir: Path) -> None:
     spec, folder = _sweep(runs_dir, None)
     said: list[str] = []
@@ -212,6 +212,7 @@ def test_a_locked_database_holds_up_nothing(runs_dir: Path) -> None:
     _assert_once(server.client, server.experiment_id, 10)
 
 
+@pytest.mark.case
 def test_a_point_that_once_failed_is_sent_later(
     runs_dir: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
@@ -236,6 +237,7 @@ def _gone(*_: object, **__: object) -> None:
     raise ConnectionError("gone")
 
 
+@pytest.mark.case
 def test_what_came_after_a_lost_answer_is_not_doubled(
     runs_dir: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
@@ -258,6 +260,7 @@ def test_what_came_after_a_lost_answer_is_not_doubled(
     _assert_once(server.client, server.experiment_id, 5)
 
 
+@pytest.mark.case
 def test_a_resumed_training_is_there_once_with_what_came_first(runs_dir: Path) -> None:
     spec, folder = _sweep(runs_dir, None)
     server = open_server(spec.tracking, runs_dir)
@@ -276,6 +279,7 @@ def test_a_resumed_training_is_there_once_with_what_came_first(runs_dir: Path) -
     assert losses[9] == pytest.approx(1 / 9 + 0.5)
 
 
+@pytest.mark.case
 @pytest.mark.parametrize("damage", ["", "{", '{"mlflow.db": {"key": 1', "[]", '{"mlflow.db": 3}'])
 def test_a_damaged_ledger_is_asked_for_and_doubles_nothing(runs_dir: Path, damage: str) -> None:
     spec, folder = _sweep(runs_dir, None)
@@ -295,6 +299,7 @@ def test_a_damaged_ledger_is_asked_for_and_doubles_nothing(runs_dir: Path, damag
     _assert_once(server.client, server.experiment_id, 7)
 
 
+@pytest.mark.case
 def test_numbers_of_a_journal_are_curves_and_nothing_else_is() -> None:
     record = {"step": 3, "loss": 0.5, "note": "text", "ok": True, "bad": float("nan"),
               "examples/simple": 8}  # fmt: skip
@@ -350,6 +355,7 @@ def test_three_first_starts_at_once(tmp_path: Path) -> None:
     assert len({out for out, *_ in ended}) == 1
 
 
+@pytest.mark.case
 def test_half_a_database_is_said(tmp_path: Path) -> None:
     with sqlite3.connect(tmp_path / "mlflow.db") as half:
         half.execute("CREATE TABLE _alembic_tmp_tags (key TEXT)")
@@ -361,6 +367,7 @@ def test_half_a_database_is_said(tmp_path: Path) -> None:
                     str(caught.value))  # fmt: skip
 
 
+@pytest.mark.case
 def test_a_moved_runs_dir_takes_its_artifacts_along(runs_dir: Path, tmp_path: Path) -> None:
     spec, folder = _sweep(runs_dir, None)
     assert _track(folder).returncode == 0  # a process of its own: MLflow remembers places in it
@@ -382,6 +389,7 @@ def test_a_moved_runs_dir_takes_its_artifacts_along(runs_dir: Path, tmp_path: Pa
     assert {"run.json", "training.jsonl"} <= names  # from before and from after
 
 
+@pytest.mark.case
 @pytest.mark.parametrize("name", ["a%20b", "a?b", "a#b", "50%", "a b;c@d&e=f", "q'q", "ü", "$x"])
 def test_odd_characters_in_runs_dir(tmp_path: Path, database: Path, name: str) -> None:
     runs = tmp_path / name
@@ -431,6 +439,7 @@ def test_a_deleted_experiment_is_said(runs_dir: Path) -> None:
         open_server(TrackingSpec(experiment="gone"), runs_dir)
 
 
+@pytest.mark.case
 def test_what_mlflow_does_not_take_is_listed_and_blames_no_address(
     runs_dir: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
@@ -445,6 +454,7 @@ def test_what_mlflow_does_not_take_is_listed_and_blames_no_address(
     assert "tracking.uri" not in first
 
 
+@pytest.mark.case
 def test_damaged_results_are_listed_and_the_others_are_logged(runs_dir: Path) -> None:
     spec, folder = _sweep(runs_dir, None)
     for trial in (folder / "trials").iterdir():
@@ -462,6 +472,7 @@ def test_damaged_results_are_listed_and_the_others_are_logged(runs_dir: Path) ->
     assert "accuracy/coarse" in other.data.metrics
 
 
+@pytest.mark.case
 def test_two_at_once_do_not_send_the_same(runs_dir: Path) -> None:
     spec, folder = _sweep(runs_dir, None)
     server = open_server(spec.tracking, runs_dir)
