@@ -254,10 +254,16 @@ class _NoRetryOfUserErrors(UserCallback):
 
 def _explained(error: TrainingFailedError, run: RunSpec, directory: Path) -> MixlensError | None:
     """What to tell the person whose run failed; None where only the error itself tells it."""
+    failures: list[Exception] = [error]
     if isinstance(error, ControllerError):
-        if (wrong := _user_error(error.controller_failure)) is not None:
+        failures = [error.controller_failure]
+    if isinstance(error, WorkerGroupError):
+        failures = list(error.worker_failures.values())
+    for failure in failures:
+        wrong = _user_error(failure) or disk_full(failure, directory)
+        if wrong is not None:
             return wrong
-        name = type(error.controller_failure).__name__
+        name = type(failure).__name__
         if "Startup" in name or "InsufficientClusterResources" in name:
             resources = run.resources
             return ResourceError(
@@ -270,11 +276,7 @@ def _explained(error: TrainingFailedError, run: RunSpec, directory: Path) -> Mix
                     f"longer by the environment variable {START_TIMEOUT}.",
                 )
             )  # fmt: skip
-    if isinstance(error, WorkerGroupError):
-        for failure in error.worker_failures.values():
-            if (wrong := _user_error(failure)) is not None:
-                return wrong
-    return disk_full(error, directory)
+    return None
 
 
 def _user_error(error: BaseException | None) -> MixlensError | None:

@@ -1,0 +1,114 @@
+"""Ray that does not start, and what its workers are told; no Ray is started here."""
+
+import json
+import os
+from pathlib import Path
+
+import pytest
+from ray import tune
+from ray.exceptions import RayError
+from ray.train.v2.api.exceptions import WorkerGroupError
+
+from mixlens.errors import MixlensError, ResourceError, Terminated
+from mixlens.spec import ResourceSpec
+from mixlens.sweep import driver
+from mixlens.sweep.driver import HEALTH_CHECK, _reason, _runtime_env, ray_running
+from mixlens.training.launch import _explained
+
+pytestmark = pytest.mark.case
+
+SLOW = Exception(
+    "The current node timed out during startup. This could happen because some of the raylet "
+    "failed to startup or the GCS has become overloaded."
+)
+
+
+class Starts:
+    """`ray.init` that fails so often, and what was said of it."""
+
+    def __init__(self, patch: pytest.MonkeyPatch, errors: list[BaseException]) -> None:
+        self.errors, self.tried, self.said = errors, 0, []
+        for variable in (HEALTH_CHECK, "TUNE_DISABLE_SIGINT_HANDLER", "PYTHONPATH"):
+            patch.setenv(variable, os.environ.get(variable, ""))  # set anew while Ray starts
+        patch.delenv("RAY_ADDRESS", raising=False)
+        patch.setattr(driver.ray, "init", self.init)
+        patch.setattr(driver.ray, "shutdown", lambda: None)
+
+    def init(self, **options: object) -> None:
+        self.tried += 1
+        if self.tried <= len(self.errors):
+            raise self.errors[self.tried - 1]
+
+    def run(self, folder: Path) -> None:
+        with ray_running(ResourceSpec(), folder, folder / "ray.log", self.said.append):
+            pass
+
+
+def test_a_slow_machine_gets_further_attempts(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    starts = Starts(monkeypatch, [SLOW, SLOW])
+    starts.run(tmp_path)
+    assert starts.tried == 3
+    assert [said[-9:] for said in starts.said] == ["attempt 2", "attempt 3"]
+    assert all("Ray did not start in time (The current node timed out" in s for s in starts.said)
+
+    starts = Starts(monkeypatch, [SLOW] * 9)
+    with pytest.raises(ResourceError) as refused:
+        starts.run(tmp_path)
+    assert starts.tried == 3
+    for part in ("no Ray in 3 attempts: this machine is too busy", str(tmp_path / "ray.log")):
+        assert part in str(refused.value)
+
+
+@pytest.mark.parametrize(
+    ("error", "told"),
+    [
+        (OSError("validate_socket_filename failed: AF_UNIX path length"), "no Ray: validate_"),
+        (ValueError("no such option"), "no Ray: no such option"),
+        (OSError(28, "No space left on device", "/dev/shm/plasma"), "disk of "),
+    ],
+)
+def test_whatever_ray_raises_is_one_message(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, error: Exception, told: str
+) -> None:
+    starts = Starts(monkeypatch, [error])
+    with pytest.raises(ResourceError, match=told):
+        starts.run(tmp_path)
+    assert starts.tried == 1
+
+
+def test_sigterm_while_ray_starts_is_no_exit_code_of_rays(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    with pytest.raises(Terminated):
+        Starts(monkeypatch, [SystemExit(15)]).run(tmp_path)
+
+
+def test_workers_elsewhere_get_the_settings_of_the_driver_once(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    monkeypatch.setenv(HEALTH_CHECK, "0.2")
+    monkeypatch.delenv("RAY_JOB_CONFIG_JSON_ENV_VAR", raising=False)
+    assert _runtime_env()["env_vars"] == {HEALTH_CHECK: "0.2"}
+    # Ray refuses a variable that the submitted job has set already.
+    job = {"runtime_env": {"working_dir": "gcs://a.zip", "env_vars": {HEALTH_CHECK: "5"}}}
+    monkeypatch.setenv("RAY_JOB_CONFIG_JSON_ENV_VAR", json.dumps(job))
+    assert _runtime_env()["env_vars"] == {}
+
+
+def test_a_lost_process_is_told_without_a_guess_at_its_cause() -> None:
+    error = RayError("The worker process has died. Common causes include the OOM killer.")
+    result = tune.Result(metrics={}, checkpoint=None, error=error, path=None)
+    told = _reason(result, retries=2)
+    assert told.startswith("its process, its controller or its node was lost in 3 attempts")
+    assert "A lack of memory is one cause of many" in told
+
+
+def test_a_full_disk_of_a_worker_is_one_message_and_no_error_of_itself(tmp_path: Path) -> None:
+    full = OSError(28, "No space left on device")
+    found = _explained(WorkerGroupError("workers failed", {1: full}), None, tmp_path)
+    assert isinstance(found, MixlensError)
+    assert str(tmp_path.parent) in str(found) or "/dev/shm" in str(found)
+    defect = WorkerGroupError("workers failed", {0: ValueError("a defect")})
+    assert _explained(defect, None, tmp_path) is None
