@@ -26,6 +26,7 @@ from mixlens.sweep import driver, shared
 from mixlens.sweep.driver import check_shared, run_trials
 from mixlens.sweep.shared import see
 from mixlens.tasks import vocabulary
+from mixlens.training import launch as launching
 from mixlens.training.alone import train_alone
 from mixlens.training.records import read_journal
 
@@ -171,3 +172,17 @@ def test_nodes_are_asked_whether_they_share_the_runs_directory(
         assert "that all nodes mount" in message
     assert said == []
     assert list((tmp_path / "sweep").iterdir()) == []
+
+
+def test_workers_that_wrote_elsewhere_are_told_of(
+    ray_local: None, base: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """They end well, and the model is not there."""
+
+    class Elsewhere:
+        def fit(self) -> None:
+            pass
+
+    monkeypatch.setattr(launching, "_trainer", lambda run, directory: Elsewhere())
+    with pytest.raises(ResourceError, match=r"runs_dir: .*its model is not there as .* all nodes"):
+        launching.launch(a_run(base), tmp_path / "run")

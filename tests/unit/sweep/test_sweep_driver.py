@@ -2,17 +2,18 @@
 
 import json
 import os
+import socket
 from pathlib import Path
 
 import pytest
 from ray import tune
-from ray.exceptions import RayError
+from ray.exceptions import NodeDiedError, RayError, RayTaskError, WorkerCrashedError
 from ray.train.v2.api.exceptions import WorkerGroupError
 
-from mixlens.errors import MixlensError, ResourceError, Terminated
-from mixlens.spec import ResourceSpec
-from mixlens.sweep import driver
-from mixlens.sweep.driver import HEALTH_CHECK, _reason, _runtime_env, ray_running
+from mixlens.errors import DataError, MixlensError, ResourceError, Terminated
+from mixlens.spec import Layout, ResourceSpec, SweepSpec
+from mixlens.sweep import driver, shared
+from mixlens.sweep.driver import HEALTH_CHECK, _reason, _run_trial, _runtime_env, ray_running
 from mixlens.training.launch import _explained
 
 pytestmark = pytest.mark.case
@@ -112,3 +113,58 @@ def test_a_full_disk_of_a_worker_is_one_message_and_no_error_of_itself(tmp_path:
     assert str(tmp_path.parent) in str(found) or "/dev/shm" in str(found)
     defect = WorkerGroupError("workers failed", {0: ValueError("a defect")})
     assert _explained(defect, None, tmp_path) is None
+
+
+RUN = SweepSpec.model_validate(
+    {
+        "name": "small",
+        "components": {"a": {"tasks": {"coarse": 1}}, "b": {"tasks": {"relational": 1}}},
+        "mixture": {"high": {"b": 1.0}, "low": {"a": 1.0}},
+        "ratios": [0.3],
+        "training": {"steps": 7, "global_batch": 4, "micro_batch": 2},
+        "evaluation": {"component": "b", "examples": 8},
+    }
+).runs()[0]
+
+
+def tried(layout: Layout, patch: pytest.MonkeyPatch, error: Exception) -> dict[str, str]:
+    """What a trial returns whose training ends with `error`."""
+
+    def launch(*_: object) -> None:
+        raise error
+
+    patch.setattr(driver, "launch", launch)
+    return _run_trial({"run": RUN.name}, {RUN.name: RUN}, layout, None)
+
+
+def test_what_is_lost_is_tried_again_and_nothing_else_is(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    layout = Layout(tmp_path)
+    measured = layout.base(RUN) / "measure" / "measured.json"
+    measured.parent.mkdir(parents=True)
+    measured.touch()
+    for lost in (WorkerCrashedError(), NodeDiedError("gone")):
+        with pytest.raises(type(lost)):
+            tried(layout, monkeypatch, lost)
+    for error, told in (
+        (DataError("x: got 1: wrong"), "x: got 1: wrong"),
+        (OSError(28, "No space left on device"), "disk of "),
+        (
+            RayTaskError("work", "ValueError: a defect", ValueError("a defect")),
+            "a defect",
+        ),
+        (WorkerGroupError("again and again", {}), "again and again"),
+    ):
+        failed = tried(layout, monkeypatch, error)
+        assert told in failed["failed"]
+        assert type(error).__name__ in failed["story"]
+
+
+def test_a_trial_on_a_node_without_the_folder_says_so(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(shared, "_PATIENCE_S", 0.1)
+    failed = tried(Layout(tmp_path / "runs" / "x"), monkeypatch, ValueError("not reached"))
+    assert failed["failed"].startswith(f"runs_dir: got '{tmp_path / 'runs'}': nodes of the cluster")
+    assert f"measured.json is not there as {socket.gethostname()} sees it" in failed["failed"]
