@@ -27,6 +27,7 @@ _FULL_TEXTS = (
     "database or disk is full",
 )
 _ROOM = 1 << 20  # bytes; a disk with less is full
+_sigterm_came = threading.Event()  # Ray raises KeyboardInterrupt in place of what a handler raises
 
 
 class MixlensError(Exception):
@@ -76,6 +77,7 @@ def ending_on_sigterm() -> Iterator[None]:
         yield
         return
     before = signal.getsignal(signal.SIGTERM)
+    _sigterm_came.clear()
     end_on_sigterm()
     try:
         yield
@@ -90,6 +92,7 @@ def end_on_sigterm() -> None:
 
 def _end(number: int, frame: FrameType | None) -> None:
     signal.signal(signal.SIGTERM, signal.SIG_IGN)  # a second one would break off the ending
+    _sigterm_came.set()
     raise Terminated
 
 
@@ -148,8 +151,8 @@ def exit_clearly(main: Callable[[], None]) -> None:
             main()
     except MixlensError as error:
         _exit(f"error: {error}", 2)
-    except KeyboardInterrupt as error:
-        code = 143 if isinstance(error, Terminated) else 130
+    except KeyboardInterrupt:
+        code = 143 if _sigterm_came.is_set() else 130
         _exit("stopped; the same command goes on where this one ended", code)
     except Exception as error:
         if (full := disk_full(error, Path.cwd())) is None:

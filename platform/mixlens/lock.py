@@ -19,7 +19,7 @@ from contextlib import contextmanager, suppress
 from dataclasses import asdict, dataclass
 from pathlib import Path
 
-from mixlens.errors import ResourceError, Terminated, explain
+from mixlens.errors import ResourceError, explain
 
 LOCK = "lock.json"
 BEAT_S = 5.0  # between two touches
@@ -87,7 +87,7 @@ def held(folder: Path, command: Sequence[str], say: Callable[[str], None]) -> It
     heart.start()
     try:
         yield
-    except Terminated:
+    except KeyboardInterrupt:  # so SIGTERM ends it, which `_beat` sends
         if (other := _owner(lock)) is not None and other.id != own.id:
             remedy = "Let that one go on, or stop it and start this command again."
             problem = f"was taken over by {other}, because this process was silent for too long"

@@ -24,6 +24,13 @@ STOPPED = "stopped; the same command goes on where this one ended\n"
         ("raise DataError('x: got 1')", 2, "error: x: got 1\n"),
         ("raise KeyboardInterrupt", 130, STOPPED),
         ("os.kill(os.getpid(), signal.SIGTERM); time.sleep(60)", 143, STOPPED),
+        # As Ray does, in whose code the signal came.
+        (
+            "\n  try: os.kill(os.getpid(), signal.SIGTERM); time.sleep(60)"
+            "\n  except BaseException: raise KeyboardInterrupt from None",
+            143,
+            STOPPED,
+        ),
         # The second one comes while the first is being answered.
         (
             "\n  try: os.kill(os.getpid(), signal.SIGTERM); time.sleep(60)"
@@ -32,7 +39,7 @@ STOPPED = "stopped; the same command goes on where this one ended\n"
             STOPPED,
         ),
     ],
-    ids=["mistake", "ctrl-c", "sigterm", "sigterm twice"],
+    ids=["mistake", "ctrl-c", "sigterm", "sigterm in ray", "sigterm twice"],
 )
 def test_a_job_ends_with_one_message(work: str, code: int, told: str) -> None:
     script = f"{JOB}def main(): {work}\nexit_clearly(main)"
