@@ -24,11 +24,11 @@ def chatter_to(file: Path) -> Iterator[TextIO]:
     streams = sys.stdout, sys.stderr
     log = os.open(file, os.O_WRONLY | os.O_CREAT | os.O_APPEND, 0o644)
     screen = os.fdopen(os.dup(saved[0]), "w", buffering=1)
-    kept = _Kept(log)
+    kept = _Kept(1), _Kept(2)
     try:
         os.dup2(log, 1)
         os.dup2(log, 2)
-        sys.stdout = sys.stderr = io.TextIOWrapper(kept, line_buffering=True, write_through=True)
+        sys.stdout, sys.stderr = (io.TextIOWrapper(raw, write_through=True) for raw in kept)
         yield screen
     finally:
         for number, stream in enumerate(streams, start=1):  # libraries may hold on to them
@@ -41,8 +41,9 @@ def chatter_to(file: Path) -> Iterator[TextIO]:
         for number, original in enumerate(saved, start=1):
             os.dup2(original, number)
             os.close(original)
-        if kept.lost:
-            screen.write(f"{file} lacks {kept.lost:,} bytes: {kept.problem}\n")
+        if lost := sum(raw.lost for raw in kept):
+            problem = kept[0].problem or kept[1].problem
+            screen.write(f"{file} lacks {lost:,} bytes: {problem}\n")
         os.close(log)
         screen.close()
 
@@ -55,7 +56,9 @@ def _drop(number: int) -> None:
 
 
 class _Kept(io.RawIOBase):
-    """Writes to a file what it can.
+    """Writes what it can to standard output or standard error, wherever that goes by then.
+
+    Libraries that are imported meanwhile hold on to it.
 
     Attributes:
         lost: bytes that could not be written.

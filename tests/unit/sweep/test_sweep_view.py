@@ -134,3 +134,24 @@ def test_a_full_disk_below_the_log_silences_only_the_log(tmp_path: Path):
     assert (told, after) == ("for a person", "after")
     assert lacks == "/dev/full lacks 18 bytes: [Errno 28] No space left on device"
     assert done.stderr == ""
+
+
+@pytest.mark.case
+def test_what_a_library_found_in_place_of_the_screen_never_leads_elsewhere(tmp_path: Path):
+    """Loggers that were made under a first log write to the second one, and then to the screen."""
+    script = (
+        "import logging, sys; from pathlib import Path\n"
+        "from mixlens.sweep.quiet import chatter_to\n"
+        "one, two = map(Path, sys.argv[1:])\n"
+        "with chatter_to(one): logging.basicConfig(stream=sys.stderr)\n"
+        "other = open(two.with_name('data'), 'w')\n"  # gets the number of what was closed
+        "with chatter_to(two): logging.warning('to the second')\n"
+        "logging.warning('to the screen')\n"
+    )
+    done = subprocess.run(
+        [sys.executable, "-c", script, tmp_path / "one", tmp_path / "two"],
+        capture_output=True, text=True, check=True,
+    )  # fmt: skip
+    assert (done.stdout, done.stderr) == ("", "WARNING:root:to the screen\n")
+    contents = {file.name: file.read_text() for file in tmp_path.iterdir()}
+    assert contents == {"one": "", "two": "WARNING:root:to the second\n", "data": ""}
