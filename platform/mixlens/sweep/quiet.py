@@ -6,7 +6,7 @@ import sys
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
-from typing import TextIO
+from typing import Any, TextIO
 
 
 @contextmanager
@@ -75,7 +75,7 @@ class _Kept(io.RawIOBase):
     def fileno(self) -> int:
         return self._number
 
-    def write(self, content: memoryview) -> int:  # type: ignore[override]
+    def write(self, content: Any) -> int:
         try:
             return os.write(self._number, content)
         except OSError as error:
