@@ -28,9 +28,11 @@ def chatter_to(file: Path) -> Iterator[TextIO]:
     try:
         os.dup2(log, 1)
         os.dup2(log, 2)
-        sys.stdout, sys.stderr = (io.TextIOWrapper(raw, write_through=True) for raw in kept)
+        sys.stdout, sys.stderr = (_text(raw) for raw in kept)
         yield screen
     finally:
+        sys.stdout.flush()
+        sys.stderr.flush()
         for number, stream in enumerate(streams, start=1):  # libraries may hold on to them
             try:
                 stream.flush()
@@ -46,6 +48,10 @@ def chatter_to(file: Path) -> Iterator[TextIO]:
             screen.write(f"{file} lacks {lost:,} bytes: {problem}\n")
         os.close(log)
         screen.close()
+
+
+def _text(raw: "_Kept") -> TextIO:
+    return io.TextIOWrapper(io.BufferedWriter(raw), line_buffering=True)
 
 
 def _drop(number: int) -> None:
