@@ -7,7 +7,13 @@ import numpy as np
 import pandas as pd
 import pyarrow as pa
 
-from mixlens.analysis.intervals import Array, Sums, image_intervals, image_weights
+from mixlens.analysis.intervals import (
+    Array,
+    Sums,
+    difference_intervals,
+    image_intervals,
+    image_weights,
+)
 from mixlens.analysis.tables import ALL, HEADLINE
 from mixlens.probing.deletion import DOWNSAMPLING, RANDOM, SEEDLESS
 from mixlens.spec.measure import ENCODER
@@ -170,9 +176,8 @@ def _against(run: _Run, plain: _Run | None, weights: Array) -> dict[str, Array]:
     names = ("against_random", "against_low", "against_high")
     if plain is None:
         return {name: np.full(run.asked.shape[1], np.nan) for name in names}
-    assert (run.asked == plain.asked).all(), "both have to be asked the same questions"
-    difference = Sums(run.right.mean(axis=0) - plain.right.mean(axis=0), run.asked)
-    return dict(zip(names, image_intervals(difference, weights), strict=True))
+    own, other = (Sums(one.right.mean(axis=0), one.asked) for one in (run, plain))
+    return dict(zip(names, difference_intervals(own, other, weights), strict=True))
 
 
 def _note(policy: str, share: float, whole: int, run: _Run, plain: _Run | None) -> str:

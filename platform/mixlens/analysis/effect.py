@@ -7,7 +7,7 @@ from itertools import combinations
 import numpy as np
 import pandas as pd
 
-from mixlens.analysis.intervals import CONFIDENCE, Array, Levels, percentiles
+from mixlens.analysis.intervals import CONFIDENCE, TAIL, Array, Levels, percentiles, spread
 from mixlens.analysis.results import Level, SweepResults
 from mixlens.analysis.tables import Panel, images_of, levels_of
 
@@ -88,20 +88,25 @@ def together(levels: Levels, contrasts: Sequence[Array]) -> tuple[Array, Array, 
     Bretz and Westfall 2008), with half the percentile interval as the scale, because two seeds
     leave Student's t without a standard deviation.
     """
-    parts = [levels.contrast(weights) for weights in contrasts]
-    values, lows, highs = (np.stack(column) for column in zip(*parts, strict=True))
     if len(contrasts) == 1:
-        return values, lows, highs
-    half = (highs - lows) / 2.0
+        value, low, high = levels.contrast(contrasts[0])
+        return value[None], low[None], high[None]
+    values, draws = zip(*(levels.combined(weights) for weights in contrasts), strict=True)
+    half = np.stack([np.subtract(*percentiles(some)[::-1]) for some in draws]) / 2.0
     worst = np.zeros(levels.draws.shape[::2])
-    for weights, value, scale in zip(contrasts, values, half, strict=True):
-        used = weights != 0
-        draws = np.tensordot(levels.draws[:, used], weights[used], axes=(1, 0))
-        reach = np.zeros_like(draws)
-        np.divide(np.abs(draws - value), scale, out=reach, where=scale > 0)
+    for some, value, scale in zip(draws, values, half, strict=True):
+        reach = np.zeros_like(some)
+        np.divide(np.abs(some - value), scale, out=reach, where=scale > 0)
         worst = np.fmax(worst, reach)  # what is missing in one arm is not compared
     factor = percentiles(worst, 2.0 * CONFIDENCE - 1.0)[1]  # its high end: 95 % lie below
-    return values, values - factor * half, values + factor * half
+    more = 1.0 - np.log(len(contrasts)) / np.log(TAIL)  # the tail is shared by all of them
+    ends = []
+    for weights, value, scale in zip(contrasts, values, factor * half, strict=True):
+        below, above = levels.off(weights)
+        shown = spread(value, (value - scale, value + scale), (more * below, more * above))
+        ends.append(levels.possible(weights, shown))
+    lows, highs = (np.stack(side) for side in zip(*ends, strict=True))
+    return np.stack(values), lows, highs
 
 
 def _families(sweep: SweepResults) -> list[list[Contrast]]:

@@ -8,6 +8,15 @@ half of their variance. Their error is drawn from Student's t instead, scaled by
 the runs from the mean of their own ratio, pooled over ratios: the textbook one-way random-effects
 interval, exact for normal seed effects of equal variance. The part of seed noise that is specific
 to an image is counted in both draws, so the intervals err towards too wide.
+
+No resampling shows what no image showed. Where all answers are right, where all are wrong, and
+where two models answer all alike, draws do not differ, though a few images prove nothing so exact.
+One rule holds for means and for their differences (`unseen`, `spread`): of n images that agree, up
+to 1 - 0.025^(1/n) of all images may not (Clopper and Pearson 1934), and such errors of the parts of
+a sum add up as squares beside what the draws show (Zou and Donner 2008, "Construction of confidence
+limits about effect measures"). Two means at their bound so differ by 0 give or take what either may
+be off, which is within a fifth what the score intervals of Miettinen and Nurminen (1985) and of
+Tango (1998, paired) say.
 """
 
 from collections.abc import Sequence
@@ -20,6 +29,7 @@ from scipy import special
 Array = NDArray[np.float64]
 
 CONFIDENCE = 0.95
+TAIL = (1.0 - CONFIDENCE) / 2.0
 RESAMPLES = 2000
 
 
@@ -63,6 +73,50 @@ class Sums:
 
 
 @dataclass(frozen=True)
+class Unseen:
+    """How far means in [0, 1] may be off because all images agree, where no draw shows it.
+
+    Attributes:
+        below: [levels, columns] how far each may lie below its value; 0 where draws say it.
+        above: [levels, columns] how far above.
+        images: [levels, columns] images that have a value.
+        bounded: [columns] whether the values lie in [0, 1].
+    """
+
+    below: Array
+    above: Array
+    images: NDArray[np.int64]
+    bounded: NDArray[np.bool_]
+
+    @classmethod
+    def of(
+        cls,
+        parts: Array,
+        images: NDArray[np.int64],
+        made_of: Sequence[Sequence[int]],
+        bounded: NDArray[np.bool_],
+    ) -> "Unseen":
+        """Of means of parts, each of which may have all its answers right or wrong.
+
+        Args:
+            parts: [levels, parts] mean of each part.
+            images: [levels, parts] its images.
+            made_of: for each column the parts whose means are averaged into it.
+            bounded: [columns] whether the values lie in [0, 1].
+        """
+        off = unseen(images)
+        squares = [np.where(end, off, 0.0) ** 2 for end in (parts >= 1 - 1e-12, parts <= 1e-12)]
+        below, above = (
+            np.stack([square[:, list(some)].sum(axis=1) for some in made_of], axis=1)
+            for square in squares
+        )
+        counts = np.array([len(some) for some in made_of])
+        fewest = np.stack([images[:, list(some)].min(axis=1) for some in made_of], axis=1)
+        below, above = (np.where(bounded, np.sqrt(end) / counts, 0.0) for end in (below, above))
+        return cls(below, above, fewest, bounded)
+
+
+@dataclass(frozen=True)
 class Levels:
     """Means of several ratios (or of the base), each over its seeds, with draws of their error.
 
@@ -72,31 +126,115 @@ class Levels:
         seeds: [levels] runs in each level.
         freedom: degrees of freedom of the pooled seed variance; 0 when no level has two seeds, and
             then the draws hold the choice of images only.
+        unseen: what no draw shows; none where no value lies in [0, 1].
     """
 
     values: Array
     draws: Array
     seeds: NDArray[np.int64]
     freedom: int
+    unseen: Unseen | None = None
 
     @property
     def covers(self) -> str:
         """What the intervals cover, for tables and sentences."""
         return "images and seeds" if self.freedom else "images"
 
-    def interval(self, confidence: float = CONFIDENCE) -> tuple[Array, Array]:
+    def interval(self) -> tuple[Array, Array]:
         """[levels, columns] low and high."""
-        return percentiles(self.draws, confidence)
+        low, high = percentiles(self.draws)
+        if self.unseen is None:
+            return low, high
+        off = (self.unseen.below, self.unseen.above)
+        low, high = spread(self.values, (low, high), off)
+        bounded = self.unseen.bounded
+        return np.where(bounded, np.maximum(low, 0.0), low), np.where(
+            bounded, np.minimum(high, 1.0), high
+        )
 
-    def contrast(
-        self, weights: Sequence[float] | Array, confidence: float = CONFIDENCE
-    ) -> tuple[Array, Array, Array]:
+    def contrast(self, weights: Sequence[float] | Array) -> tuple[Array, Array, Array]:
         """[columns] value, low and high of a weighted sum of the levels."""
+        value, draws = self.combined(weights)
+        ends = spread(value, percentiles(draws), self.off(weights))
+        return value, *self.possible(weights, ends)
+
+    def combined(self, weights: Sequence[float] | Array) -> tuple[Array, Array]:
+        """[columns] value and [resamples, columns] draws of a weighted sum of the levels."""
         combine = np.asarray(weights, dtype=float)
         used = combine != 0  # a value that is missing elsewhere does not matter
         draws = np.tensordot(self.draws[:, used], combine[used], axes=(1, 0))
-        low, high = percentiles(draws, confidence)
-        return combine[used] @ self.values[used], low, high
+        return combine[used] @ self.values[used], draws
+
+    def off(self, weights: Sequence[float] | Array) -> tuple[Array, Array]:
+        """[columns] how far below and above its value a weighted sum may lie, unseen by draws."""
+        combine = np.asarray(weights, dtype=float)[:, None]
+        below, above = self.off_of(np.flatnonzero(combine[:, 0]))
+        down = np.where(combine > 0, below, above) * combine
+        up = np.where(combine > 0, above, below) * combine
+        return np.sqrt((down**2).sum(axis=0)), np.sqrt((up**2).sum(axis=0))
+
+    def off_of(self, used: NDArray[np.int64]) -> tuple[Array, Array]:
+        """[levels, columns] how far below and above each may be off beside the others of `used`.
+
+        At its bound what `unseen` says. Else, if another answers every image alike, half of the
+        variance of the difference that no image showed.
+        """
+        nothing = np.zeros(self.values.shape)
+        if self.unseen is None:
+            return nothing, nothing
+        alike = nothing.copy()
+        for place, one in enumerate(used):
+            for other in used[place + 1 :]:
+                same = np.abs(self.draws[:, one] - self.draws[:, other]).max(axis=0) <= 1e-12
+                images = np.minimum(*self.unseen.images[[one, other]])
+                share = np.where(same & self.unseen.bounded, unseen(images) / np.sqrt(2.0), 0.0)
+                alike[[one, other]] = np.maximum(alike[[one, other]], share)
+        own = (self.unseen.below > 0) | (self.unseen.above > 0)
+        alike = np.where(own, 0.0, alike)
+        return self.unseen.below + alike, self.unseen.above + alike
+
+    def possible(
+        self, weights: Sequence[float] | Array, ends: tuple[Array, Array]
+    ) -> tuple[Array, Array]:
+        """The ends of a weighted sum, cut to what values in [0, 1] can give."""
+        if self.unseen is None:
+            return ends
+        combine = np.asarray(weights, dtype=float)
+        least, most = np.minimum(combine, 0.0).sum(), np.maximum(combine, 0.0).sum()
+        bounded = self.unseen.bounded
+        low, high = ends
+        return np.where(bounded, np.maximum(low, least), low), np.where(
+            bounded, np.minimum(high, most), high
+        )
+
+    def loosened(self, used: NDArray[np.int64], seed: int = 0) -> Array:
+        """[resamples, used, columns] draws of some levels with the errors that no image showed.
+
+        Exponential ones, whose 97.5 % quantile is how far a level may be off.
+        """
+        below, above = (end[used] for end in self.off_of(used))
+        random = np.random.default_rng([seed, 2])
+        down, up = random.standard_exponential((2, len(self.draws), *below.shape))
+        return self.draws[:, used] + (up * above - down * below) / np.log(1.0 / TAIL)
+
+
+def unseen(images: NDArray[np.int64], confidence: float = CONFIDENCE) -> Array:
+    """Largest share of all images that may differ from what each of so many images showed.
+
+    The exact binomial (Clopper-Pearson) end, each image counted once. 1 without images.
+    """
+    return np.asarray(1.0 - ((1.0 - confidence) / 2.0) ** (1.0 / np.maximum(images, 1)))
+
+
+def spread(
+    value: Array, ends: tuple[Array, Array], off: tuple[Array, Array]
+) -> tuple[Array, Array]:
+    """Low and high that draws give, with what no draw shows added, as squares."""
+    low, high = (np.maximum(side, 0.0) for side in (value - ends[0], ends[1] - value))
+    return (
+        np.where(off[0] > 0, value - np.hypot(low, off[0]), ends[0]),
+        np.where(off[1] > 0, value + np.hypot(high, off[1]), ends[1]),
+    )
 
 
 def image_weights(images: int, resamples: int = RESAMPLES, seed: int = 0) -> Array:
@@ -168,6 +306,25 @@ def image_intervals(
     return mean, low, high
 
 
+def difference_intervals(first: Sums, second: Sums, weights: Array) -> tuple[Array, Array, Array]:
+    """Value, low and high of the mean of `first` less that of `second`, values in [0, 1].
+
+    Paired: both have the same values of the same images. By BCa, and by the rule of this module
+    where draws say nothing.
+    """
+    assert (first.denominator == second.denominator).all(), "both have to have the same values"
+    apart = first.numerator - second.numerator
+    value, low, high = image_intervals(Sums(apart, first.denominator), weights)
+    off = unseen(first.images)
+    means = first.mean(), second.mean()
+    top, bottom = ([mean >= 1 - 1e-12 for mean in means], [mean <= 1e-12 for mean in means])
+    alike = (np.abs(apart) <= 1e-12).all(axis=0) & ~(top[0] | bottom[0])
+    below = off * np.sqrt(top[0] * 1.0 + bottom[1] + alike)
+    above = off * np.sqrt(bottom[0] * 1.0 + top[1] + alike)
+    low, high = spread(value, (low, high), (below, above))
+    return value, np.maximum(low, -1.0), np.minimum(high, 1.0)
+
+
 def widen_at_bounds(
     mean: Array,
     low: Array,
@@ -181,11 +338,11 @@ def widen_at_bounds(
     There no resample differs, though a few images cannot prove an accuracy of exactly 1: the exact
     binomial (Clopper-Pearson) end for that many images stands in, each image counted once.
     """
-    unlikely = ((1.0 - confidence) / 2.0) ** (1.0 / np.maximum(images, 1))
+    off = unseen(images, confidence)
     known = bounded & (images > 0)
     top, bottom = known & (mean >= 1.0 - 1e-12), known & (mean <= 1e-12)
-    low = np.where(top, unlikely, np.where(bottom, 0.0, low))
-    high = np.where(bottom, 1.0 - unlikely, np.where(top, 1.0, high))
+    low = np.where(top, 1.0 - off, np.where(bottom, 0.0, low))
+    high = np.where(bottom, off, np.where(top, 1.0, high))
     return np.where(bounded, np.maximum(low, 0.0), low), np.where(
         bounded, np.minimum(high, 1.0), high
     )

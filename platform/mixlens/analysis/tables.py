@@ -6,7 +6,7 @@ one ratio or arm a row (seeds combined), `training` one logged step a row. In a 
 """
 
 from collections.abc import Iterator, Mapping, Sequence
-from dataclasses import dataclass, fields
+from dataclasses import dataclass, fields, replace
 from pathlib import Path
 
 import numpy as np
@@ -17,10 +17,10 @@ from mixlens.analysis.intervals import (
     Array,
     Levels,
     Sums,
+    Unseen,
     combine_seeds,
     image_intervals,
     image_weights,
-    widen_at_bounds,
 )
 from mixlens.analysis.results import Level, RunResults, SweepResults
 from mixlens.spec import BASE
@@ -209,8 +209,22 @@ def levels_of(sweep: SweepResults, panel: Panel, weights: Array) -> Levels:
         some = Sums(run.numerator[:, used], run.denominator[:, used])
         values.append(_average(some.mean(), made_of))
         draws.append(_average(some.replicates(weights), made_of))
+    level = np.array(_level_of(sweep))
     fixed = [True, *(False for _ in sweep.levels)]
-    return combine_seeds(np.stack(values), np.stack(draws, axis=1), _level_of(sweep), fixed)
+    levels = combine_seeds(np.stack(values), np.stack(draws, axis=1), level.tolist(), fixed)
+    bounded = panel.columns["bounded"].to_numpy(dtype=bool)
+    if not bounded.any():
+        return levels
+    runs_of = [np.flatnonzero(level == one) for one in range(level.max() + 1)]
+    means = np.stack([run.mean()[used] for run in panel.sums])
+    images = np.stack([run.images[used] for run in panel.sums])
+    unseen = Unseen.of(
+        np.stack([means[some].mean(axis=0) for some in runs_of]),
+        np.stack([images[some].min(axis=0) for some in runs_of]),
+        made_of,
+        bounded,
+    )
+    return replace(levels, unseen=unseen)
 
 
 def images_of(sweep: SweepResults, panel: Panel) -> NDArray[np.int64]:
@@ -267,17 +281,15 @@ def sweep_table(sweep: SweepResults, panels: Sequence[Panel], weights: Array) ->
     for panel, levels in _chunks(sweep, panels, weights):
         low, high = levels.interval()
         images_at = images_of(sweep, panel)
-        bounded = panel.columns["bounded"].to_numpy(dtype=bool)
         for place, level in enumerate(rows):
             images = images_at[place]
-            ends = widen_at_bounds(levels.values[place], low[place], high[place], images, bounded)
             frame = panel.columns.assign(
                 run=level.name,
                 ratio=level.ratio,
                 arm=level.arm,
                 value=levels.values[place],
-                low=np.where(images < 2, np.nan, ends[0]),
-                high=np.where(images < 2, np.nan, ends[1]),
+                low=np.where(images < 2, np.nan, low[place]),
+                high=np.where(images < 2, np.nan, high[place]),
                 n_images=images,
                 n_seeds=0 if place == 0 else levels.seeds[place],
                 covers="images" if place == 0 else levels.covers,
