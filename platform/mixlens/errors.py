@@ -6,6 +6,7 @@ processes.
 """
 
 import errno
+import json
 import os
 import shutil
 import signal
@@ -16,6 +17,7 @@ from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from pathlib import Path
 from types import FrameType
+from typing import Any
 
 _FULL_ERRNOS = (errno.ENOSPC, errno.EDQUOT)
 # As libraries say it that pass on no error number.
@@ -58,6 +60,36 @@ def explain(where: str, value: object, problem: str, remedy: str) -> str:
 def first_line(error: BaseException) -> str:
     """What an error of a library says, short enough for a message; its name if it says nothing."""
     return (str(error).strip() or type(error).__name__).splitlines()[0]
+
+
+def damaged_file(
+    file: Path,
+    error: Exception,
+    remedy: str = "Delete it; the command that made it makes it again.",
+) -> DataError:
+    """A file of ours that cannot be read: cut short by a full disk or a dying node, or changed."""
+    problem = "this file is damaged, or of another version of Mixlens"
+    got = f"{type(error).__name__}: {' '.join(str(error).split())[:200]}"
+    return DataError(explain(str(file), got, problem, remedy))
+
+
+def read_record(file: Path, *keys: str) -> Any:
+    """What one of our JSON files holds.
+
+    Args:
+        file: the file, which is there.
+        keys: that it has to have.
+
+    Raises:
+        DataError: it is damaged.
+    """
+    try:
+        content = json.loads(file.read_text())
+        for key in keys:
+            content[key]
+    except (OSError, ValueError, KeyError, TypeError) as error:
+        raise damaged_file(file, error) from None
+    return content
 
 
 class Terminated(KeyboardInterrupt):

@@ -32,7 +32,7 @@ from mixlens.activations.parts import (
     read_group,
 )
 from mixlens.activations.streams import PROMPT, STREAMS, Place, visit
-from mixlens.errors import DataError, ResourceError, explain
+from mixlens.errors import DataError, ResourceError, explain, read_record
 from mixlens.models import Vllm
 from mixlens.models.adapter import Image
 from mixlens.sources import Example
@@ -253,7 +253,7 @@ def _claim(directory: Path, digest: str, streams: Iterable[str]) -> None:
         unfinished = directory / f"{RECORD}.{uuid4().hex}"  # several may start at once
         unfinished.write_text(json.dumps(ours, indent=2))
         unfinished.replace(record)
-    theirs = json.loads(record.read_text())
+    theirs = read_record(record)
     for name, value in ours.items():
         if theirs.get(name) != value:
             raise DataError(

@@ -6,7 +6,7 @@ import numpy as np
 from jaxtyping import Float, Shaped
 from numpy.typing import NDArray
 
-from mixlens.analysis.intervals import CONFIDENCE
+from mixlens.analysis.intervals import CONFIDENCE, unseen
 
 NEIGHBOURS = 10
 
@@ -22,6 +22,7 @@ class Agreement:
         high: see `low`.
         n: images.
         without: [images] the value without each image.
+        off: how far below 1 it may lie because no image showed otherwise; 0 where some did.
     """
 
     value: float
@@ -29,6 +30,7 @@ class Agreement:
     high: float
     n: int
     without: NDArray[np.float64]
+    off: float = 0.0
 
 
 def neighbour_agreement(
@@ -44,7 +46,8 @@ def neighbour_agreement(
     Neighbours are by Euclidean distance. Its interval is the jackknife's over images, in which the
     neighbours of the other images change too: with 40 to 160 images it held the true value in 96
     to 100 % of simulated samples, where a bootstrap that keeps the neighbours held it in 63 to
-    93 %.
+    93 %. Where all neighbours are alike no image moves it: the rule of `intervals` says how many of
+    the images may have one that differs, and by no more than any two differ.
 
     Args:
         points: finite; at least `neighbours` + 3 of them, else nothing is estimable.
@@ -75,8 +78,12 @@ def neighbour_agreement(
     outer = (all_pairs.sum() - 2 * all_pairs) / ((n - 1) * (n - 2))
     with np.errstate(divide="ignore", invalid="ignore"):
         without = 1 - inner / outer  # NaN where one image alone differs from all others
+    off = 0.0
+    if not of_image.any():
+        off = float(unseen(np.array(n)) * apart.max() / (all_pairs.sum() / (n * (n - 1))))
     half = float(t.ppf((1 + CONFIDENCE) / 2, n - 1)) * _error(without)
-    return Agreement(float(value), float(value - half), min(1.0, float(value + half)), n, without)
+    low, high = float(value - np.hypot(half, off)), min(1.0, float(value + half))
+    return Agreement(float(value), low, high, n, without, off)
 
 
 def agreement_gain(before: Agreement, after: Agreement) -> tuple[float, float, float]:
@@ -86,7 +93,7 @@ def agreement_gain(before: Agreement, after: Agreement) -> tuple[float, float, f
     assert before.n == after.n, "not the same images"
     gain = after.value - before.value
     half = float(t.ppf((1 + CONFIDENCE) / 2, before.n - 1)) * _error(after.without - before.without)
-    return gain, gain - half, gain + half
+    return gain, gain - float(np.hypot(half, after.off)), gain + float(np.hypot(half, before.off))
 
 
 def _error(without: NDArray[np.float64]) -> float:

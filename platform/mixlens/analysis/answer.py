@@ -4,6 +4,7 @@ import pandas as pd
 
 from mixlens.analysis.arm_answer import arm_sentences
 from mixlens.analysis.effect import AGAINST_BASE, DIFFERENCE, find_effect
+from mixlens.analysis.missing import levels_of_quantity, levels_without, not_estimated
 from mixlens.analysis.tables import HEADLINE, REDUNDANCY, Tables
 from mixlens.analysis.words import (
     coverage,
@@ -12,8 +13,12 @@ from mixlens.analysis.words import (
     number,
     score_name,
     size,
+    upper,
     with_interval,
 )
+
+_SCORE = ("visual", REDUNDANCY, "mean")
+_AT_ALL_LAYERS = "have a value at every layer"
 
 
 def answer_sentences(tables: Tables) -> list[str]:
@@ -28,30 +33,47 @@ def answer_sentences(tables: Tables) -> list[str]:
         return arm_sentences(tables)
     differences = effects[effects["contrast"] == DIFFERENCE]
     return [
-        _redundancy(effects, tables.sweep),
-        *_accuracy(effects, _redundancy_changed(effects)),
+        _redundancy(tables),
+        *_accuracy(tables, _redundancy_changed(effects)),
         sufficiency_sentence(tables.recommendation),
         coverage((effects if differences.empty else differences).iloc[0], "ratio"),
     ]
 
 
-def _redundancy(effects: pd.DataFrame, sweep: pd.DataFrame) -> str:
-    row = find_effect(effects, DIFFERENCE, "visual", REDUNDANCY, "mean")
-    if row is None:
-        rows = effects[
-            (effects["contrast"] == AGAINST_BASE)
-            & (effects["subject"] == "visual")
-            & (effects["metric"] == REDUNDANCY)
-            & (effects["part"] == "mean")
-        ]
-        if rows.empty:
-            return "The redundancy of visual tokens was not measured."
-        only = rows.iloc[0]
-        return (
-            f"Only one ratio, {only['ratio_to']:g}, has finished, so the effect of the ratio is "
-            "unknown; against the base model, fine-tuning changed the redundancy score of visual "
-            f"tokens by {with_interval(only, signed=True)} ({size(only, 'a ratio')})."
-        )
+def _redundancy(tables: Tables) -> str:
+    """The headline, and where the score could not be estimated."""
+    without = levels_without(tables, *_SCORE)
+    gaps = not_estimated(tables, without, "The redundancy score of visual tokens", _AT_ALL_LAYERS)
+    row = find_effect(tables.effects, DIFFERENCE, *_SCORE)
+    first = _only_ratio(tables) if row is None else _change(row, tables.sweep)
+    return " ".join(filter(None, (first, gaps)))
+
+
+def _only_ratio(tables: Tables) -> str:
+    """What can be said where there are no two ratios to compare."""
+    levels = levels_of_quantity(tables, *_SCORE)
+    if levels.empty:
+        return "The redundancy of visual tokens was not measured."
+    known = levels[levels["value"].notna()]
+    if known.empty:
+        return "The effect of the ratio on the redundancy of visual tokens is unknown."
+    ratio = f"{known.iloc[0]['ratio']:g}"
+    why = (
+        f"Only one ratio, {ratio}, has finished"
+        if len(levels) == 1
+        else f"The redundancy of visual tokens could be estimated at one ratio only, {ratio}"
+    )
+    change = find_effect(tables.effects, AGAINST_BASE, *_SCORE)
+    against = (
+        "; nor could it be estimated for the base model"
+        if change is None
+        else "; against the base model, fine-tuning changed the redundancy score of visual tokens "
+        f"by {with_interval(change, signed=True)} ({size(change, 'a ratio')})"
+    )
+    return f"{why}, so the effect of the ratio is unknown{against}."
+
+
+def _change(row: pd.Series, sweep: pd.DataFrame) -> str:
     span = f"Raising the share of complex data from {row['ratio_from']:g} to {row['ratio_to']:g}"
     change = with_interval(row, signed=True)
     if is_change(row):
@@ -77,14 +99,19 @@ def _redundancy_changed(effects: pd.DataFrame) -> bool:
     return row is not None and is_change(row)
 
 
-def _accuracy(effects: pd.DataFrame, redundancy_changed: bool) -> list[str]:
-    """One sentence on the groups that changed, one on those that did not."""
-    changed, same = [], []
+def _accuracy(tables: Tables, redundancy_changed: bool) -> list[str]:
+    """One sentence on the groups that changed, one on those that did not, and what is missing."""
+    changed, same, gaps = [], [], []
     for group, metric in HEADLINE.items():
-        row = find_effect(effects, DIFFERENCE, group, metric)
+        without = levels_without(tables, group, metric)
+        gap = not_estimated(tables, without, upper(score_name(group)), "have a scored answer")
+        gaps += [gap] if gap else []
+        row = find_effect(tables.effects, DIFFERENCE, group, metric)
         if row is None:
             continue
         change = with_interval(row, signed=True)
+        if not without.empty:
+            change += f" (from ratio {row['ratio_from']:g} to {row['ratio_to']:g})"
         if is_change(row):
             changed.append(f"{score_name(group)} by {change}")
         else:
@@ -98,7 +125,7 @@ def _accuracy(effects: pd.DataFrame, redundancy_changed: bool) -> list[str]:
     elif same:
         start = "Accuracy did not change" if redundancy_changed else "Nor did accuracy change"
         sentences.append(f"{start} beyond the noise: {listing(same)}.")
-    return sentences
+    return [*sentences, *gaps]
 
 
 def sufficiency_sentence(table: pd.DataFrame) -> str:
@@ -107,6 +134,17 @@ def sufficiency_sentence(table: pd.DataFrame) -> str:
         return "No complex task group was measured, so no ratio can be recommended."
     if len(table) == 1:
         return "With one ratio there is nothing to choose between."
+    missing = [f"{ratio:g}" for ratio in table.loc[table["value"].isna(), "ratio"]]
+    table = table[table["value"].notna()]
+    if not missing:
+        return _sufficiency(table)
+    at = f"Accuracy on complex tasks could not be estimated at ratio {listing(missing)}"
+    if len(table) < 2:
+        return f"{at}, so no ratio can be recommended."
+    return f"{_sufficiency(table)} {at}: left out of the choice."
+
+
+def _sufficiency(table: pd.DataFrame) -> str:
     first = table.iloc[0]
     margin = f"{100 * first['margin']:g} points"
     if not first["is_distinguishable"]:

@@ -12,6 +12,7 @@ from mixlens.analysis.effect import (
     find_effect,
     is_beyond_noise,
 )
+from mixlens.analysis.missing import levels_of_quantity, levels_without, not_estimated
 from mixlens.analysis.tables import HEADLINE, REDUNDANCY, Tables
 from mixlens.analysis.words import (
     coverage,
@@ -20,11 +21,13 @@ from mixlens.analysis.words import (
     listing,
     score_name,
     size,
+    upper,
     with_interval,
 )
 from mixlens.spec import BASE
 
 SHOWN_PAIRS = 3
+_SCORE = ("visual", REDUNDANCY, "mean")
 
 
 def arm_sentences(tables: Tables) -> list[str]:
@@ -34,26 +37,46 @@ def arm_sentences(tables: Tables) -> list[str]:
     of the trend over all arms, not of the two ends.
     """
     effects = tables.effects
-    sentences = [_headline(effects)]
+    sentences = [_headline(tables)]
     if (effects["contrast"] == PAIR).any():
         sentences += [_means(tables.sweep), _pairs(effects)]
-    sentences += [_against_base(effects), *_accuracy(effects)]
+    sentences += [_against_base(effects), *_accuracy(tables)]
     differences = effects[effects["contrast"] == DIFFERENCE]
     row = (effects if differences.empty else differences).iloc[0]
     return [*(sentence for sentence in sentences if sentence), coverage(row, "arm")]
 
 
-def _headline(effects: pd.DataFrame) -> str:
-    trend = find_effect(effects, TREND, "visual", REDUNDANCY, "mean")
-    ends = find_effect(effects, DIFFERENCE, "visual", REDUNDANCY, "mean")
-    if trend is None or ends is None:
-        only = find_effect(effects, AGAINST_BASE, "visual", REDUNDANCY, "mean")
-        if only is None:
-            return "The redundancy of visual tokens was not measured."
-        return (
-            f"Only one arm, {only['arm_to']}, has finished, so there is nothing to compare it with "
-            "but the base model."
-        )
+def _headline(tables: Tables) -> str:
+    """The verdict on the order of the arms, and where the score could not be estimated."""
+    trend = find_effect(tables.effects, TREND, *_SCORE)
+    ends = find_effect(tables.effects, DIFFERENCE, *_SCORE)
+    first = _only_arm(tables) if trend is None or ends is None else _verdict(trend, ends)
+    gaps = not_estimated(
+        tables,
+        levels_without(tables, *_SCORE),
+        "The redundancy score of visual tokens",
+        "have a value at every layer",
+    )
+    return " ".join(filter(None, (first, gaps)))
+
+
+def _only_arm(tables: Tables) -> str:
+    """What can be said where there are no two arms to compare."""
+    levels = levels_of_quantity(tables, *_SCORE)
+    if levels.empty:
+        return "The redundancy of visual tokens was not measured."
+    known = levels[levels["value"].notna()]
+    if known.empty:
+        return "Whether complex task groups end less redundant is unknown."
+    arm = known.iloc[0]["arm"]
+    if len(levels) == 1:
+        why = f"Only one arm, {arm}, has finished"
+    else:
+        why = f"The redundancy of visual tokens could be estimated of one arm only, {arm}"
+    return f"{why}, so there is nothing to compare it with but the base model."
+
+
+def _verdict(trend: pd.Series, ends: pd.Series) -> str:
     if not is_beyond_noise(trend):
         verdict = (
             "Training on more complex task groups does not leave visual tokens less redundant "
@@ -144,22 +167,31 @@ def _against_base(effects: pd.DataFrame) -> str:
     return f"{start} {listing(beyond)}{rest}."
 
 
-def _accuracy(effects: pd.DataFrame) -> list[str]:
-    """What the last arm does to the accuracy of each task group against the first."""
-    found = [
-        (row, f"{score_name(group)} {with_interval(row, signed=True)}")
-        for group, metric in HEADLINE.items()
-        if (row := find_effect(effects, DIFFERENCE, group, metric)) is not None
-    ]
-    if not found:
-        return []
-    beyond, within = _by_noise(found)
-    row = found[0][0]
-    start = f"Trained on {row['arm_to']} rather than {row['arm_from']}, a model changes in"
+def _accuracy(tables: Tables) -> list[str]:
+    """What the last arm does to the accuracy of each task group against the first.
+
+    A sentence for each two ends there are: a group that an arm has no value of has other ones.
+    """
+    found: dict[tuple[str, str], list[tuple[pd.Series, str]]] = {}
+    gaps = []
+    for group, metric in HEADLINE.items():
+        without = levels_without(tables, group, metric)
+        gap = not_estimated(tables, without, upper(score_name(group)), "have a scored answer")
+        gaps += [gap] if gap else []
+        row = find_effect(tables.effects, DIFFERENCE, group, metric)
+        if row is not None:
+            text = f"{score_name(group)} {with_interval(row, signed=True)}"
+            found.setdefault((row["arm_from"], row["arm_to"]), []).append((row, text))
+    return [*(_changes(*ends, rows) for ends, rows in found.items()), *gaps]
+
+
+def _changes(start_arm: str, end_arm: str, rows: list[tuple[pd.Series, str]]) -> str:
+    beyond, within = _by_noise(rows)
+    start = f"Trained on {end_arm} rather than {start_arm}, a model changes in"
     if not beyond:
-        return [f"{start} no task group's accuracy beyond the noise: {listing(within)}."]
+        return f"{start} no task group's accuracy beyond the noise: {listing(within)}."
     rest = f" Within the noise: {listing(within)}." if within else ""
-    return [f"{start} {listing(beyond)}.{rest}"]
+    return f"{start} {listing(beyond)}.{rest}"
 
 
 def _by_noise(effects: Iterable[tuple[pd.Series, str]]) -> tuple[list[str], list[str]]:

@@ -7,10 +7,11 @@ import pandas as pd
 from mixlens.analysis.correlations import LEVEL
 from mixlens.analysis.diagnosis_probes import predicted, read_by_probes
 from mixlens.analysis.measured import MODEL, ModelTables
+from mixlens.analysis.missing import without_layers
 from mixlens.analysis.tables import EXCESS, REDUNDANCY
 from mixlens.analysis.transfer_answer import transfer_sentences
 from mixlens.analysis.words import group_name, listing, number, span, with_interval
-from mixlens.probing.deletion import SEEDLESS
+from mixlens.probing.deletion import RANDOM, SEEDLESS
 from mixlens.spec import ENCODER
 
 
@@ -39,6 +40,7 @@ def _energy(layers: pd.DataFrame) -> Iterator[str]:
     some = layers[
         (layers["model"] == MODEL) & (layers["stream"] == "visual") & (layers["metric"] == "gini")
     ]
+    without = without_layers(some)
     some = some[some["value"].notna()]
     if len(some) < 2:
         return
@@ -46,28 +48,29 @@ def _energy(layers: pd.DataFrame) -> Iterator[str]:
     yield (
         f"The norms of visual tokens are most uneven at decoder layer {most['layer']} (Gini "
         f"{with_interval(most)}) and most even at layer {least['layer']} "
-        f"({with_interval(least)}){_untold(most, least)}, n = {int(most['n'])} images."
+        f"({with_interval(least)}){_untold(most, least)}, n = {int(most['n'])} images{without}."
     )
 
 
 def _redundancy(layers: pd.DataFrame) -> Iterator[str]:
     """Where visual tokens are most alike, and how that compares with pixels and random weights."""
     own = layers[(layers["model"] == MODEL) & (layers["stream"] == "visual")]
-    scores = own[(own["metric"] == REDUNDANCY) & own["value"].notna()]
+    every = own[own["metric"] == REDUNDANCY]
+    scores, without = every[every["value"].notna()], without_layers(every)
     if scores.empty:
-        yield "The redundancy of visual tokens is not estimable: see the tables for why."
+        yield f"The redundancy of visual tokens is unknown{without or ': it was not measured'}."
         return
     most, least = scores.loc[scores["value"].idxmax()], scores.loc[scores["value"].idxmin()]
     if len(scores) == 1:
         yield (
             f"Visual tokens of an image have a redundancy score of {with_interval(most)} at "
-            f"decoder layer {most['layer']}, n = {int(most['n'])} images."
+            f"decoder layer {most['layer']}, n = {int(most['n'])} images{without}."
         )
     else:
         yield (
             f"Visual tokens of an image are most alike at decoder layer {most['layer']} "
             f"(redundancy score {with_interval(most)}) and least at layer {least['layer']} "
-            f"({with_interval(least)}){_untold(most, least)}, n = {int(most['n'])} images."
+            f"({with_interval(least)}){_untold(most, least)}, n = {int(most['n'])} images{without}."
         )
     excess = own[own["metric"] == EXCESS]
     last = excess.loc[excess["layer"].idxmax()] if len(excess) else None
@@ -102,24 +105,52 @@ def _redundancy(layers: pd.DataFrame) -> Iterator[str]:
 
 def _complexity(correlations: pd.DataFrame) -> Iterator[str]:
     """Whether images with more objects are less redundant, also at equal ink."""
-    some = correlations[
-        (correlations["stream"] == "visual")
-        & (correlations["metric"] == REDUNDANCY)
-        & correlations["rho"].notna()
+    every = correlations[
+        (correlations["stream"] == "visual") & (correlations["metric"] == REDUNDANCY)
     ]
+    some = every[every["rho"].notna()]
     rows = some[some["attribute"] == "object_count"]
     if rows.empty:
+        if (every["attribute"] == "object_count").any():
+            notes = every.loc[every["attribute"] == "object_count", "note"]
+            yield (
+                "How the redundancy of visual tokens goes with the number of objects could not be "
+                f"estimated at any layer: {notes.iloc[0]}."
+            )
         return
-    row = rows.loc[rows["rho"].abs().idxmax()]
-    beyond = int((some["p"] <= LEVEL).sum())
-    held = f"at equal {_given(row)} {_rho(row, 'partial_')}" if row["given"] else ""
-    yield (
-        f"The redundancy of visual tokens goes with the number of objects most at layer "
-        f"{row['layer']}: Spearman {_rho(row, '')}, p = {row['p']:.2g} by max-T over all "
+    told = rows[rows["p"] <= LEVEL]
+    row = (rows if told.empty else told).pipe(lambda some: some.loc[some["rho"].abs().idxmax()])
+    beyond, missing = int((some["p"] <= LEVEL).sum()), int(every["rho"].isna().sum())
+    numbers = (
+        f"Spearman {_rho(row, '')}, p = {row['p']:.2g} by max-T over all "
         f"{correlations['rho'].notna().sum()} correlations, n = {int(row['n'])} images"
-        f"{'; ' * bool(held)}{held}. Of {len(some)} correlations of the score with an attribute "
-        f"{beyond} {_are(beyond)} beyond chance."
     )
+    if told.empty:
+        claim = (
+            "No correlation of the redundancy of visual tokens with the number of objects is "
+            f"beyond chance: the largest of {len(rows)}, at layer {row['layer']}, is {numbers}"
+        )
+    else:
+        claim = (
+            "The redundancy of visual tokens goes with the number of objects most at layer "
+            f"{row['layer']}: {numbers}{_held(row)}"
+        )
+    unknown = f", and {missing} could not be estimated" if missing else ""
+    yield (
+        f"{claim}. Of {len(some)} correlations of the score with an attribute {beyond} "
+        f"{_are(beyond)} beyond chance{unknown}."
+    )
+
+
+def _held(row: pd.Series) -> str:
+    """The partial correlation with its own test; "" where nothing is held fixed."""
+    if not row["given"]:
+        return ""
+    text = f"; at equal {_given(row)} {_rho(row, 'partial_')}"
+    if pd.isna(row["partial_rho"]):
+        return text
+    beyond = "" if row["partial_p"] <= LEVEL else ", not beyond chance"
+    return f"{text}, p = {row['partial_p']:.2g}{beyond}"
 
 
 def _deletion(deletion: pd.DataFrame) -> Iterator[str]:
@@ -138,7 +169,9 @@ def _deletion(deletion: pd.DataFrame) -> Iterator[str]:
         rows = rows.sort_values("share")
         whole = rows.iloc[0]
         harmed = rows[rows["high"] < whole["low"]]
-        if len(harmed):
+        if pd.isna(whole["low"]) or rows["high"].iloc[1:].isna().all():
+            parts.append(f"{group_name(group)} at an unknown share, without intervals")
+        elif len(harmed):
             row = harmed.iloc[0]
             parts.append(
                 f"{group_name(group)} at {100 * row['share']:g} % ({with_interval(whole, 2)} to "
@@ -157,13 +190,19 @@ def _policies(deletion: pd.DataFrame) -> Iterator[str]:
     """Whether any way of choosing tokens beats chance at the same budget."""
     if deletion.empty:
         return
-    some = deletion[
+    every = deletion[
         (deletion["group"] == "all")
         & (deletion["objects"] == "all")
-        & deletion["against_random"].notna()
+        & (deletion["policy"] != RANDOM)
+        & (deletion["seed"] == SEEDLESS)
         & (deletion["share"] > 0)
     ]
+    some = every[every["against_low"].notna()]
+    missing = len(every) - len(some)
+    without = f" {missing} more could not be estimated." if missing else ""
     if some.empty:
+        if missing:
+            yield f"Whether a policy beats random deletion is unknown:{without}"
         return
     better, worse = some[some["against_low"] > 0], some[some["against_high"] < 0]
     tried = f"{len(some)} comparison{'s' * (len(some) > 1)} at equal budget"
@@ -174,14 +213,14 @@ def _policies(deletion: pd.DataFrame) -> Iterator[str]:
             f"{len(worse)} worse, "
             f"each beyond its own interval; the largest gain is that of {_policy(row)}, "
             f"{_against(row)} in accuracy, n = {int(row['n'])} images. About "
-            f"{0.025 * len(some):.1f} would look better by luck alone."
+            f"{0.025 * len(some):.1f} would look better by luck alone.{without}"
         )
     else:
         row = some.loc[some["against_random"].idxmax()]
         yield (
             f"Of {tried}, none is better than random deletion beyond its interval and {len(worse)} "
             f"{_are(len(worse))} worse; the best, {_policy(row)}, differs by "
-            f"{_against(row)} in accuracy, n = {int(row['n'])} images."
+            f"{_against(row)} in accuracy, n = {int(row['n'])} images.{without}"
         )
 
 

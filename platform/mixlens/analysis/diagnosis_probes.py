@@ -33,6 +33,7 @@ def read_by_probes(probes: pd.DataFrame) -> Iterator[str]:
     if probes.empty:
         return
     visual, text = _mean_token(probes, "visual"), _mean_token(probes, "text")
+    final = probes.loc[probes["stream"] == "visual", "layer"].max()
     kept, lost, never = [], [], []
     for attribute, some in visual.groupby("attribute"):
         best, last = some.loc[some["value"].idxmax()], some.loc[some["layer"].idxmax()]
@@ -41,10 +42,10 @@ def read_by_probes(probes: pd.DataFrame) -> Iterator[str]:
         elif last["high"] < best["low"]:
             lost.append(
                 f"{plain(attribute)} (from {with_interval(best, 2)} at layer {best['layer']} to "
-                f"{with_interval(last, 2)} at the last)"
+                f"{with_interval(last, 2)} at the last{_of_known(last, final)})"
             )
         else:
-            kept.append(f"{plain(attribute)} ({with_interval(last, 2)})")
+            kept.append(f"{plain(attribute)} ({with_interval(last, 2)}{_of_known(last, final)})")
     if lost:
         yield (
             "What a linear probe reads from the mean visual token falls, beyond its intervals, "
@@ -63,6 +64,9 @@ def read_by_probes(probes: pd.DataFrame) -> Iterator[str]:
             f"Hardly anything is read at any layer of {listing(never)}; "
             f"n = {span(visual['n'])} held-out images."
         )
+    unknown = _unknown(probes, visual)
+    if unknown:
+        yield f"At no layer could it be estimated what a linear probe reads of {listing(unknown)}."
     first: dict[int, list[str]] = {}
     for attribute, some in text.groupby("attribute"):
         found = _readable(some).sort_values("layer")
@@ -133,6 +137,18 @@ def _mean_token(probes: pd.DataFrame, stream: str) -> pd.DataFrame:
         & (probes["stream"] == stream)
         & probes["value"].notna()
     ]
+
+
+def _of_known(last: pd.Series, final: int) -> str:
+    """What to add where the last layer has no score and an earlier one stands for it."""
+    return "" if last["layer"] == final else f" that could be estimated, layer {last['layer']}"
+
+
+def _unknown(probes: pd.DataFrame, known: pd.DataFrame) -> list[str]:
+    """Attributes that were probed and have no score at any layer."""
+    asked = probes[(probes["stream"] == "visual") & (probes["kind"] == "linear")]
+    return [plain(name) for name in asked["attribute"].unique()
+            if name not in set(known["attribute"])]  # fmt: skip
 
 
 def _readable(probes: pd.DataFrame) -> pd.DataFrame:

@@ -1,6 +1,6 @@
 """What the ratio or the arm did: differences, the slope over their order, and against the base."""
 
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from itertools import combinations
 
@@ -36,11 +36,12 @@ class Contrast:
 def effects_table(sweep: SweepResults, panels: Sequence[Panel], weights: Array) -> pd.DataFrame:
     """Contrasts of the ratios or arms, paired by image, with seed error where there are seeds.
 
-    Rows: `difference` (highest ratio minus lowest, or last arm minus first), `slope` (least-squares
-    line through the means of the ratios, per unit of ratio) or `trend` (the same over the places of
-    the arms, 0, 1, 2 ..., per place), `against base` (each ratio or arm minus the base), and of
-    arms `pair` (each arm minus each one before it). With one ratio or arm only `against base`
-    exists. Of arms the intervals of all pairs hold at once, and so do those against the base.
+    Rows: `difference` (highest ratio minus lowest, or last arm minus first, of those that have a
+    value), `slope` (least-squares line through the means of the ratios, per unit of ratio) or
+    `trend` (the same over the places of the arms, 0, 1, 2 ..., per place), `against base` (each
+    ratio or arm minus the base), and of arms `pair` (each arm minus each one before it). With one
+    ratio or arm only `against base` exists. Of arms the intervals of all pairs hold at once, and so
+    do those against the base.
 
     Returns:
         contrast, ratio_from, ratio_to, arm_from, arm_to, subject, metric, part, layer, value, low,
@@ -48,10 +49,10 @@ def effects_table(sweep: SweepResults, panels: Sequence[Panel], weights: Array) 
         ratio or arm), n_seeds_max, covers. NaN where a quantity is missing on either side.
     """
     frames = []
-    for panel in panels:
+    for panel, known in _by_known_levels(sweep, panels):
         levels = levels_of(sweep, panel, weights)
         images_at = images_of(sweep, panel)
-        for family in _families(sweep):
+        for family in _families(sweep, known):
             values, lows, highs = together(levels, [contrast.weights for contrast in family])
             comparisons = np.maximum((~np.isnan(values)).sum(axis=0), 1)
             for contrast, value, low, high in zip(family, values, lows, highs, strict=True):
@@ -109,20 +110,37 @@ def together(levels: Levels, contrasts: Sequence[Array]) -> tuple[Array, Array, 
     return np.stack(values), lows, highs
 
 
-def _families(sweep: SweepResults) -> list[list[Contrast]]:
-    """All contrasts; the intervals of those in one list hold at once."""
+def _by_known_levels(
+    sweep: SweepResults, panels: Sequence[Panel]
+) -> Iterator[tuple[Panel, list[int]]]:
+    """Quantities that the same levels have a value of, and the places of these levels."""
+    for panel in panels:
+        known = images_of(sweep, panel)[1:] > 0
+        patterns, member = np.unique(known, axis=1, return_inverse=True)
+        for place in range(patterns.shape[1]):
+            some = np.flatnonzero(member.ravel() == place).tolist()
+            yield panel.take(some), np.flatnonzero(patterns[:, place]).tolist()
+
+
+def _families(sweep: SweepResults, known: Sequence[int]) -> list[list[Contrast]]:
+    """All contrasts; the intervals of those in one list hold at once.
+
+    The difference of the ends, and the line, are those of the levels that have a value.
+    """
     levels = sweep.levels
     count = len(levels)
-    everywhere = (True,) * count
     families = []
-    if count > 1:
-        ends = _unit(count, count - 1) - _unit(count, 0)
-        families.append([Contrast(DIFFERENCE, levels[0], levels[-1], ends, everywhere)])
-        scale = np.arange(count) if sweep.arms else np.array(sweep.ratios)
+    if len(known) > 1:
+        first, last = levels[known[0]], levels[known[-1]]
+        used = tuple(place in known for place in range(count))
+        ends = _unit(count, known[-1]) - _unit(count, known[0])
+        families.append([Contrast(DIFFERENCE, first, last, ends, used)])
+        scale = np.array(known if sweep.arms else [sweep.ratios[place] for place in known])
         centred = scale - np.mean(scale)
-        line = np.array([0.0, *(centred / (centred**2).sum())])
+        line = np.zeros(1 + count)
+        line[1 + np.array(known)] = centred / (centred**2).sum()
         name = TREND if sweep.arms else SLOPE
-        families.append([Contrast(name, levels[0], levels[-1], line, everywhere)])
+        families.append([Contrast(name, first, last, line, used)])
     if count > 1 and sweep.arms:
         families.append([_pair(levels, *ends) for ends in combinations(range(count), 2)])
     against = []

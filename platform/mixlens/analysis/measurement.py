@@ -5,7 +5,8 @@ from pathlib import Path
 
 import pandas as pd
 
-from mixlens.errors import DataError, explain
+from mixlens.analysis.results import read_table
+from mixlens.errors import DataError, damaged_file, explain
 from mixlens.spec import MeasureSpec
 
 _NEEDED = ("examples", "image_metrics", "pooled_metrics", "attributes")
@@ -41,7 +42,7 @@ def load_model(folder: Path) -> ModelResults:
     """Read the measurement in `folder`.
 
     Raises:
-        DataError: a table that every measurement has is not there.
+        DataError: a table that every measurement has is not there, or one is damaged.
     """
     for name in _NEEDED:
         if not (folder / f"{name}.parquet").is_file():
@@ -50,7 +51,7 @@ def load_model(folder: Path) -> ModelResults:
                         "Start its command again.")
             )  # fmt: skip
     there = [name for name in (*_NEEDED, *_OPTIONAL) if (folder / f"{name}.parquet").is_file()]
-    return ModelResults(**{name: pd.read_parquet(folder / f"{name}.parquet") for name in there})
+    return ModelResults(**{name: read_table(folder / f"{name}.parquet") for name in there})
 
 
 @dataclass(frozen=True)
@@ -76,7 +77,7 @@ def load_measured(folder: Path) -> Measured:
     """Read the directory of one measured model.
 
     Raises:
-        DataError: it holds no finished measurement.
+        DataError: it holds no finished measurement, or a file of it is damaged.
     """
     file = folder / "measure.json"
     if not file.is_file():
@@ -88,7 +89,10 @@ def load_measured(folder: Path) -> Measured:
         record.parent.name.replace("-", " "): load_model(record.parent)
         for record in sorted((folder / "controls").glob("*/measured.json"))
     }
-    spec = MeasureSpec.model_validate_json(file.read_text())
+    try:
+        spec = MeasureSpec.model_validate_json(file.read_text())
+    except (OSError, ValueError) as error:
+        raise damaged_file(file, error) from None
     return Measured(folder, spec, load_model(folder / "measure"), controls, load_transfer(folder))
 
 

@@ -11,6 +11,8 @@ from importlib import metadata
 from pathlib import Path
 from typing import Any
 
+from mixlens.errors import damaged_file, read_record
+
 PACKAGES = (
     "mixlens", "torch", "torchvision", "ray", "deepspeed", "transformers", "tokenizers", "peft",
     "numpy", "pyarrow", "pillow", "mlflow",
@@ -95,9 +97,12 @@ def read_provenance(folder: Path) -> Provenance | None:
     file = folder / _FILE
     if not file.is_file():
         return None
-    content = json.loads(file.read_text())
-    listed = {name: tuple(content.get(name, ())) for name in ("untracked", "earlier")}
-    return Provenance(**{**content, **listed})
+    content = read_record(file, "untracked")
+    try:
+        listed = {name: tuple(content.get(name, ())) for name in ("untracked", "earlier")}
+        return Provenance(**{**content, **listed})
+    except (TypeError, AttributeError) as error:
+        raise damaged_file(file, error) from None
 
 
 def _source_digest() -> str:

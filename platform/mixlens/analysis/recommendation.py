@@ -16,9 +16,14 @@ from numpy.typing import NDArray
 
 from mixlens.analysis.intervals import CONFIDENCE, Array, Levels, percentiles
 from mixlens.analysis.results import SweepResults
-from mixlens.analysis.tables import Panel, levels_of
+from mixlens.analysis.tables import Panel, images_of, levels_of
 
 MARGIN = 0.02
+COLUMNS = (
+    "ratio", "value", "low", "high", "gap", "gap_low", "gap_high", "probability", "is_sufficient",
+    "simple_change", "simple_change_low", "simple_change_high", "margin", "sufficient_low",
+    "sufficient_high", "spread", "noise", "is_distinguishable", "n_images", "n_seeds", "covers",
+)  # fmt: skip
 
 
 @dataclass(frozen=True)
@@ -93,9 +98,10 @@ def recommendation_table(
     Returns:
         ratio, complex accuracy (value, low, high), gap to the best ratio (gap, gap_low, gap_high),
         probability of being the sufficient ratio, is_sufficient (the chosen one), change of the
-        accuracy on simple groups against the lowest ratio (simple_change, _low, _high), and, the
-        same in every row: margin, sufficient_low, sufficient_high, spread, noise,
-        is_distinguishable, n_images, n_seeds, covers.
+        accuracy on simple groups against the lowest ratio (simple_change, _low, _high), n_images,
+        n_seeds, and, the same in every row: margin, sufficient_low, sufficient_high, spread, noise,
+        is_distinguishable, covers. A ratio whose complex accuracy cannot be estimated has NaN there
+        and is none of those that are chosen from.
     """
     place = {subject: position for position, subject in enumerate(panel.columns["subject"])}
     if "complex" not in place or not sweep.ratios:
@@ -104,7 +110,6 @@ def recommendation_table(
     some = panel.take([place[name] for name in names])
     levels = levels_of(sweep, some, weights)
     ratios = np.array(sweep.ratios)
-    found = sufficient_ratio(levels.values[1:, 0], levels.draws[:, 1:, 0], ratios, margin)
     low, high = levels.interval()
     table = pd.DataFrame(
         {
@@ -112,36 +117,41 @@ def recommendation_table(
             "value": levels.values[1:, 0],
             "low": low[1:, 0],
             "high": high[1:, 0],
-            "gap": found.gap,
-            "gap_low": found.gap_low,
-            "gap_high": found.gap_high,
-            "probability": found.probability,
-            "is_sufficient": ratios == found.ratio,
+            "is_sufficient": False,
+            "margin": margin,
+            "n_images": images_of(sweep, some)[1:, 0],
+            "n_seeds": levels.seeds[1:],
+            "covers": levels.covers,
         }
-    )
-    for column, values in _simple_change(levels, len(names) == 2).items():
-        table[column] = values
+    ).reindex(columns=list(COLUMNS))
+    known = np.flatnonzero(table["value"].notna())
+    if not len(known):
+        return table.assign(is_distinguishable=False)
+    draws = levels.loosened(1 + known)[..., 0]
+    found = sufficient_ratio(levels.values[1 + known, 0], draws, ratios[known], margin)
+    for name in ("gap", "gap_low", "gap_high", "probability"):
+        table.loc[known, name] = getattr(found, name)
+    table["is_sufficient"] = ratios == found.ratio
+    if len(names) == 2:
+        _add_simple_change(table, levels, known)
     return table.assign(
-        margin=margin,
         sufficient_low=found.low,
         sufficient_high=found.high,
         spread=found.spread,
         noise=found.noise,
         is_distinguishable=found.is_distinguishable,
-        n_images=int(some.images().min()),
-        n_seeds=levels.seeds[1:],
-        covers=levels.covers,
     )
 
 
-def _simple_change(levels: Levels, measured: bool) -> dict[str, Array]:
-    names = ("simple_change", "simple_change_low", "simple_change_high")
-    count = len(levels.values) - 1
-    if not measured:
-        return {name: np.full(count, np.nan) for name in names}
-    draws = levels.draws[:, 1:, 1] - levels.draws[:, 1:2, 1]
-    values = levels.values[1:, 1] - levels.values[1, 1]
-    return dict(zip(names, (values, *percentiles(draws)), strict=True))
+def _add_simple_change(table: pd.DataFrame, levels: Levels, known: NDArray[np.int64]) -> None:
+    """The accuracy on simple groups, against that of the lowest ratio of the table's answer."""
+    for place in known:
+        weights = np.zeros(len(levels.values))
+        weights[1 + place] += 1.0
+        weights[1 + known[0]] -= 1.0
+        value, low, high = (part[1] for part in levels.contrast(weights))
+        names = ["simple_change", "simple_change_low", "simple_change_high"]
+        table.loc[place, names] = (value, low, high)
 
 
 def _first_within(gaps: Array, margin: float) -> NDArray[np.int64]:

@@ -8,9 +8,9 @@ from pathlib import Path
 from typing import Any
 
 import pandas as pd
-from pydantic import ValidationError
+import pyarrow as pa
 
-from mixlens.errors import DataError, explain
+from mixlens.errors import DataError, damaged_file, explain
 from mixlens.spec import BASE, Layout, RunSpec, SweepSpec
 
 _TABLES = ("examples", "image_metrics", "pooled_metrics")
@@ -175,13 +175,13 @@ def load_sweep(sweep_dir: Path) -> SweepResults:
     attributes = base.folder / "measure" / "attributes.parquet"
     table = pd.DataFrame({"example_id": []})
     if attributes.is_file():
-        table = pd.read_parquet(attributes)
+        table = read_table(attributes)
     return SweepResults(sweep_dir, spec, base, tuple(trials), tuple(missing), ids, table)
 
 
 def load_run(folder: Path, spec: RunSpec | None) -> RunResults:
     """Read one measured model; `spec` is None for the base."""
-    tables = {name: _read_table(folder / "measure" / f"{name}.parquet") for name in _TABLES}
+    tables = {name: read_table(folder / "measure" / f"{name}.parquet") for name in _TABLES}
     return RunResults(
         name=BASE if spec is None else spec.name,
         folder=folder,
@@ -195,16 +195,23 @@ def read_training(folder: Path) -> pd.DataFrame:
     """The training log below a trial's folder, one row a logged step; empty if it has none.
 
     A step logged twice (a restart repeats the steps after its checkpoint) keeps the later record.
+
+    Raises:
+        DataError: a line before the last is damaged.
     """
     files = sorted(folder.glob("**/training.jsonl"))
     if not files:
         return pd.DataFrame({"step": []})
     records = []
-    for line in files[0].read_text().splitlines():
+    lines = files[0].read_text(errors="replace").splitlines(keepends=True)
+    for line in lines:
         try:
             records.append(json.loads(line))
-        except json.JSONDecodeError:  # the last line of a log that is still being written
-            break
+        except json.JSONDecodeError as error:
+            if line is lines[-1]:  # of a log that is still being written, or was cut
+                break
+            remedy = "Delete the trial's folder; the sweep's command trains it again."
+            raise damaged_file(files[0], error, remedy) from None
     if not records:
         return pd.DataFrame({"step": []})
     return (
@@ -221,8 +228,8 @@ def _read_spec(file: Path) -> SweepSpec:
         )
     try:
         return SweepSpec.model_validate_json(file.read_text())
-    except ValidationError as error:
-        raise DataError(f"{file}: not a sweep of this version of Mixlens: {error}") from None
+    except (OSError, ValueError) as error:
+        raise damaged_file(file, error, "The sweep's command writes it again.") from None
 
 
 def _base_folder(layout: Layout, run: RunSpec) -> Path:
@@ -239,15 +246,15 @@ def _base_folder(layout: Layout, run: RunSpec) -> Path:
     return folder
 
 
-def _read_table(file: Path) -> pd.DataFrame:
+def read_table(
+    file: Path, remedy: str = "Delete its folder; the command that measured it does so again."
+) -> pd.DataFrame:
+    """A Parquet table of ours.
+
+    Raises:
+        DataError: it is missing or damaged.
+    """
     try:
         return pd.read_parquet(file)
-    except (OSError, ValueError) as error:
-        raise DataError(
-            explain(
-                str(file),
-                type(error).__name__,
-                "this table cannot be read",
-                "Delete its measure folder and start the sweep's command again.",
-            )
-        ) from None
+    except (OSError, ValueError, pa.ArrowException) as error:
+        raise damaged_file(file, error, remedy) from None

@@ -6,10 +6,11 @@ from pathlib import Path
 import pandas as pd
 
 from mixlens.analysis.correlations import LEVEL
+from mixlens.analysis.results import read_table
 from mixlens.analysis.tables import REDUNDANCY
-from mixlens.analysis.transfer import HOLDS, REVERSES
+from mixlens.analysis.transfer import HOLDS, REVERSES, UNKNOWN
 from mixlens.analysis.transfer_chance import ALL_TOKENS, REDUNDANCY_OF_TOKENS
-from mixlens.analysis.words import listing, number, plain
+from mixlens.analysis.words import listing, number, plain, upper
 
 _OF = {
     REDUNDANCY_OF_TOKENS: "correlations of the redundancy score of visual tokens with an attribute",
@@ -29,10 +30,12 @@ def transfer_sentences(table: pd.DataFrame, summary: pd.DataFrame) -> list[str]:
     main, every = (
         summary[summary["scope"] == scope].iloc[0] for scope in (REDUNDANCY_OF_TOKENS, ALL_TOKENS)
     )
+    unknown = table[(table["stream"] != "pixels") & (table["verdict"] == UNKNOWN)]
+    ours = unknown[(unknown["stream"] == "visual") & (unknown["metric"] == REDUNDANCY)]
     return [
-        _counted(main, True),
+        _counted(main, True) + _without(len(ours)),
         *_strongest(table, main),
-        _counted(every, False),
+        _counted(every, False) + _without(len(unknown)),
         _families(every),
     ]
 
@@ -42,7 +45,8 @@ def read_answer(tables: Path) -> list[str]:
     files = [tables / f"{name}.parquet" for name in ("transfer", "transfer_summary")]
     if not all(file.is_file() for file in files):
         return []
-    return transfer_sentences(*map(pd.read_parquet, files))[:1]
+    remedy = "Delete it; jobs/report.py makes it again."
+    return transfer_sentences(*(read_table(file, remedy) for file in files))[:1]
 
 
 def _counted(row: pd.Series, is_answer: bool) -> str:
@@ -52,7 +56,7 @@ def _counted(row: pd.Series, is_answer: bool) -> str:
     found = f"of {row['tested']} {what}, {row['trends']} {_verb(row['trends'], 'exclude')} 0 on "
     found += f"the {row['n']} images of {here}" if is_answer else here
     if not row["trends"]:
-        return f"{_upper(found)}: there is no trend that could hold on {there} or not."
+        return f"{upper(found)}: there is no trend that could hold on {there} or not."
     parts = [
         f"{row['holds']} {_verb(row['holds'], 'hold')}",
         f"{row['reverses']} {_verb(row['reverses'], 'reverse')}",
@@ -66,7 +70,12 @@ def _counted(row: pd.Series, is_answer: bool) -> str:
         for kind in (HOLDS, REVERSES)
     ]
     text = f"{found}; on {where} {listing(parts)}. Chance alone: {listing(chance)}."
-    return _upper(f"{_answer(row)}: {text}" if is_answer else text)
+    return upper(f"{_answer(row)}: {text}" if is_answer else text)
+
+
+def _without(count: int) -> str:
+    """What to add where some correlations are missing on a side."""
+    return f" {count} more could not be estimated on both sides." if count else ""
 
 
 def _answer(row: pd.Series) -> str:
@@ -99,10 +108,16 @@ def _strongest(table: pd.DataFrame, row: pd.Series) -> Iterator[str]:
         parts.append(
             f"the largest that {verb} is with {plain(one['attribute'])}{there} at layer "
             f"{one['layer']}, Spearman {_rho(one, '')} on {row['here']} and {_rho(one, '_there')} "
-            f"on {row['there']}"
+            f"on {row['there']} ({_tested(one)})"
         )
     if parts:
-        yield _upper(f"{'; '.join(parts)}.")
+        yield upper(f"{'; '.join(parts)}.")
+
+
+def _tested(one: pd.Series) -> str:
+    """Whether a correlation that was picked for its size is beyond chance among all of them."""
+    chance = "" if max(one["p"], one["p_there"]) <= LEVEL else ", not beyond chance on both sides"
+    return f"p = {one['p']:.2g} and {one['p_there']:.2g} by max-T over either table{chance}"
 
 
 def _families(row: pd.Series) -> str:
@@ -125,7 +140,3 @@ def _rho(row: pd.Series, end: str) -> str:
 def _verb(count: int, plural: str) -> str:
     single = {"are": "is", "have": "has"}.get(plural, f"{plural}s")
     return single if count == 1 else plural
-
-
-def _upper(text: str) -> str:
-    return text[0].upper() + text[1:]

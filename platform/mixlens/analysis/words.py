@@ -95,6 +95,11 @@ def span(counts: pd.Series) -> str:
     return str(few) if few == many else f"{few} to {many}"
 
 
+def upper(text: str) -> str:
+    """With a capital at the start."""
+    return text[:1].upper() + text[1:]
+
+
 def group_name(group: object) -> str:
     """A task group, or what is none, by its name for people."""
     return GROUP_NAMES.get(str(group), str(group))

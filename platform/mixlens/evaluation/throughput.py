@@ -5,6 +5,8 @@ from collections.abc import Iterable
 from dataclasses import dataclass
 from pathlib import Path
 
+from mixlens.errors import read_record
+
 THROUGHPUT = "throughput.json"
 
 
@@ -54,5 +56,6 @@ def read_throughput(directory: Path) -> dict[str, float]:
     file = directory / THROUGHPUT
     if not file.is_file():
         return {}
-    record = json.loads(file.read_text())
-    return {name: float(record[name]) for name in ("answers_per_s", "tokens_per_s")}
+    names = ("answers_per_s", "tokens_per_s")
+    record = read_record(file, *names)
+    return {name: float(record[name]) for name in names}

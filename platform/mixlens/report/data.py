@@ -1,12 +1,13 @@
 """The part of a page on its data sets: what was used, what was left out or repaired, and why."""
 
-import json
 from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
 import pandas as pd
 
+from mixlens.analysis.results import read_table
+from mixlens.errors import read_record
 from mixlens.mixture.decoding import REPLACED
 from mixlens.report.components import content, turns
 from mixlens.report.grids import Grid
@@ -18,6 +19,7 @@ from mixlens.spec.held_out import used_data
 
 _SPLITS = {"train": "training", "held_out": "held out"}
 _NAMED = 5
+_INDEX_AGAIN = "Delete its folder; the sweep's command indexes the data set again."
 _COUNTED = ["data", "split", "what", "outcome", "reason"]
 
 
@@ -28,7 +30,7 @@ def left_out_table(spec: SweepSpec | MeasureSpec) -> pd.DataFrame:
     takes images from a data set, or where its index is not there any more.
     """
     parts = [
-        pd.read_parquet(file).assign(data=name)
+        read_table(file, _INDEX_AGAIN).assign(data=name)
         for name, data in _data(spec).items()
         if (file := Path(data.index) / LEFT_OUT).is_file()
     ]
@@ -43,7 +45,7 @@ def replaced_table(runs: Sequence[tuple[str, Path]]) -> pd.DataFrame:
         runs: name and folder of each.
     """
     parts = [
-        pd.read_parquet(file).assign(run=name)
+        read_table(file).assign(run=name)
         for name, folder in runs
         if (file := folder / REPLACED).is_file()
     ]
@@ -105,7 +107,7 @@ def _described(name: str, data: CocoSpec, left_out: pd.DataFrame) -> str:
 def _record(data: CocoSpec) -> dict[str, Any]:
     """What its index says of itself; nothing where it is not there any more."""
     file = Path(data.index) / RECORD
-    return dict(json.loads(file.read_text())) if data.index and file.is_file() else {}
+    return dict(read_record(file)) if data.index and file.is_file() else {}
 
 
 def _sized(spec: SweepSpec | MeasureSpec, name: str) -> str:

@@ -11,6 +11,7 @@ from mixlens.analysis import SweepResults
 from mixlens.analysis.correlations import correlate
 from mixlens.analysis.measured import by_count, compared, with_excess
 from mixlens.analysis.measurement import ModelResults, load_model, load_transfer
+from mixlens.analysis.results import read_table
 from mixlens.analysis.transfer_build import sides_of
 from mixlens.report.embedding import AGREEMENT, embedding_of
 from mixlens.report.examples import compared_models
@@ -38,7 +39,7 @@ def inside_tables(sweep: SweepResults) -> dict[str, pd.DataFrame]:
         tables |= compared(base, tables["correlations"], transfer, sides_of(sweep.spec))
     for name in ("nulls", "probes", "deletion"):
         parts = [
-            pd.read_parquet(file).assign(run=run.name)
+            read_table(file).assign(run=run.name)
             for run in sweep.runs
             if (file := run.folder / "measure" / f"{name}.parquet").is_file()
         ]

@@ -1,6 +1,5 @@
 """Before a job starts: every data set that it uses gets its index."""
 
-import json
 import sys
 from collections import Counter
 from collections.abc import Mapping
@@ -8,7 +7,7 @@ from pathlib import Path
 from typing import Any, TypeVar
 from urllib.parse import unquote
 
-from mixlens.errors import MixlensError
+from mixlens.errors import MixlensError, read_record
 from mixlens.spec import CocoSpec, MeasureSpec, SweepSpec
 from mixlens.spec.held_out import used_data
 from mixlens.sweep.progress import StageView
@@ -43,7 +42,7 @@ def index_data(spec: WithData) -> WithData:
                 place = f"data.{name}." if text.startswith("root:") else ""
                 raise type(error)(place + text) from error
             index = Path(data[name].index)
-            record = json.loads((index / RECORD).read_text())
+            record = read_record(index / RECORD, "counts", "left_out", "exif")
             view.say(f"data.{name}: {_contents(record)}")
             for split, found in record["exif"].items():
                 view.say(f"data.{name}.{split}: {sentence(f'data.{name}', found)}")

@@ -15,6 +15,7 @@ from collections.abc import Iterator, Mapping
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
+from mixlens.errors import read_record
 from mixlens.sources.coco.index import LEFT_OUT, RECORD
 from mixlens.spec import CocoSpec, MeasureSpec, RunSpec, SweepSpec
 from mixlens.tracking.ledger import digest_of
@@ -89,7 +90,7 @@ def log_data(sink: Sink, data: Mapping[str, CocoSpec]) -> None:
 
 def data_points(name: str, index: Path) -> Iterator[tuple[str, float, int]]:
     """Counts of one data set whose index is in the folder `index`."""
-    record = json.loads((index / RECORD).read_text())
+    record = read_record(index / RECORD, "counts", "left_out")
     for split, images in record["counts"]["images"].items():
         yield f"data/{name}/images/{split}", images, 0
     counts = Counter(left_out=0, repaired=0)

@@ -25,6 +25,7 @@ import pandas as pd
 from mixlens.analysis import RunResults, Tables
 from mixlens.analysis.effect import DIFFERENCE, TREND
 from mixlens.analysis.provenance import read_provenance
+from mixlens.analysis.results import read_table
 from mixlens.analysis.tables import (
     COMPLEX,
     EXCESS,
@@ -86,7 +87,7 @@ def log_sweep(sink: Sink, tables: Tables, sentences: Sequence[str], folder: Path
     sink.log_metrics("sweep", list(sweep_points(tables)))
     summary = folder / "tables" / "transfer_summary.parquet"
     if summary.is_file():
-        sink.log_metrics("transfer", list(transfer_points(pd.read_parquet(summary))))
+        sink.log_metrics("transfer", list(transfer_points(read_table(summary))))
     sink.log_text("answer.txt", "\n".join(sentences) + "\n")
     log_provenance(sink, folder)
     log_files(sink, folder)

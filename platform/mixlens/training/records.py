@@ -13,7 +13,7 @@ import torch
 import torch.distributed as dist
 from torch import Tensor
 
-from mixlens.errors import CheckpointError, explain
+from mixlens.errors import CheckpointError, damaged_file, explain
 from mixlens.mixture.order import order_of
 from mixlens.models.turns import count_tokens
 from mixlens.spec import RunSpec
@@ -54,8 +54,12 @@ def read_journal(path: Path) -> list[dict[str, Any]]:
     """The records of a `training.jsonl`; a last line that a crash cut short is left out."""
     if not path.is_file():
         return []
-    lines = path.read_text().splitlines(keepends=True)
-    return [json.loads(line) for line in lines if line.endswith("\n")]
+    lines = path.read_text(errors="replace").splitlines(keepends=True)
+    try:
+        return [json.loads(line) for line in lines if line.endswith("\n")]
+    except ValueError as error:
+        remedy = "Delete the run's folder; the same command trains it again."
+        raise damaged_file(path, error, remedy) from None
 
 
 def last_record(path: Path) -> dict[str, Any] | None:

@@ -9,7 +9,7 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 import torch.distributed as dist
 
-from mixlens.errors import DataError, explain
+from mixlens.errors import DataError, damaged_file, explain
 from mixlens.mixture.batches import MicroBatch
 from mixlens.mixture.decoding import REPLACED, Replacement
 from mixlens.mixture.order import order_of
@@ -133,6 +133,9 @@ class Replaced:
         for file in sorted(self._folder.glob("*.jsonl")):
             for line in file.read_text().splitlines(keepends=True):
                 if line.endswith("\n"):
-                    row = json.loads(line)
-                    by_position[row["position"]] = row
+                    try:
+                        row = json.loads(line)
+                        by_position[row["position"]] = row
+                    except (ValueError, KeyError, TypeError) as error:
+                        raise damaged_file(file, error) from None
         return [by_position[position] for position in sorted(by_position)]

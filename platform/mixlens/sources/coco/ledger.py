@@ -8,6 +8,8 @@ from typing import Literal, NamedTuple
 import pyarrow as pa
 import pyarrow.parquet as pq
 
+from mixlens.errors import damaged_file
+
 Split = Literal["train", "held_out"]
 SPLITS: tuple[Split, ...] = ("train", "held_out")
 
@@ -81,7 +83,12 @@ class Ledger:
     def read(cls, file: Path) -> "Ledger":
         """That of an index, from its table."""
         ledger = cls()
-        ledger.rows = [LeftOut(**row) for row in pq.read_table(file).to_pylist()]
+        try:
+            ledger.rows = [LeftOut(**row) for row in pq.read_table(file).to_pylist()]
+        except (OSError, pa.ArrowException, TypeError) as error:
+            raise damaged_file(
+                file, error, "Delete its folder; the data set is then indexed again."
+            ) from None
         return ledger
 
     def table(self) -> pa.Table:

@@ -1,0 +1,55 @@
+"""What could not be estimated, in sentences: nothing is left out of an answer without a word."""
+
+import pandas as pd
+
+from mixlens.analysis.tables import Tables
+from mixlens.analysis.words import listing
+from mixlens.spec import BASE
+
+
+def levels_without(tables: Tables, subject: str, metric: str, part: str = "") -> pd.DataFrame:
+    """Rows of `sweep` of the trained ratios or arms that have no value of a quantity."""
+    rows = levels_of_quantity(tables, subject, metric, part)
+    return rows[rows["value"].isna()]
+
+
+def levels_of_quantity(tables: Tables, subject: str, metric: str, part: str = "") -> pd.DataFrame:
+    """Rows of `sweep` of the trained ratios or arms, of a quantity."""
+    table = tables.sweep
+    return table[
+        (table["run"] != BASE)
+        & (table["subject"] == subject)
+        & (table["metric"] == metric)
+        & (table["part"] == part)
+    ]
+
+
+def not_estimated(tables: Tables, rows: pd.DataFrame, what: str, has: str) -> str:
+    """At which levels something could not be estimated, and in how many images; "" if at none.
+
+    Args:
+        tables: all of the sweep.
+        rows: of `levels_without`.
+        what: could not be estimated, the subject of the sentence.
+        has: what an image with a value has.
+    """
+    if rows.empty:
+        return ""
+    total = tables.examples["example_id"].nunique()
+    parts = [f"{level_name(row)} ({row['n_images']} of {total} images {has})"
+             for _, row in rows.iterrows()]  # fmt: skip
+    return f"{what} could not be estimated at {listing(parts)}."
+
+
+def level_name(row: pd.Series) -> str:
+    """A ratio or an arm in a sentence."""
+    return f"arm {row['arm']}" if row["arm"] else f"ratio {row['ratio']:g}"
+
+
+def without_layers(layers: pd.DataFrame) -> str:
+    """What to add where a curve lacks layers: which, and in how many images each has a value."""
+    some = layers[layers["value"].isna()].sort_values("layer")
+    if some.empty:
+        return ""
+    parts = [f"{row['layer']} ({int(row['n'])} images)" for _, row in some.iterrows()]
+    return f"; not estimable at layer{'s' * (len(parts) > 1)} {listing(parts)}"
