@@ -32,7 +32,30 @@ def diagnose(tables: ModelTables) -> list[str]:
         *_deletion(tables.deletion),
         *_policies(tables.deletion),
         *predicted(tables.probes, accuracy),
+        *below_chance(tables.accuracy),
     ]
+
+
+def below_chance(accuracy: pd.DataFrame) -> Iterator[str]:
+    """Where the model answers worse than a guesser: it does not use the words asked for.
+
+    Args:
+        accuracy: of the model and its controls, as in `ModelTables`.
+    """
+    if accuracy.empty:
+        return
+    own = accuracy[(accuracy["model"] == MODEL) & (accuracy["high"] < accuracy["chance"])]
+    parts = [
+        f"{group_name(row['group'])} ({with_interval(row)} beside {number(row['chance'], 2)})"
+        for _, row in own.iterrows()
+    ]
+    if parts:
+        yield (
+            f"Worse than guessing among the choices: {listing(parts)}. Such a model does not "
+            "answer with the words that are asked for, because it does not know them or answers in "
+            "another form, so these accuracies say nothing about what it sees; n = "
+            f"{span(own['n'])} images."
+        )
 
 
 def _energy(layers: pd.DataFrame) -> Iterator[str]:

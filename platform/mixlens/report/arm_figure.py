@@ -71,8 +71,8 @@ def _matrix(axis: Axes, tables: Tables, groups: list[str]) -> None:
         if not np.isnan(value):
             colour = "white" if value < 0.55 else INK
             axis.text(column, row, f"{value:.2f}", ha="center", va="center", color=colour)
-    axis.set_xticks(range(len(groups)), [group_title(group).replace(", ", ",\n")
-                                         for group in groups])  # fmt: skip
+    titles = [group_title(group).replace(" ", "\n") for group in groups]
+    axis.set_xticks(range(len(groups)), titles, size=7.5 if len(groups) > 4 else 8)
     axis.set_yticks(range(len(names)), ["base model", *names[1:]])
     axis.grid(visible=False)
     axis.spines[:].set_visible(False)

@@ -10,9 +10,11 @@ import pandas as pd
 from PIL import Image
 
 from mixlens.analysis import RunResults, SweepResults
+from mixlens.analysis.measurement import Measured
 from mixlens.errors import DataError
 from mixlens.sources import open_source
 from mixlens.sources.pixels import decode
+from mixlens.spec import MeasureSpec, SweepSpec
 
 SHOWN = 4
 _PHOTO_SIDE = 480  # pixels
@@ -58,14 +60,29 @@ def show_examples(sweep: SweepResults, shown: int = SHOWN) -> list[Shown]:
 
     Of each task group the first question about an image is shown.
     """
-    models = compared_models(sweep)
-    places = np.linspace(0, len(sweep.example_ids) - 1, min(shown, len(sweep.example_ids)))
-    ids = [sweep.example_ids[round(place)] for place in places]
-    return [Shown(name, _picture(sweep, name), _asked(models, name)) for name in ids]
+    answers = [run.examples for run in compared_models(sweep)]
+    return _show(answers, sweep.example_ids, sweep.spec, shown)
 
 
-def _asked(models: Sequence[RunResults], example_id: str) -> tuple[Asked, ...]:
-    rows = [run.examples[run.examples["example_id"] == example_id] for run in models]
+def show_measured(measured: Measured, shown: int = SHOWN) -> list[Shown]:
+    """The same of one measured model; none where it was asked nothing."""
+    answers = measured.model.examples
+    return _show([answers], sorted(answers["example_id"].unique()), measured.spec, shown)
+
+
+def _show(
+    answers: Sequence[pd.DataFrame],
+    every: Sequence[str],
+    spec: SweepSpec | MeasureSpec,
+    shown: int,
+) -> list[Shown]:
+    places = np.linspace(0, len(every) - 1, min(shown, len(every)))
+    ids = [every[round(place)] for place in places]
+    return [Shown(name, _picture(spec, name), _asked(answers, name)) for name in ids]
+
+
+def _asked(answers: Sequence[pd.DataFrame], example_id: str) -> tuple[Asked, ...]:
+    rows = [table[table["example_id"] == example_id] for table in answers]
     asked = []
     for _, turn in rows[0].drop_duplicates("group").sort_values("level", kind="stable").iterrows():
         replies = []
@@ -88,16 +105,16 @@ def _reply(row: pd.Series) -> Reply:
     return Reply(str(row["response"]).strip() or "(empty)", bool(row["relaxed"] == 1), note)
 
 
-def _picture(sweep: SweepResults, example_id: str) -> str:
+def _picture(spec: SweepSpec | MeasureSpec, example_id: str) -> str:
     """A generated scene as PNG, made anew from its spec; a photograph small, as JPEG."""
     component, _, index = example_id.rpartition("/")
-    source = open_source(component, sweep.spec.components[component], sweep.spec.data)
-    image = source[int(index)].image
     file = BytesIO()
-    if not isinstance(image, bytes):
-        Image.fromarray(image).save(file, format="PNG", optimize=True)
-        return _data_uri("png", file)
     try:
+        source = open_source(component, spec.components[component], spec.data)
+        image = source[int(index)].image
+        if not isinstance(image, bytes):
+            Image.fromarray(image).save(file, format="PNG", optimize=True)
+            return _data_uri("png", file)
         picture = Image.fromarray(decode(image))
     except DataError:  # gone since it was answered about, and the page is worth having without
         return ""

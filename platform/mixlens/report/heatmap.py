@@ -1,10 +1,11 @@
 """Which measures of the tokens go with which attributes of the image, by layer, as a heat map."""
 
-from collections.abc import Collection
+from collections.abc import Collection, Sequence
 
 import matplotlib as mpl
 import numpy as np
 import pandas as pd
+from matplotlib.artist import Artist
 from matplotlib.axes import Axes
 from matplotlib.collections import QuadMesh
 from matplotlib.colors import CenteredNorm
@@ -91,15 +92,37 @@ def correlation_heatmap(table: pd.DataFrame) -> Figure | None:
         bar = row.colorbar(mesh, ax=list(axes), pad=0.01, fraction=0.03, aspect=3 * len(attributes))
         bar.outline.set_visible(False)
         bar.locator = mpl.ticker.MaxNLocator(5)
-    rows[-1].legend(
-        handles=[
-            Line2D([], [], ls="", marker="o", ms=3.5, color=INK,
-                   label=f"beyond chance: p ≤ {LEVEL:g} over the whole table"),
-            Patch(color=BASE_BAND, label="not estimable"),
-        ],
-        loc="outside lower center", ncols=2,
-    )  # fmt: skip
+    marked, unknown = _marks(own, kinds)
+    handles: list[Artist] = []
+    if marked:
+        words = f"beyond chance: p ≤ {LEVEL:g} over the whole table"
+        handles.append(Line2D([], [], ls="", marker="o", ms=3.5, color=INK, label=words))
+    if unknown:
+        handles.append(Patch(color=BASE_BAND, label="not estimable"))
+    if handles:
+        rows[-1].legend(handles=handles, loc="outside lower center", ncols=2)
     return figure
+
+
+def marks_words(table: pd.DataFrame) -> str:
+    """What the marks of the heat map say, for captions; or that there are none."""
+    marked, _ = _marks(table[table["stream"] == STREAM].pipe(_shown), _KINDS)
+    if marked:
+        return "Marked cells are beyond chance by a max-T permutation test over the whole table."
+    return (
+        f"No cell is beyond chance (p ≤ {LEVEL:g} by a max-T permutation test over the whole "
+        "table): colours alone are no finding."
+    )
+
+
+def _shown(table: pd.DataFrame) -> pd.DataFrame:
+    return table[table["metric"].isin(list(SHOWN))]
+
+
+def _marks(own: pd.DataFrame, kinds: Sequence[str]) -> tuple[bool, bool]:
+    """Whether a cell is beyond chance, and whether one is not estimable."""
+    marked = any((own[f"{kind}p"] <= LEVEL).any() for kind in kinds)
+    return marked, any(own[f"{kind}rho"].isna().any() for kind in kinds)
 
 
 def _panel(axis: Axes, rho: Array, p: Array, norm: CenteredNorm) -> QuadMesh:

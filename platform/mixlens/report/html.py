@@ -23,6 +23,7 @@ from mixlens.analysis.words import GROUP_NAMES
 from mixlens.report.arm_grids import arms_grid, matrix_grid, pairs_grid
 from mixlens.report.captions import captions, caveats
 from mixlens.report.components import content, turns
+from mixlens.report.correlation_grids import correlation_grids
 from mixlens.report.data import data_section, left_out_table, replaced_table
 from mixlens.report.examples import compared_models, show_examples
 from mixlens.report.figures import draw
@@ -117,6 +118,7 @@ def render(
         transfer=transfer,
         data=data,
         inside=INSIDE,
+        correlation_tables=correlation_grids(inside["correlations"]),
         has_arms=bool(sweep.arms),
         models=[_model_name(run) for run in compared_models(sweep)],
         examples=show_examples(sweep),

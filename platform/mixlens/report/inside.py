@@ -15,7 +15,7 @@ from mixlens.analysis.results import read_table
 from mixlens.analysis.transfer_build import sides_of
 from mixlens.report.embedding import AGREEMENT, embedding_of
 from mixlens.report.examples import compared_models
-from mixlens.report.heatmap import area_words, correlation_heatmap, held_fixed
+from mixlens.report.heatmap import area_words, correlation_heatmap, held_fixed, marks_words
 from mixlens.report.model_comparison import deletion_compared, probes_compared
 from mixlens.report.model_figures import count_curves
 from mixlens.report.probe_figures import not_estimable, without_rare_classes
@@ -92,8 +92,8 @@ def inside_captions(
         "correlations": (
             "What the measures of the base model's tokens go with.",
             "Spearman correlation over images of each measure, by layer, with each "
-            f"attribute of the image, and the same {held_fixed(known)}. Marked cells are beyond "
-            f"chance by a max-T permutation test over the whole table; n = {n} images.",
+            f"attribute of the image, and the same {held_fixed(known)}. "
+            f"{marks_words(tables['correlations'])} n = {n} images. Below stand the numbers.",
         ),
         "probes": (
             "What a linear probe reads from the mean token, before and after.",

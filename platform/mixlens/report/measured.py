@@ -8,7 +8,7 @@ import pandas as pd
 import yaml
 from matplotlib.figure import Figure
 
-from mixlens.analysis.diagnosis import diagnose
+from mixlens.analysis.diagnosis import below_chance, diagnose
 from mixlens.analysis.measured import MODEL, ModelTables, model_tables
 from mixlens.analysis.measurement import Measured, load_measured
 from mixlens.analysis.provenance import Provenance, collect_provenance, read_provenance
@@ -17,9 +17,11 @@ from mixlens.analysis.transfer_build import sides_of
 from mixlens.analysis.versions import measure_version_warnings
 from mixlens.analysis.words import GROUP_NAMES, number
 from mixlens.report.components import about_photographs, content, turns
+from mixlens.report.correlation_grids import correlation_grids
 from mixlens.report.data import data_section, left_out_table
 from mixlens.report.deletion_figures import deletion_curves
 from mixlens.report.embedding import embedding_of
+from mixlens.report.examples import show_measured
 from mixlens.report.grids import Grid
 from mixlens.report.heatmap import correlation_heatmap
 from mixlens.report.model_captions import model_captions
@@ -121,6 +123,8 @@ def _render(
         sentences=sentences,
         facts=_facts(measured),
         sections=_sections(measured, tables, figures, left_out),
+        examples=show_measured(measured),
+        group_names=GROUP_NAMES,
         caveats=_caveats(measured),
         recipe=_recipe(measured, provenance),
         patch=provenance.diff,
@@ -142,14 +146,18 @@ def _sections(
         if title == _LAYERS:
             caption = "Redundancy score of visual tokens by layer, with 95 % intervals."
             section.tables.append(Table(_redundancy_grid(tables), caption))
+        if "correlations" in names:
+            section.tables.extend(correlation_grids(tables.correlations))
         sections.append(section if section.figures or section.tables else None)
     drawn = [shown[name] for name in TRANSFER_FIGURES if name in shown]
     sections.append(transfer_section(transfer_title(measured.spec), vars(tables), drawn))
     answers = (
-        "Headline score of each task group, with 95 % intervals over images. On blank and noise "
-        "images the model answers from the question alone."
+        "Headline score of each task group, with 95 % intervals over images. On images without "
+        "content the model answers from the question alone."
     )
-    sections.append(Section("Answers", tables=[Table(_accuracy_grid(tables), answers)]))
+    told = list(below_chance(tables.accuracy))
+    grid = Table(_accuracy_grid(tables), answers)
+    sections.append(Section("Answers", sentences=told, tables=[grid]))
     sections.append(data_section(measured.spec, left_out))
     return [section for section in sections if section is not None]
 

@@ -3,7 +3,8 @@
 from mixlens.analysis.measured import ModelTables
 from mixlens.report.captions import what_visual_tokens_are
 from mixlens.report.embedding import AGREEMENT
-from mixlens.report.heatmap import area_words, held_fixed
+from mixlens.report.heatmap import area_words, held_fixed, marks_words
+from mixlens.report.model_figures import NULLS
 from mixlens.report.probe_figures import not_estimable, without_rare_classes
 from mixlens.report.transfer import transfer_captions
 
@@ -29,15 +30,13 @@ def model_captions(tables: ModelTables, n: int) -> dict[str, tuple[str, str]]:
         ),
         "controls": (
             "The same measures without training and without content.",
-            "Random weights: the same architecture, never trained. Blank and noise images: this "
-            "model on pictures with nothing in them. Dotted: tokens drawn from a normal "
-            f"distribution, and images put together from tokens of different images. {bands}",
+            f"{_controls(tables)}{bands}",
         ),
         "correlations": (
             "What the tokens' measures go with.",
             "Spearman correlation over images of each measure, by layer, with each attribute of "
-            f"the image; below, {held_fixed(known)}. Marked cells are beyond chance by a max-T "
-            f"permutation test over the whole table. n = {n} images.",
+            f"the image; below, {held_fixed(known)}. {marks_words(tables.correlations)} "
+            f"n = {n} images. Below stand the numbers.",
         ),
         "probe_curves": (
             "What can be read from the tokens, by layer.",
@@ -64,3 +63,22 @@ def model_captions(tables: ModelTables, n: int) -> dict[str, tuple[str, str]]:
         ),
         **transfer_captions(vars(tables)),
     }
+
+
+def _controls(tables: ModelTables) -> str:
+    """The controls that were measured, each with what it is."""
+    names = [str(name) for name in tables.layers["model"].unique()]
+    parts = []
+    if any(name.startswith("random") for name in names):
+        parts.append("Random weights: the same architecture, never trained.")
+    empty = [name.split(" ")[0] for name in names if name in ("blank images", "noise images")]
+    if empty:
+        words = " and ".join(empty).capitalize()
+        parts.append(f"{words} images: this model on pictures with nothing in them.")
+    drawn = [NULLS[name] for name in NULLS if name in set(tables.nulls["null"])]
+    if drawn:
+        parts.append(
+            f"Dotted: {' and '.join(drawn)}; where they lie outside a panel its edge says at which "
+            "value, because there they would flatten the curves."
+        )
+    return "".join(f"{part} " for part in parts)

@@ -9,9 +9,20 @@ from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 from matplotlib.lines import Line2D
 
+from mixlens.analysis.intervals import Array
 from mixlens.analysis.measured import MODEL
 from mixlens.analysis.tables import EXCESS, REDUNDANCY
-from mixlens.report.style import BLUE, DASHES, GREEN, GREY, INK, MARKERS, ORANGE, new_figure
+from mixlens.report.style import (
+    BLUE,
+    DASHES,
+    GREEN,
+    GREY,
+    INK,
+    MARKERS,
+    ORANGE,
+    new_figure,
+    reads_at_edge,
+)
 
 ENERGY = {
     "gini": "Gini of token norms",
@@ -27,7 +38,7 @@ COUNTED = {
     "participation_ratio": "Participation ratio",
     "gini": "Gini of token norms",
 }
-_NULLS = {"gaussian": "iid Gaussian tokens", "pseudo_images": "tokens of different images"}
+NULLS = {"gaussian": "iid Gaussian tokens", "pseudo_images": "tokens of different images"}
 _DOTS: dict[str, Any] = {"gaussian": ":", "pseudo_images": (0, (1, 3))}
 
 
@@ -43,6 +54,7 @@ def energy_profile(layers: pd.DataFrame) -> Figure | None:
         for stream, colour, marker in (("visual", BLUE, "o"), ("text", ORANGE, "s")):
             some = own[(own["stream"] == stream) & (own["metric"] == metric)]
             band(axis, some, "layer", colour, marker, "-")
+        _without_input(axis, own[own["metric"] == metric])
         axis.set_title(ENERGY[metric])
         axis.xaxis.set_major_locator(mpl.ticker.MaxNLocator(7, integer=True))
     _below(figure.axes[-3:], "Decoder layer")
@@ -72,6 +84,7 @@ def count_curves(by_count: pd.DataFrame) -> Figure | None:
             colour = (BLUE, ORANGE, GREEN)[place]
             band(axis, some, "objects", colour, MARKERS[place], DASHES[place])
         axis.set_title(COUNTED[metric])
+        axis.xaxis.set_major_locator(mpl.ticker.MaxNLocator(8, integer=True))
     _below(figure.axes[-2:], "Objects in the image")
     figure.legend(
         handles=[
@@ -104,6 +117,7 @@ def control_profiles(layers: pd.DataFrame, nulls: pd.DataFrame) -> Figure | None
         for name, (colour, marker, dash) in looks.items():
             some = visual[(visual["model"] == name) & (visual["metric"] == metric)]
             band(axis, some, "layer", colour, marker, dash)
+        drawn = []
         for null, dots in _DOTS.items():
             if len(nulls):
                 some = nulls[
@@ -111,6 +125,8 @@ def control_profiles(layers: pd.DataFrame, nulls: pd.DataFrame) -> Figure | None
                     & (nulls["null"] == null)
                 ].sort_values("layer")  # fmt: skip
                 axis.plot(some["layer"], some["value"], color=GREY, ls=dots, lw=1.3)
+                drawn.append((NULLS[null], GREY, some["value"].to_numpy(dtype=float)))
+        reads_at_edge(axis, _ends(visual[visual["metric"] == metric]), drawn)
         axis.set_title(ENERGY[metric])
         axis.set_xlabel("Decoder layer")
         axis.xaxis.set_major_locator(mpl.ticker.MaxNLocator(7, integer=True))
@@ -118,12 +134,30 @@ def control_profiles(layers: pd.DataFrame, nulls: pd.DataFrame) -> Figure | None
         Line2D([], [], color=colour, marker=marker, ls=dash, label=_label(name))
         for name, (colour, marker, dash) in looks.items()
     ]
-    if len(nulls):
-        handles += [
-            Line2D([], [], color=GREY, ls=dots, label=_NULLS[null]) for null, dots in _DOTS.items()
-        ]
+    there = set(nulls["null"]) if len(nulls) else set()
+    handles += [
+        Line2D([], [], color=GREY, ls=dots, label=NULLS[null])
+        for null, dots in _DOTS.items()
+        if null in there
+    ]
     figure.legend(handles=handles, loc="outside lower center", ncols=4)
     return figure
+
+
+def _without_input(axis: Axes, rows: pd.DataFrame) -> None:
+    """Let the decoder's input, which no layer has mixed yet, not stretch the axis of the layers."""
+    is_input = rows["layer"] == rows["layer"].min()
+    others = [
+        (f"{stream} tokens, layer {some['layer'].iloc[0]}", colour, some["value"].to_numpy(float))
+        for stream, colour in (("visual", BLUE), ("text", ORANGE))
+        if len(some := rows[is_input & (rows["stream"] == stream)])
+    ]
+    reads_at_edge(axis, _ends(rows[~is_input & rows["stream"].isin(["visual", "text"])]), others)
+
+
+def _ends(rows: pd.DataFrame) -> Array:
+    """All that is drawn of them: values and bands."""
+    return rows[["value", "low", "high"]].to_numpy(dtype=float).ravel()
 
 
 def _filled(axes: np.ndarray, metrics: list[str]) -> list[tuple[Axes, str]]:

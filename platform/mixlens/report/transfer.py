@@ -16,7 +16,7 @@ from mixlens.analysis.transfer import HOLDS, REVERSES
 from mixlens.analysis.transfer_answer import transfer_sentences
 from mixlens.analysis.words import number, plain
 from mixlens.report.grids import Grid
-from mixlens.report.heatmap import SHOWN, STREAM, correlation_heatmap, held_fixed
+from mixlens.report.heatmap import SHOWN, STREAM, correlation_heatmap, held_fixed, marks_words
 from mixlens.report.section import Section, Table
 from mixlens.report.style import BASE_BAND, GREY, INK, new_figure
 from mixlens.spec import MeasureSpec, SweepSpec
@@ -113,7 +113,9 @@ def transfer_figure(table: pd.DataFrame, summary: pd.DataFrame) -> Figure | None
         bar.set_label("Decoder layer")
         bar.outline.set_visible(False)
         bar.locator = mpl.ticker.MaxNLocator(6, integer=True)
-    names = [*_MARKS.items(), ("other", _OTHER)]
+    names = [(name, mark) for name, mark in _MARKS.items() if (own["verdict"] == name).any()]
+    if not own["verdict"].isin(list(_MARKS)).all():
+        names.append(("other" if names else "neither holds nor reverses", _OTHER))
     figure.legend(
         handles=[Line2D([], [], ls="", marker=mark, color=INK, label=name) for name, mark in names],
         loc="outside upper right", ncols=3,
@@ -159,8 +161,8 @@ def transfer_captions(tables: Mapping[str, pd.DataFrame]) -> dict[str, tuple[str
         "transfer_correlations": (
             f"What the tokens' measures go with on {other}.",
             "Spearman correlation over images of each measure, by layer, with each attribute of "
-            f"{other}; below, {held_fixed(known_other)}. Marked cells are beyond chance by a max-T "
-            "permutation test over the whole table. "
+            f"{other}; below, {held_fixed(known_other)}. "
+            f"{marks_words(tables['transfer_correlations'])} "
             f"n = {first['n_there' if is_there else 'n']} images.",
         ),
     }
