@@ -135,10 +135,10 @@ def _complexity(correlations: pd.DataFrame) -> Iterator[str]:
     rows = some[some["attribute"] == "object_count"]
     if rows.empty:
         if (every["attribute"] == "object_count").any():
-            notes = every.loc[every["attribute"] == "object_count", "note"]
+            note = every.loc[every["attribute"] == "object_count", "note"].iloc[0]
             yield (
-                "How the redundancy of visual tokens goes with the number of objects could not be "
-                f"estimated at any layer: {notes.iloc[0]}."
+                "Whether the redundancy of visual tokens follows the number of objects could not "
+                f"be estimated at any layer{f': {note}' if note else ''}."
             )
         return
     told = rows[rows["p"] <= LEVEL]

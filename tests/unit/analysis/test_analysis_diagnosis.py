@@ -30,7 +30,7 @@ NOTHING = ModelTables(
     probes=pd.DataFrame(),
     deletion=pd.DataFrame(),
 )
-NOT_ESTIMABLE = "The redundancy of visual tokens is not estimable: see the tables for why."
+NOT_ESTIMABLE = "The redundancy of visual tokens is unknown: it was not measured."
 
 
 def joined(tables: list[pd.DataFrame]) -> pd.DataFrame:
@@ -113,7 +113,10 @@ def one(sentences: list[str], start: str) -> str:
 def test_nothing_measured_is_said_and_no_more():
     assert diagnose(NOTHING) == [NOT_ESTIMABLE]
     nan = replace(NOTHING, layers=layers("redundancy_score", np.nan, np.nan))
-    assert diagnose(nan) == [NOT_ESTIMABLE]
+    assert diagnose(nan) == [
+        "The redundancy of visual tokens is unknown; not estimable at layers 0 (40 images) and 1 "
+        "(40 images)."
+    ]
 
 
 def test_the_layers_most_and_least_alike():
@@ -191,17 +194,23 @@ def test_what_goes_with_the_number_of_objects():
     assert told == (
         "The redundancy of visual tokens goes with the number of objects most at layer 2: Spearman "
         "−0.61 [−0.70, −0.50], p = 0.0003 by max-T over all 5 correlations, n = 40 images; at "
-        "equal ink fraction −0.20 [−0.40, +0.01]. Of 3 correlations of the score with an attribute "
-        "3 are beyond chance."
+        "equal ink fraction −0.20 [−0.40, +0.01], p = 0.4, not beyond chance. Of 3 correlations of "
+        "the score with an attribute 3 are beyond chance, and 1 could not be estimated."
     )
+    held = correlations(partial_rho=np.nan)
+    assert "at equal ink fraction not estimable" in diagnose(replace(NOTHING, correlations=held))[1]
     weaker = correlations(p=0.2, partial_rho=np.nan)
     told = diagnose(replace(NOTHING, correlations=weaker))[1]
-    assert "at equal ink fraction not estimable" in told
+    assert told.startswith("No correlation of the redundancy of visual tokens with the number of")
     assert told.endswith("Of 1 correlations of the score with an attribute 0 are beyond chance.")
     alone = correlations(given="", partial_rho=np.nan)
     assert "at equal" not in diagnose(replace(NOTHING, correlations=alone))[1]
-    constant = correlations(rho=np.nan)
-    assert diagnose(replace(NOTHING, correlations=constant)) == [NOT_ESTIMABLE]
+    constant = correlations(rho=np.nan, note="constant over all images")
+    assert diagnose(replace(NOTHING, correlations=constant)) == [
+        NOT_ESTIMABLE,
+        "Whether the redundancy of visual tokens follows the number of objects could not be "
+        "estimated at any layer: constant over all images.",
+    ]
 
 
 def test_attributes_that_are_lost_kept_and_never_there():
@@ -254,9 +263,12 @@ def test_where_text_tokens_first_tell():
     ]
 
 
-def test_probes_without_a_score_say_nothing():
+def test_probes_without_a_score_are_named():
     table = probes("object_count", np.nan, np.nan)
-    assert diagnose(replace(NOTHING, probes=table)) == [NOT_ESTIMABLE]
+    assert diagnose(replace(NOTHING, probes=table)) == [
+        NOT_ESTIMABLE,
+        "At no layer could it be estimated what a linear probe reads of object count.",
+    ]
 
 
 def test_what_each_group_can_do_without():

@@ -339,9 +339,10 @@ def test_sentences_name_the_largest_trends_and_the_family() -> None:
     assert len(sentences) == 4
     assert (
         "The largest that holds is with size mean at layer 2, Spearman −0.60 [−0.70, −0.50] on "
-        "complex (scenes) and −0.20 [−0.30, −0.10] on photos (photographs); the largest that "
-        "reverses is with object count"
+        "complex (scenes) and −0.20 [−0.30, −0.10] on photos (photographs) (p = "
     ) in sentences[1]
+    assert "; the largest that reverses is with object count" in sentences[1]
+    assert sentences[1].count("by max-T over either table") == 2
     assert "of 40 correlations about 2 would exclude 0" in sentences[3]
     assert "1 has the same sign and is beyond chance" in sentences[3]
     assert transfer_sentences(table, pd.DataFrame()) == []
