@@ -16,6 +16,7 @@ from mixlens.analysis import collect_provenance
 from mixlens.analysis.diagnosis import diagnose
 from mixlens.analysis.measured import ModelTables, model_tables
 from mixlens.analysis.measurement import Measured, load_measured
+from mixlens.report.examples import SHOWN
 from mixlens.report.measured import draw_model, write_measured_report
 from mixlens.report.model_captions import model_captions
 from mixlens.report.model_comparison import deletion_compared, probes_compared
@@ -105,7 +106,7 @@ def test_every_figure_and_table_is_there(made: tuple[Measured, ModelTables, _Pag
 def test_it_needs_nothing_else(made: tuple[Measured, ModelTables, _Page]):
     measured, _, page = made
     assert page.open == []
-    assert len(page.links) == len(FIGURES)
+    assert len(page.links) == len(FIGURES) + SHOWN
     assert all(link.startswith("data:image/") for link in page.links)
     assert not re.search(r"@import|<script|url\(", (measured.folder / "report.html").read_text())
 
