@@ -148,9 +148,9 @@ class Mirror:
                         section.write(sink)
                     except _ON_DISK:
                         sink.others += 1
-            others = sink.others
             status = self._status(member, ledger, member.is_finished())
-            if sink.points or others or status != ledger.status:
+            others = sink.others + (status != ledger.status)
+            if sink.points or others:
                 backlog = Backlog(
                     backlog.points + sink.points, backlog.others + others, backlog.runs + 1
                 )

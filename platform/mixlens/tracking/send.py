@@ -4,13 +4,14 @@ from collections.abc import Callable
 from pathlib import Path
 
 from mixlens.errors import ResourceError, explain
+from mixlens.lock import held
 from mixlens.spec import SweepSpec
 from mixlens.tracking.content import read_spec
 from mixlens.tracking.mirror import Mirror
 from mixlens.tracking.server import how_to_look, open_server
 
 
-def send_runs(folder: Path, say: Callable[[str], object]) -> list[str]:
+def send_runs(folder: Path, say: Callable[[str], None]) -> list[str]:
     """Send what MLflow does not have of a sweep, and of the models measured in its folder.
 
     Args:
@@ -30,12 +31,12 @@ def send_runs(folder: Path, say: Callable[[str], object]) -> list[str]:
     return [line for root in [*roots, *models] for line in _send_run(root, say)]
 
 
-def _send_run(root: Path, say: Callable[[str], object]) -> list[str]:
+def _send_run(root: Path, say: Callable[[str], None]) -> list[str]:
     spec = read_spec(root)
     runs_dir = root.parent if isinstance(spec, SweepSpec) else root.parent.parent
     server = open_server(spec.tracking, runs_dir)
     mirror = Mirror(server, spec, root, is_live=False)
-    with mirror.alone() as is_alone:
+    with held(root, ["mixlens", "track", str(root)], say), mirror.alone() as is_alone:
         if not is_alone:
             raise ResourceError(
                 explain("RUN", str(root), "the job that works there sends its runs by itself",

@@ -28,13 +28,10 @@ DATABASE = "mlflow.db"
 ARTIFACTS = "mlflow-artifacts"
 _DATABASES = ("sqlite", "postgresql", "mysql", "mssql")
 _LOCK_S = 120.0  # for as long another process may be making the database
-# MLflow's own retries of a server that is not there take minutes, and whoever calls here tries
-# again later.
-_PATIENCE = {
-    "MLFLOW_HTTP_REQUEST_MAX_RETRIES": "1",
-    "MLFLOW_HTTP_REQUEST_TIMEOUT": "10",
-    "MLFLOW_HTTP_REQUEST_BACKOFF_FACTOR": "1",
-}
+# MLflow's own retries of a server that is not there take minutes; whoever calls here tries again
+# later. Nobody waits for what is sent, but for the first answer of a server somebody does.
+_PATIENCE = {"MLFLOW_HTTP_REQUEST_MAX_RETRIES": "1", "MLFLOW_HTTP_REQUEST_BACKOFF_FACTOR": "1"}
+_TIMEOUT, _FIRST_S, _LATER_S = "MLFLOW_HTTP_REQUEST_TIMEOUT", "10", "60"
 _REFUSALS = (
     "INVALID_PARAMETER_VALUE", "BAD_REQUEST", "INVALID_STATE", "RESOURCE_DOES_NOT_EXIST",
     "RESOURCE_ALREADY_EXISTS",
@@ -127,9 +124,7 @@ def open_server(tracking: TrackingSpec, runs_dir: Path) -> Server:
     if urlsplit(uri).scheme.partition("+")[0] in _DATABASES:
         runs_dir.mkdir(parents=True, exist_ok=True)
         artifacts = runs_dir / ARTIFACTS
-    for name, value in _PATIENCE.items():
-        os.environ.setdefault(name, value)
-    with _explained(uri, is_own, can_refuse=False):
+    with _explained(uri, is_own, can_refuse=False), _patient():
         from mlflow import MlflowClient  # sets up its own logging, so what follows comes after
 
         for library in ("mlflow", "alembic"):
@@ -139,7 +134,7 @@ def open_server(tracking: TrackingSpec, runs_dir: Path) -> Server:
         client = MlflowClient(tracking_uri=uri)
         client.search_experiments(max_results=1)
     try:
-        with _explained(uri, is_own):
+        with _explained(uri, is_own), _patient():
             experiment_id = _experiment(client, tracking.experiment, artifacts)
     except RefusedError as error:
         raise ResourceError(
@@ -147,6 +142,23 @@ def open_server(tracking: TrackingSpec, runs_dir: Path) -> Server:
                     "Name another experiment.")
         ) from error  # fmt: skip
     return Server(client, experiment_id, uri, DATABASE if is_own else without_password(uri))
+
+
+@contextmanager
+def _patient() -> Iterator[None]:
+    """How long MLflow waits: little inside the block, more behind it, or as its variables say."""
+    for name, value in _PATIENCE.items():
+        os.environ.setdefault(name, value)
+    if os.environ.get(_TIMEOUT) == _LATER_S:  # set here, by an earlier call
+        del os.environ[_TIMEOUT]
+    is_ours = _TIMEOUT not in os.environ
+    if is_ours:
+        os.environ[_TIMEOUT] = _FIRST_S
+    try:
+        yield
+    finally:
+        if is_ours:
+            os.environ[_TIMEOUT] = _LATER_S
 
 
 def _experiment(client: "MlflowClient", name: str, artifacts: Path | None) -> str:

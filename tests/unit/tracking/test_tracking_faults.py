@@ -20,11 +20,13 @@ from servers import Relay, free_port, mlflow_server
 
 import mixlens
 from mixlens.errors import ResourceError
+from mixlens.lock import held
 from mixlens.spec import Layout, SweepSpec, TrackingSpec
 from mixlens.tracking import server as server_module
 from mixlens.tracking import writer as writer_module
 from mixlens.tracking.content import read_steps
 from mixlens.tracking.mirror import Mirror
+from mixlens.tracking.send import send_runs
 from mixlens.tracking.server import UnreachableError, default_uri, how_to_look, open_server
 from mixlens.tracking.sink import curves
 from mixlens.tracking.writer import open_writer
@@ -179,6 +181,16 @@ def test_the_command_sends_what_is_missing_to_a_real_server(real: int, tmp_path:
         "ratio=0,seed=0": "KILLED", "ratio=1,seed=0": "KILLED",
     }  # fmt: skip
     assert not Mirror(open_server(spec.tracking, tmp_path), spec, folder, is_live=False).missing()
+
+
+def test_the_command_leaves_a_folder_alone_in_which_a_job_works(runs_dir: Path) -> None:
+    _, folder = _sweep(runs_dir, None)
+    works = held(folder, ["python", "jobs/sweep.py"], print)
+    with works, pytest.raises(ResourceError, match=r"python jobs/sweep\.py"):
+        send_runs(folder, print)
+    assert not (folder / "tracking.json").exists()
+    send_runs(folder, print)
+    assert (folder / "tracking.json").exists()
 
 
 def test_the_command_says_what_is_no_run(tmp_path: Path) -> None:
