@@ -4,14 +4,13 @@ import json
 from typing import Any
 
 from mixlens.spec import MeasureSpec, RunSpec, SweepSpec
-from mixlens.tracking.server import Server
+from mixlens.tracking.server import RUNS, VIEW, Server
 
 KIND = "mlflow.experimentKind"
 # MLflow's pages for models, not those for prompts and traces. Where its pages have a switch for the
 # two, the switch rules, unless the address says which.
 TRAINING = "custom_model_development"
 NOTE = "mlflow.note.content"
-VIEW = "mixlens"  # the name of the shared view
 _VIEW_TAG = f"mlflow.sharedViewState.{VIEW}"
 
 _EXPERIMENT = """\
@@ -20,9 +19,8 @@ with its base and each trial as runs below it; a measured model is a run by itse
 
 **Where to look**
 
-- [The runs side by side, with the columns that answer](#/experiments/{experiment}/runs?\
-workflowType=machine_learning&viewStateShareKey={view}): `accuracy/...` of each \
-task group, `redundancy/visual_mean`, ratio and seed.
+- [The runs side by side, with the columns that answer](#/experiments/{experiment}/{runs}): \
+`accuracy/...` of each task group, `redundancy/visual_mean`, ratio and seed.
 - A sweep's own run: artifacts `report.html` and `answer.txt`; charts `by_ratio/...` (step = \
 percent of complex data) or `by_arm/...`; `effect/...` with its interval in `/low` and `/high`.
 - A trial: charts `training/...` and `mixture/...` over the steps; `layers/...` (step = layer).
@@ -46,7 +44,7 @@ def describe_experiment(server: Server) -> None:
     experiment = server.client.get_experiment(server.experiment_id)
     wanted = {
         KIND: TRAINING,
-        NOTE: _EXPERIMENT.format(experiment=server.experiment_id, view=VIEW),
+        NOTE: _EXPERIMENT.format(experiment=server.experiment_id, runs=RUNS),
         _VIEW_TAG: json.dumps(view_state()),
     }
     for name, value in wanted.items():

@@ -26,6 +26,8 @@ if TYPE_CHECKING:
 
 DATABASE = "mlflow.db"
 ARTIFACTS = "mlflow-artifacts"
+VIEW = "mixlens"  # the name of the view of an experiment's runs, with the columns that answer
+RUNS = f"runs?workflowType=machine_learning&viewStateShareKey={VIEW}"
 _DATABASES = ("sqlite", "postgresql", "mysql", "mssql")
 _LOCK_S = 120.0  # for as long another process may be making the database
 # MLflow's own retries of a server that is not there take minutes; whoever calls here tries again
@@ -99,7 +101,7 @@ def without_password(uri: str) -> str:
 
 def how_to_look(server: Server) -> str:
     """The address of the runs, below the shell command that shows a database."""
-    pages = f"/#/experiments/{server.experiment_id}/runs?workflowType=machine_learning"
+    pages = f"/#/experiments/{server.experiment_id}/{RUNS}"
     uri = without_password(server.uri)
     if uri.startswith("http"):
         return uri.rstrip("/") + pages
