@@ -1,4 +1,4 @@
-"""Encoded images become arrays where they are consumed; one that is damaged is replaced."""
+"""Encoded images become arrays where they are consumed; one that cannot be used is replaced."""
 
 from collections.abc import Sequence
 from dataclasses import dataclass, replace
@@ -6,8 +6,9 @@ from typing import TYPE_CHECKING, cast
 
 from mixlens.errors import DataError, explain
 from mixlens.mixture.order import order_of
+from mixlens.mixture.refused import Refuses, takes_all
 from mixlens.sources import Example, open_source
-from mixlens.sources.pixels import decode
+from mixlens.sources.pixels import as_pixels, decode
 from mixlens.spec import RunSpec
 
 if TYPE_CHECKING:  # those who only draw scenes go without
@@ -41,13 +42,14 @@ class Replacement:
 class Decoder:
     """Turns examples into examples whose images are uint8 arrays [height, width, 3].
 
-    A file can be damaged or go away after it was indexed. Its example is then replaced by another
-    of the same component, found from its index alone: the same for any number of workers and after
-    any resume.
+    A file can be damaged or go away after it was indexed, or be of a size that the model cannot be
+    given. Its example is then replaced by another of the same component, found from its index
+    alone: the same for any number of workers and after any resume.
     """
 
-    def __init__(self, run: RunSpec) -> None:
-        self._run = run
+    def __init__(self, run: RunSpec, refuses: Refuses = takes_all) -> None:
+        """Open the order of `run`; `refuses` is the model's (`Adapter.refuses`)."""
+        self._run, self._refuses = run, refuses
         self._order = order_of(run)
 
     def __call__(
@@ -60,12 +62,12 @@ class Decoder:
             examples: those at these positions.
 
         Raises:
-            DataError: neither an image nor any of those tried in its place can be decoded.
+            DataError: neither an image nor any of those tried in its place can be used.
         """
         decoded, replacements = [], []
         for position, example in zip(positions, examples, strict=True):
             try:
-                decoded.append(with_pixels(example))
+                decoded.append(self._usable(example))
             except DataError as error:
                 other, replacement = self._replace(position, str(error))
                 decoded.append(other)
@@ -82,7 +84,7 @@ class Decoder:
             # Far from the first, because files that lie side by side are damaged together.
             other = (index + source.size // 2 + attempt) % source.size
             try:
-                example = with_pixels(source[other])
+                example = self._usable(source[other])
             except DataError as error:
                 problems[source.file_name(other)] = str(error)
                 continue
@@ -96,10 +98,20 @@ class Decoder:
             )
         raise DataError(
             explain(f"data.{component.data}", source.file_name(index),
-                    f"{problem}, and of {ATTEMPTS} images tried in its place none can be decoded",
+                    f"{problem}, and of {ATTEMPTS} images tried in its place none can be used",
                     f"See that the images are still in {self._run.data[component.data].root}, then "
                     "start again: training goes on from its last checkpoint.")
         )  # fmt: skip
+
+    def _usable(self, example: Example) -> Example:
+        """The example decoded, if the model can be given its image."""
+        if not isinstance(example.image, bytes):
+            return example
+        decoded = with_pixels(example)
+        height, width, _ = as_pixels(decoded.image).shape
+        if problem := self._refuses(height, width):
+            raise DataError(f"{width} x {height} pixels: the model cannot be given it: {problem}")
+        return decoded
 
 
 def with_pixels(example: Example) -> Example:

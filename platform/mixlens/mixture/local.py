@@ -15,6 +15,7 @@ from mixlens.mixture.batches import (
     micro_positions,
 )
 from mixlens.mixture.decoding import Decoder
+from mixlens.mixture.refused import Refuses, takes_all
 from mixlens.spec import RunSpec
 
 _READ_AHEAD = 2
@@ -27,8 +28,15 @@ class LocalStream:
         waited: seconds that the consumer has waited for data so far.
     """
 
-    def __init__(self, run: RunSpec, rank: int, world_size: int, collate: Collate) -> None:
-        """Open the sources of `run`.
+    def __init__(
+        self,
+        run: RunSpec,
+        rank: int,
+        world_size: int,
+        collate: Collate,
+        refuses: Refuses = takes_all,
+    ) -> None:
+        """Open the sources of `run`; `refuses` is the model's (`Adapter.refuses`).
 
         Raises:
             SpecError: `world_size` workers cannot share a global batch evenly.
@@ -36,7 +44,7 @@ class LocalStream:
         self.waited = 0.0
         self._accumulation = accumulation(run, world_size)
         self._run, self._rank, self._world_size = run, rank, world_size
-        self._read, self._decode, self._collate = Reader(run), Decoder(run), collate
+        self._read, self._decode, self._collate = Reader(run), Decoder(run, refuses), collate
 
     def steps(self, first: int, last: int) -> Iterator[list[MicroBatch]]:
         """The accumulated micro-batches of steps first ... last - 1, a list a step."""

@@ -44,6 +44,7 @@ from mixlens.mixture.batches import (
     micro_positions,
 )
 from mixlens.mixture.decoding import Decoder
+from mixlens.mixture.refused import Refuses, takes_all
 from mixlens.mixture.render import render_units, stream_units
 from mixlens.sources.example import from_row
 from mixlens.spec import RunSpec
@@ -134,8 +135,11 @@ class RayStream:
         world_size: int,
         collate: Collate,
         cursor: Any,
+        refuses: Refuses = takes_all,
     ) -> None:
         """Take the shard that Ray Train gave this rank of `training_dataset(run, cursor)`.
+
+        `refuses` is the model's (`Adapter.refuses`).
 
         Raises:
             SpecError: `world_size` workers cannot share a global batch evenly.
@@ -144,7 +148,7 @@ class RayStream:
         self._accumulation = accumulation(run, world_size)
         self._shard, self._cursor = shard, cursor
         self._run, self._rank, self._world_size = run, rank, world_size
-        self._collate = _CollateRows(Decoder(run), collate)
+        self._collate = _CollateRows(Decoder(run, refuses), collate)
 
     def steps(self, first: int, last: int) -> Iterator[list[MicroBatch]]:
         """The accumulated micro-batches of steps first ... last - 1, a list a step.

@@ -92,6 +92,13 @@ class Adapter(Protocol):
         """An image as the model's own processor has to be given it."""
         ...
 
+    def refuses(self, height: int, width: int) -> str | None:
+        """Why the model cannot be given a picture of so many pixels; None if it can.
+
+        A function of the size alone, by the model's own processor.
+        """
+        ...
+
     def begin_tokens(self) -> list[int]:
         """The tokens of every prompt up to the image's, which stands for all of its visual ones."""
         ...

@@ -3,15 +3,15 @@
 from collections.abc import Sequence
 from dataclasses import replace
 from itertools import takewhile
-from typing import Any
+from typing import Any, cast
 
 import numpy as np
 import torch
 from jaxtyping import Bool, Int
 from torch import Tensor, nn
 
-from mixlens.errors import CheckpointError, explain
-from mixlens.models.adapter import Batch, Encoded, Image, Stack, TokenSpans, Towers
+from mixlens.errors import CheckpointError, explain, first_line
+from mixlens.models.adapter import Adapter, Batch, Encoded, Image, Stack, TokenSpans, Towers
 from mixlens.models.conversation import Chat
 from mixlens.models.prompts import check_prompts
 from mixlens.models.turns import IGNORED, Item, Packed, TurnTokens, items_a_row, pack
@@ -21,6 +21,9 @@ from mixlens.sources.pixels import as_pixels
 # What a processor gives that has a place for each token; everything else it gives is of images.
 TOKEN_TYPES = ("token_type_ids", "mm_token_type_ids")
 SEQUENCES = ("input_ids", "attention_mask", *TOKEN_TYPES)
+# Every processor takes a picture of at least so many pixels a side that is at most so many times as
+# long as wide; whether it takes another one it is asked.
+ORDINARY_SIDE, ORDINARY_RATIO = 8, 8
 BLANK = np.full((32, 32, 3), 255, np.uint8)
 
 
@@ -63,6 +66,7 @@ class FamilyAdapter:
         own = self._plain_tokens([plain], self._adds_special[False])[0]
         self._first = list(given[0])[: len(given[0]) - len(own)]
         self.end_token_id: int = self.tokenizer.convert_tokens_to_ids(self.chat.end())
+        self._refused: dict[tuple[int, int], str | None] = {}
         check_prompts(self)
 
     # Inputs.
@@ -126,6 +130,21 @@ class FamilyAdapter:
 
     def shown(self, picture: np.ndarray) -> np.ndarray:
         return picture
+
+    def refuses(self, height: int, width: int) -> str | None:
+        shorter, longer = sorted((height, width))
+        if shorter >= ORDINARY_SIDE and longer <= ORDINARY_RATIO * shorter:
+            return None
+        size = (height, width)
+        if size not in self._refused:
+            try:
+                shown = self.image_batch([np.zeros((*size, 3), np.uint8)])
+                cast(Adapter, self).views(shown, [size])
+                self._refused[size] = None
+            # Whatever a library raises: each has its own.
+            except Exception as error:
+                self._refused[size] = first_line(error).rstrip(".")
+        return self._refused[size]
 
     def begin_tokens(self) -> list[int]:
         given = self.tokenizer([self._begin], add_special_tokens=self._adds_special[True])

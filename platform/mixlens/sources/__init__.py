@@ -3,6 +3,9 @@
 from collections.abc import Mapping
 from typing import Protocol
 
+import numpy as np
+from jaxtyping import Int64
+
 from mixlens.sources.example import Example, from_row, to_row
 from mixlens.sources.synthetic import SyntheticSource
 from mixlens.spec import CocoSpec, ComponentSpec
@@ -25,6 +28,13 @@ class Source(Protocol):
 
     def __getitem__(self, index: int) -> Example:
         """The example with this index."""
+
+    def sizes(self, held_out: bool) -> Int64[np.ndarray, "images 2"] | None:
+        """Height and width of each image that is read from a file, or None if they are generated.
+
+        Args:
+            held_out: whether of the held-out images; else of those to train on.
+        """
 
     def file_name(self, index: int) -> str | None:
         """The name of the file that its image comes from, or None if it is generated."""

@@ -52,5 +52,8 @@ class SyntheticSource:
             attributes=scene.attributes,
         )
 
+    def sizes(self, held_out: bool) -> None:
+        """None: images are generated."""
+
     def file_name(self, index: int) -> None:
         """None: the image is generated."""

@@ -39,7 +39,7 @@ def estimate_cost(runs: tuple[RunSpec, ...], pending: int) -> list[tuple[str, st
     for one in {runs[0].name: runs[0], run.name: run}.values():
         micro = one.training.micro_batch
         positions = range(micro * -(-LOOKED_AT // micro))
-        examples, _ = Decoder(one)(positions, Reader(one)(positions))
+        examples, _ = Decoder(one, adapter.refuses)(positions, Reader(one)(positions))
         batches = [
             adapter.training_batch(examples[first : first + micro], run.training.unmasked)
             for first in range(0, len(examples), micro)

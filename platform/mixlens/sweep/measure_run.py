@@ -15,7 +15,7 @@ from mixlens.spec import MeasureSpec, ResourceSpec, held_out_of, transfer_of
 from mixlens.sweep.indexing import index_data
 from mixlens.sweep.machine import Capacity, address_of, check_engine_room, check_reachable
 from mixlens.sweep.measuring import Pool, measure_model
-from mixlens.sweep.plan import check_evaluation, check_runs_dir
+from mixlens.sweep.plan import check_evaluation, check_runs_dir, refused_photographs
 from mixlens.sweep.progress import StageView
 from mixlens.sweep.quiet import chatter_to
 from mixlens.sweep.records import write_json
@@ -39,6 +39,8 @@ def run_measure(spec: MeasureSpec, command: Sequence[str]) -> None:
     check_runs_dir(Path(spec.runs_dir).expanduser().absolute())
     spec = index_data(resolve(spec))
     check_evaluation(spec)
+    for name, text in refused_photographs(spec):
+        print(f"components.{name}: {text}", flush=True)
     with held(spec.folder, command, print):
         _run_measure(spec, command)
 

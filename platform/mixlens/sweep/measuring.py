@@ -35,7 +35,7 @@ from mixlens.evaluation.answers import answer_timed, asks_of, table_of
 from mixlens.evaluation.serving import Served, asks_vllm, question_rows
 from mixlens.evaluation.throughput import Effort, joined, write_throughput
 from mixlens.mixture.decoding import with_pixels
-from mixlens.mixture.order import held_out_indices
+from mixlens.mixture.refused import Refuses, held_out_taken, refused, takes_all
 from mixlens.models import fingerprint
 from mixlens.sources import Example, open_source
 from mixlens.sources.blank import null_images
@@ -134,6 +134,7 @@ def measure_model(
 
     by_vllm = asks_vllm(evaluation, answers)
     own = answers and not by_vllm
+    left_out = pool.map(_left_out, units[:1], model, held_out)[0]
     looked = run("answers" if own else "first look", _look, units, held_out, own)
     sums: dict[Place, PositionSums] = {}
     for _, _, part, _ in looked:
@@ -187,18 +188,25 @@ def measure_model(
             "images": evaluation.examples,
             "seconds": seconds,
             "answers": examples.num_rows,
+            "left_out": left_out,
             "not_estimable": _not_estimable(image_metrics),
         },
     )
     return directory
 
 
-def held_out_examples(held_out: HeldOut, places: Iterable[int]) -> list[Example]:
-    """The held-out examples at these places among all of them."""
+def held_out_examples(
+    held_out: HeldOut, places: Iterable[int], refuses: Refuses = takes_all
+) -> list[Example]:
+    """The held-out examples at these places among all whose images a model can be given."""
     source = open_source(held_out.name, held_out.component, held_out.data)
-    indices = held_out_indices(held_out.evaluation.examples)
+    indices = held_out_taken(source, refuses, held_out.evaluation.examples)
     examples = [_with_pixels(source[indices[place]]) for place in places]
     return examples if held_out.images == "own" else null_images(examples, held_out.images)
+
+
+def _held_out(load: Load, model: str, held_out: HeldOut, places: Iterable[int]) -> list[Example]:
+    return held_out_examples(held_out, places, load(model).adapter.refuses)
 
 
 def _with_pixels(example: Example) -> Example:
@@ -212,12 +220,18 @@ def _with_pixels(example: Example) -> Example:
         ) from None  # fmt: skip
 
 
+def _left_out(load: Load, unit: Batch, model: str, held_out: HeldOut) -> list[str]:
+    """The held-out photographs that the model cannot be given, and why."""
+    source = open_source(held_out.name, held_out.component, held_out.data)
+    return list(refused(source, load(model).adapter.refuses, held_out=True).values())
+
+
 def _look(
     load: Load, unit: Batch, model: str, held_out: HeldOut, ask: bool
 ) -> tuple[pa.Table, list[dict[str, Any]], dict[Place, PositionSums], Effort]:
     """Answers, attributes and position sums of some held-out examples; what it took to answer."""
     vllm, evaluation = load(model), held_out.evaluation
-    examples = held_out_examples(held_out, range(*unit))
+    examples = _held_out(load, model, held_out, range(*unit))
     answers, effort = ANSWERS.empty_table(), Effort(0, 0, 0.0)
     if ask:
         answers, effort = answer_timed(
@@ -264,7 +278,7 @@ def _questions(
     load: Load, unit: Batch, model: str, held_out: HeldOut, asked: Path
 ) -> tuple[Path, int, Served]:
     """Write down what there is to ask about some held-out examples; where, how much, and whom."""
-    examples = held_out_examples(held_out, range(*unit))
+    examples = _held_out(load, model, held_out, range(*unit))
     table, served = question_rows(
         load(model), examples, unit[0], held_out.evaluation.max_new_tokens
     )
@@ -278,7 +292,7 @@ def _score(
 ) -> pa.Table:
     """The table of answers about some held-out examples, from the tokens of the answers."""
     places, said = unit
-    vllm, examples = load(model), held_out_examples(held_out, range(*places))
+    vllm, examples = load(model), _held_out(load, model, held_out, range(*places))
     asks = asks_of(vllm, examples, held_out.evaluation.max_new_tokens)
     return table_of(vllm, examples, asks, said)
 
@@ -294,7 +308,7 @@ def _reduce(
 ) -> Values:
     """Metrics of some held-out examples, given the position sums of all."""
     following = unit[1] % held_out.evaluation.examples
-    examples = held_out_examples(held_out, [*range(*unit), following])
+    examples = _held_out(load, model, held_out, [*range(*unit), following])
     ids = [example.example_id for example in examples[:-1]]
     before = None if base is None else read_subspaces(base, ids)
     images = [example.image for example in examples]
@@ -310,14 +324,14 @@ def _null(
     """What chance gives, from one batch of held-out examples."""
     from mixlens.activations.nulls import null_values
 
-    examples = held_out_examples(held_out, range(*unit))
+    examples = _held_out(load, model, held_out, range(*unit))
     return null_values(load(model), [example.image for example in examples], sums)
 
 
 def _room(load: Load, unit: Batch, model: str, held_out: HeldOut, states: Path) -> int:
     """Bytes that the hidden states of all held-out examples will need, if there is room."""
     evaluation = held_out.evaluation
-    sample = held_out_examples(held_out, [unit[0]])[0].image
+    sample = _held_out(load, model, held_out, [unit[0]])[0].image
     needed = store_bytes(load(model), evaluation.examples, sample, batch_size=evaluation.batch_size)
     check_room(states, needed)
     return needed
@@ -325,7 +339,7 @@ def _room(load: Load, unit: Batch, model: str, held_out: HeldOut, states: Path) 
 
 def _store(load: Load, unit: Batch, model: str, held_out: HeldOut, states: Path) -> int:
     """Store the hidden states of some held-out examples."""
-    examples = held_out_examples(held_out, range(*unit))
+    examples = _held_out(load, model, held_out, range(*unit))
     return write_states(load(model), examples, states, fingerprint(model))
 
 
@@ -357,10 +371,10 @@ def _probe(
 
 
 def _saliency(load: Load, unit: Batch, model: str, held_out: HeldOut) -> dict[str, float]:
-    """How much there is to see in some held-out images; no model is asked."""
+    """How much there is to see in some held-out images; the model is asked nothing."""
     from mixlens.probing.saliency import saliencies
 
-    return saliencies(held_out_examples(held_out, range(*unit)))
+    return saliencies(_held_out(load, model, held_out, range(*unit)))
 
 
 def _delete(
@@ -371,7 +385,7 @@ def _delete(
 
     spec = held_out.evaluation.deletion
     assert spec is not None
-    examples = held_out_examples(held_out, range(*unit))
+    examples = _held_out(load, model, held_out, range(*unit))
     questions = _QUESTIONS * held_out.evaluation.batch_size
     return delete(load(model), examples, spec, questions, saliency_of)
 

@@ -4,6 +4,7 @@ import math
 import os
 import shutil
 import time
+from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -15,6 +16,7 @@ from mixlens.evaluation.serving import check_engine
 from mixlens.mixture.batches import Reader
 from mixlens.mixture.decoding import Decoder
 from mixlens.mixture.order import order_of
+from mixlens.mixture.refused import refused
 from mixlens.models import (
     load_adapter,
     load_vllm,
@@ -30,6 +32,7 @@ from mixlens.probing.deletion import settings as deletion_settings
 from mixlens.sources import Source, open_source
 from mixlens.spec import HELD_OUT_START, Layout, MeasureSpec, RunSpec, SweepSpec
 from mixlens.sweep.cost import check_gpu_name, estimate_cost
+from mixlens.training.replaced import FEW
 
 WEIGHT_BYTES = 4  # of the final model, a trained parameter
 LORA_SHARE = 0.02  # of the parameters are trained by LoRA, at most, and only these are written
@@ -127,11 +130,17 @@ def check_evaluation(spec: SweepSpec | MeasureSpec) -> None:
     check_engine(spec)
     evaluation = spec.evaluation
     for name in filter(None, (evaluation.component, evaluation.transfer)):
-        there = _open(spec, name).held_out_size
-        if there is not None and there < evaluation.examples:
+        source = _open(spec, name)
+        if source.held_out_size is None:
+            continue
+        gone = refused(source, load_adapter(spec.model).refuses, held_out=True)
+        there = source.held_out_size - len(gone)
+        if there < evaluation.examples:
+            taken = f" and that {spec.model} takes (not {_first(gone)})" if gone else ""
             raise SpecError(
                 explain("evaluation.examples", evaluation.examples,
-                        f"component {name!r} has {there} held-out images that carry its tasks",
+                        f"component {name!r} has {there} held-out images that carry its tasks"
+                        + taken,
                         "Give fewer (at least 8), hold out more, or widen its strata or tasks.")
             )  # fmt: skip
     known = sorted(_open(spec, evaluation.component)[HELD_OUT_START].attributes)
@@ -143,6 +152,48 @@ def check_evaluation(spec: SweepSpec | MeasureSpec) -> None:
             )  # fmt: skip
     if evaluation.deletion:
         check_deletion(load_without_weights(spec.model), evaluation.deletion)
+
+
+def refused_photographs(spec: SweepSpec | MeasureSpec) -> list[tuple[str, str]]:
+    """Component and text of the photographs that the model cannot be given.
+
+    Raises:
+        SpecError: there are so many of them among those to train on that a trial would stop.
+    """
+    lines = []
+    for name, component in spec.components.items():
+        if component.kind != "coco":
+            continue
+        source, refuses = _open(spec, name), load_adapter(spec.model).refuses
+        if gone := refused(source, refuses, held_out=True):
+            lines.append((name, f"{len(gone):,} held-out images are left out, because {spec.model} "
+                          f"cannot be given them: {_first(gone)}"))  # fmt: skip
+        if isinstance(spec, SweepSpec) and (gone := refused(source, refuses)):
+            _check_refused(spec, name, component.data, gone)
+            lines.append((name, f"in place of {len(gone):,} images others are trained on, because "
+                          f"{spec.model} cannot be given them: {_first(gone)}"))  # fmt: skip
+    return lines
+
+
+def _check_refused(spec: SweepSpec, name: str, data: str, gone: Mapping[int, str]) -> None:
+    """Refuse what `mixlens.training.replaced` would stop in the middle of a trial."""
+    size, limit = _open(spec, name).size, spec.data[data].max_left_out
+    assert size, "photographs are finite"
+    total = spec.training.steps * spec.training.global_batch
+    drawn = max(order_of(run).counts(total).get(name, 0) for run in spec.runs())
+    share = len(gone) / size
+    if len(gone) < size and (share <= limit or share * drawn < FEW):
+        return
+    raise SpecError(
+        explain(f"data.{data}.max_left_out", limit, f"{spec.model} cannot be given {len(gone):,} "
+                f"of the {size:,} images of component {name!r} ({share:.1%}): {_first(gone)}",
+                "Raise this limit, take them out of the annotations, or choose another model.")
+    )  # fmt: skip
+
+
+def _first(gone: Mapping[int, str], shown: int = 5) -> str:
+    more = f" and {len(gone) - shown:,} more" if len(gone) > shown else ""
+    return ", ".join(list(gone.values())[:shown]) + more
 
 
 def _open(spec: SweepSpec | MeasureSpec, name: str) -> Source:
@@ -236,7 +287,7 @@ def _seconds_a_step(run: RunSpec) -> float:
     """Time one micro-batch forwards and backwards on one core, scaled to an optimiser step."""
     vllm = load_vllm(run.model)
     positions = range(run.training.micro_batch)
-    examples, _ = Decoder(run)(positions, Reader(run)(positions))
+    examples, _ = Decoder(run, vllm.adapter.refuses)(positions, Reader(run)(positions))
     threads = torch.get_num_threads()
     torch.set_num_threads(1)
     seconds = []

@@ -26,7 +26,14 @@ from mixlens.sweep.machine import (
     trials_at_once,
 )
 from mixlens.sweep.measuring import RECORD
-from mixlens.sweep.plan import Plan, check_disk, check_evaluation, check_runs_dir, plan_sweep
+from mixlens.sweep.plan import (
+    Plan,
+    check_disk,
+    check_evaluation,
+    check_runs_dir,
+    plan_sweep,
+    refused_photographs,
+)
 from mixlens.sweep.quiet import chatter_to
 from mixlens.sweep.records import write_json
 from mixlens.sweep.view import SweepView
@@ -139,7 +146,10 @@ def _checked(spec: SweepSpec, time_a_step: bool) -> tuple[SweepSpec, Plan, int |
             at_once = trials_at_once(spec.resources, this_machine(), len(spec.runs()))
         check_evaluation(spec)
         plan = plan_sweep(spec, time_a_step)
+        refused = refused_photographs(spec)
     check_disk(plan, root)
+    for name, text in refused:
+        print(f"components.{name}: {text}", flush=True)
     return spec, plan, at_once
 
 

@@ -36,7 +36,9 @@ def train_alone(run: RunSpec, directory: Path) -> Path:
     import_deepspeed()
     context = (from_torchrun if "RANK" in os.environ else alone)(directory)
     vllm = load_trainable(run, context)
-    stream = LocalStream(run, context.rank, context.world_size, collate_of(run, vllm))
+    stream = LocalStream(
+        run, context.rank, context.world_size, collate_of(run, vllm), vllm.adapter.refuses
+    )
     return train(run, context, vllm, stream)
 
 

@@ -215,7 +215,9 @@ def _train(run: RunSpec, rank: int, world_size: int, directory: Path, cursor: An
     sys.stderr.write(f"worker {rank} of {world_size}, process {os.getpid()}, from {begin}\n")
     vllm = load_trainable(run, context)
     shard = ray.train.get_dataset_shard("train")
-    stream = RayStream(shard, run, rank, world_size, collate_of(run, vllm), cursor)
+    stream = RayStream(
+        shard, run, rank, world_size, collate_of(run, vllm), cursor, vllm.adapter.refuses
+    )
     train(run, context, vllm, stream)
 
 

@@ -106,7 +106,7 @@ class Replaced:
             root, limit = self._run.data[name].root, self._run.data[name].max_left_out
             message[0] = explain(
                 f"data.{name}.max_left_out", limit,
-                f"of {of} images that were drawn, {count} ({count / of:.1%}) could not be decoded "
+                f"of {of} images that were drawn, {count} ({count / of:.1%}) could not be used "
                 f"and were replaced; the first: {first}; all are in "
                 f"{self._context.directory / REPLACED}",
                 f"Restore the files in {root}, or raise this limit; the same command then goes on.",

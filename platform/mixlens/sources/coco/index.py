@@ -121,6 +121,10 @@ class CocoIndex:
         """The attributes of an image, as plain Python values."""
         return {name: column.item(row) for name, column in self.attribute_columns.items()}
 
+    def sizes(self, rows: Int64[np.ndarray, " rows"]) -> Int64[np.ndarray, "rows 2"]:
+        """Height and width of images."""
+        return self._sides[rows][:, ::-1]
+
     def path(self, row: int) -> str:
         """Where an image's file is, relative to the root of the data set, or a URL."""
         return self._paths[row].as_py()

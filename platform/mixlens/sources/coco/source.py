@@ -76,6 +76,10 @@ class CocoSource:
             attributes=self._index.attributes(row),
         )
 
+    def sizes(self, held_out: bool) -> Int64[np.ndarray, "images 2"]:
+        """Height and width of each image, as the index has them."""
+        return self._index.sizes(self._rows[HELD_OUT if held_out else TRAIN])
+
     def file_name(self, index: int) -> str:
         """The name of the image's file, for people."""
         split, place = divmod(index, HELD_OUT_START)
