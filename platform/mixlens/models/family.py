@@ -24,7 +24,7 @@ SEQUENCES = ("input_ids", "attention_mask", *TOKEN_TYPES)
 # Every processor takes a picture of at least so many pixels a side that is at most so many times as
 # long as wide; whether it takes another one it is asked.
 ORDINARY_SIDE, ORDINARY_RATIO = 8, 8
-BLANK = np.full((32, 32, 3), 255, np.uint8)
+BLANK = np.full((16, 32, 3), 255, np.uint8)  # of a shape that few tiles are made of
 
 
 class FamilyAdapter:
@@ -67,7 +67,7 @@ class FamilyAdapter:
         self._first = list(given[0])[: len(given[0]) - len(own)]
         self.end_token_id: int = self.tokenizer.convert_tokens_to_ids(self.chat.end())
         self._refused: dict[tuple[int, int], str | None] = {}
-        check_prompts(self)
+        check_prompts(self, BLANK)
 
     # Inputs.
 

@@ -19,56 +19,51 @@ from mixlens.tasks.turn import Turn
 if TYPE_CHECKING:
     from mixlens.models.family import FamilyAdapter
 
-# Letters, capitals and digits join with different tokens; several turns share their image.
-CONVERSATIONS = (
-    (("what colour is it ?", "red"),),
-    (
-        ("How many are there?", "2"),
-        ("Is it so? Answer yes or no.", "No"),
-        ("2 or 3 of them ?", "12 small circles, and a Square"),
-    ),
+# Letters, capitals and digits join with different tokens; all turns share their image.
+TURNS = (
+    ("what colour is it ?", "red"),
+    ("How many are there?", "2"),
+    ("Is it so? Answer yes or no.", "No"),
+    ("2 or 3 of them ?", "12 small circles, and a Square"),
 )
-_PICTURE = np.full((32, 32, 3), 255, np.uint8)
 _SHOWN = 4  # tokens on both sides of a difference
 
 
-def check_prompts(adapter: "FamilyAdapter") -> None:
+def check_prompts(adapter: "FamilyAdapter", blank: np.ndarray) -> None:
     """Refuse a model of which training and generation see other prompts.
+
+    Args:
+        adapter: of the model.
+        blank: the picture that it shows in training where there is none.
 
     Raises:
         CheckpointError: the message has the tokens that differ.
     """
-    shown = adapter.image_batch([_PICTURE])
+    shown = adapter.image_batch([blank])
     begin = shown["input_ids"][0][shown["attention_mask"][0].bool()].tolist()
-    turns = [turn for turns in CONVERSATIONS for turn in turns]
-    asked = [question for question, _ in turns]
-    _check_questions(adapter, begin, asked)
-    for picture in (_PICTURE, NO_IMAGE):
-        own = adapter.question_tokens(asked, with_image=picture is _PICTURE)
-        examples = [
-            Example(
-                f"a/{number}",
-                "a",
-                picture,
-                tuple(Turn(asked, answer, "coarse", "k", 1, "p") for asked, answer in turns),
-                {},
-            )
-            for number, turns in enumerate(CONVERSATIONS)
-        ]
-        trained = list(_trained(adapter.training_batch(examples), begin))
-        for (asking, answer), prompt, (seen, learned) in zip(turns, own, trained, strict=True):
-            _compare(adapter, asking, seen, "training", prompt, "generation")
+    asked = [question for question, _ in TURNS]
+    # Two, for processors take far longer for an image than for its text.
+    _check_questions(adapter, blank, begin, [asked[0], asked[-1]])
+    turns = tuple(Turn(question, answer, "coarse", "k", 1, "p") for question, answer in TURNS)
+    for picture in (blank, NO_IMAGE):
+        own = adapter.question_tokens(asked, with_image=picture is blank)
+        batch = adapter.training_batch([Example("a/0", "a", picture, turns, {})])
+        each = zip(TURNS, own, _trained(batch, begin), strict=True)
+        for (question, answer), prompt, (seen, learned) in each:
+            _compare(adapter, question, seen, "training", prompt, "generation")
             _check_learned(adapter, prompt, answer, learned)
 
 
-def _check_questions(adapter: "FamilyAdapter", begin: list[int], asked: Sequence[str]) -> None:
+def _check_questions(
+    adapter: "FamilyAdapter", blank: np.ndarray, begin: list[int], asked: Sequence[str]
+) -> None:
     """What generation is given is what the model's own processor makes of the whole text."""
-    whole = adapter.question_batch([_PICTURE] * len(asked), asked)
+    whole = adapter.question_batch([blank] * len(asked), asked)
     rows = zip(whole["input_ids"], whole["attention_mask"].bool(), strict=True)
     behind = adapter.question_tokens(asked)
-    for asking, tokens, (ids, there) in zip(asked, behind, rows, strict=True):
-        _compare(adapter, asking, begin + tokens, "generation", ids[there].tolist(),
-                 "its processor")  # fmt: skip
+    for question, tokens, (ids, there) in zip(asked, behind, rows, strict=True):
+        told = ids[there].tolist()
+        _compare(adapter, question, begin + tokens, "generation", told, "its processor")
 
 
 def _trained(batch: Batch, begin: list[int]) -> Iterator[tuple[list[int], list[int]]]:

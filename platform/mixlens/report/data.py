@@ -72,7 +72,7 @@ def data_section(
         runs = replaced["run"].nunique()
         sentences.append(
             f"In training, {len(replaced):,} positions of {runs} run{'s' * (runs != 1)} had an "
-            "image that could not be decoded and took another of its component (tables/replaced)."
+            "image that could not be used and took another of its component (tables/replaced)."
             if len(replaced)
             else "In training every image that was drawn could be decoded."
         )

@@ -18,6 +18,7 @@ from transformers import AutoProcessor
 from mixlens.errors import CheckpointError
 from mixlens.evaluation.generate import generate
 from mixlens.models import load_adapter, load_vllm
+from mixlens.models.family import BLANK
 from mixlens.sources.example import NO_IMAGE, Example
 from mixlens.tasks.turn import Turn
 from mixlens.training.loss import answer_loss_sum
@@ -101,7 +102,7 @@ def test_a_turn_is_learned_behind_the_tokens_that_ask_for_it(folder, several):
 
 def test_so_it_is_without_an_image(folder):
     adapter, processor = load_adapter(str(folder)), AutoProcessor.from_pretrained(folder)
-    begin = adapter.image_batch([np.full((32, 32, 3), 255, np.uint8)])["input_ids"][0].tolist()
+    begin = adapter.image_batch([BLANK])["input_ids"][0].tolist()
     found = trained(adapter, [example(*TURNS, image=NO_IMAGE)], begin)
     for (question, answer), (asked, told) in zip(TURNS, found, strict=True):
         assert asked == of_processor(processor, question, None)

@@ -168,7 +168,7 @@ def test_a_sweep_that_trains_on_photographs_says_what_was_replaced(
     rows = pd.DataFrame({"data": ["coco"] * 3, "position": [4, 9, 11]})
     rows.to_parquet(trial.folder / "replaced.parquet")
     text = " ".join(write_report(folder)[0].read_text().split())
-    assert "In training, 3 positions of 1 run had an image that could not be decoded" in text
+    assert "In training, 3 positions of 1 run had an image that could not be used" in text
     assert "Complex data" in text
     assert "photos: photographs of coco with object count between quantiles 0.5 and 1" in text
     kept = pd.read_parquet(folder / "tables" / "replaced.parquet")

@@ -184,7 +184,7 @@ def test_vllm_gives_the_answers_and_nothing_else(measured, model, tmp_path, monk
     assert other.examples["response"].tolist() == expected
     assert len(set(expected)) > 16
     assert set(other.examples["finished"]) == {1.0}
-    assert pool.stages == ["_look", "_questions", "_score", "_reduce", "_null"]
+    assert pool.stages == ["_left_out", "_look", "_questions", "_score", "_reduce", "_null"]
     assert ("vllm", 0, len(expected)) in told
     assert ("vllm", len(expected), len(expected)) in told
     record = json.loads((directory / "throughput.json").read_text())

@@ -74,7 +74,7 @@ def test_images_that_all_go_away_are_one_message_and_lose_nothing(run: RunSpec, 
     """The sixteen that are tried in place of the first are gone, too."""
     root = Path(run.data["photos"].root)
     (root / "train2017").rename(root / "away")
-    with pytest.raises(DataError, match=rf"data\.photos: got '.*none can be decoded\. .*{root}"):
+    with pytest.raises(DataError, match=rf"data\.photos: got '.*none can be used\. .*{root}"):
         train_alone(run, tmp_path / "trial")
     (root / "away").rename(root / "train2017")
     train_alone(run, tmp_path / "trial")
