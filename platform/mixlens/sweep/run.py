@@ -145,8 +145,8 @@ def _checked(spec: SweepSpec, time_a_step: bool) -> tuple[SweepSpec, Plan, int |
 
             at_once = trials_at_once(spec.resources, this_machine(), len(spec.runs()))
         check_evaluation(spec)
-        plan = plan_sweep(spec, time_a_step)
         refused = refused_photographs(spec)
+        plan = plan_sweep(spec, time_a_step)
     check_disk(plan, root)
     for name, text in refused:
         print(f"components.{name}: {text}", flush=True)
