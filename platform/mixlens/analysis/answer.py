@@ -4,7 +4,7 @@ import pandas as pd
 
 from mixlens.analysis.arm_answer import arm_sentences
 from mixlens.analysis.effect import AGAINST_BASE, DIFFERENCE, find_effect
-from mixlens.analysis.missing import levels_of_quantity, levels_without, not_estimated
+from mixlens.analysis.missing import below_chance, levels_of_quantity, levels_without, not_estimated
 from mixlens.analysis.tables import HEADLINE, REDUNDANCY, Tables
 from mixlens.analysis.words import (
     coverage,
@@ -35,6 +35,7 @@ def answer_sentences(tables: Tables) -> list[str]:
     return [
         _redundancy(tables),
         *_accuracy(tables, _redundancy_changed(effects)),
+        *below_chance(tables.sweep),
         sufficiency_sentence(tables.recommendation),
         coverage((effects if differences.empty else differences).iloc[0], "ratio"),
     ]

@@ -12,7 +12,7 @@ from mixlens.analysis.effect import (
     find_effect,
     is_beyond_noise,
 )
-from mixlens.analysis.missing import levels_of_quantity, levels_without, not_estimated
+from mixlens.analysis.missing import below_chance, levels_of_quantity, levels_without, not_estimated
 from mixlens.analysis.tables import HEADLINE, REDUNDANCY, Tables
 from mixlens.analysis.words import (
     coverage,
@@ -40,7 +40,7 @@ def arm_sentences(tables: Tables) -> list[str]:
     sentences = [_headline(tables)]
     if (effects["contrast"] == PAIR).any():
         sentences += [_means(tables.sweep), _pairs(effects)]
-    sentences += [_against_base(effects), *_accuracy(tables)]
+    sentences += [_against_base(effects), *_accuracy(tables), *below_chance(tables.sweep)]
     differences = effects[effects["contrast"] == DIFFERENCE]
     row = (effects if differences.empty else differences).iloc[0]
     return [*(sentence for sentence in sentences if sentence), coverage(row, "arm")]

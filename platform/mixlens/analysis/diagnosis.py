@@ -10,7 +10,14 @@ from mixlens.analysis.measured import MODEL, ModelTables
 from mixlens.analysis.missing import without_layers
 from mixlens.analysis.tables import EXCESS, REDUNDANCY
 from mixlens.analysis.transfer_answer import transfer_sentences
-from mixlens.analysis.words import group_name, listing, number, span, with_interval
+from mixlens.analysis.words import (
+    group_name,
+    listing,
+    number,
+    span,
+    with_interval,
+    worse_than_guessing,
+)
 from mixlens.probing.deletion import RANDOM, SEEDLESS
 from mixlens.spec import ENCODER
 
@@ -46,16 +53,12 @@ def below_chance(accuracy: pd.DataFrame) -> Iterator[str]:
         return
     own = accuracy[(accuracy["model"] == MODEL) & (accuracy["high"] < accuracy["chance"])]
     parts = [
-        f"{group_name(row['group'])} ({with_interval(row)} beside {number(row['chance'], 2)})"
+        f"{group_name(row['group'])} ({with_interval(row)} beside {number(row['chance'], 2)}, n = "
+        f"{int(row['n'])} images)"
         for _, row in own.iterrows()
     ]
     if parts:
-        yield (
-            f"Worse than guessing among the choices: {listing(parts)}. Such a model does not "
-            "answer with the words that are asked for, because it does not know them or answers in "
-            "another form, so these accuracies say nothing about what it sees; n = "
-            f"{span(own['n'])} images."
-        )
+        yield worse_than_guessing(parts)
 
 
 def _energy(layers: pd.DataFrame) -> Iterator[str]:

@@ -3,7 +3,13 @@
 import pandas as pd
 
 from mixlens.analysis.tables import Tables
-from mixlens.analysis.words import listing
+from mixlens.analysis.words import (
+    group_name,
+    listing,
+    number,
+    with_interval,
+    worse_than_guessing,
+)
 from mixlens.spec import BASE
 
 
@@ -44,6 +50,22 @@ def not_estimated(tables: Tables, rows: pd.DataFrame, what: str, has: str) -> st
 def level_name(row: pd.Series) -> str:
     """A ratio or an arm in a sentence."""
     return f"arm {row['arm']}" if row["arm"] else f"ratio {row['ratio']:g}"
+
+
+def below_chance(sweep: pd.DataFrame) -> list[str]:
+    """The sentence on models that answer worse than a guesser; none where there are none.
+
+    Args:
+        sweep: the `sweep` table.
+    """
+    rows = sweep[sweep["high"] < sweep["chance"]]
+    parts = [
+        f"{group_name(row['subject'])} "
+        f"{'before fine-tuning' if row['run'] == BASE else f'at {level_name(row)}'} "
+        f"({with_interval(row)} beside {number(row['chance'], 2)})"
+        for _, row in rows.iterrows()
+    ]
+    return [worse_than_guessing(parts)] if parts else []
 
 
 def without_layers(layers: pd.DataFrame) -> str:

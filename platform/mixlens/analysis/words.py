@@ -95,6 +95,17 @@ def span(counts: pd.Series) -> str:
     return str(few) if few == many else f"{few} to {many}"
 
 
+def worse_than_guessing(parts: Sequence[str]) -> str:
+    """Why an accuracy below that of a guesser is no measure of sight; "" where there is none."""
+    if not parts:
+        return ""
+    return (
+        f"Worse than guessing among the choices: {listing(parts)}. Such a model does not answer "
+        "with the words that are asked for, because it does not know them or answers in another "
+        "form, so these accuracies say nothing about what it sees."
+    )
+
+
 def upper(text: str) -> str:
     """With a capital at the start."""
     return text[:1].upper() + text[1:]

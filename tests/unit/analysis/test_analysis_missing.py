@@ -225,3 +225,17 @@ def test_transfer_says_how_many_could_not_be_compared_and_tests_the_largest(tmp_
     first, strongest, *_ = transfer_sentences(tables.transfer, tables.transfer_summary)
     assert "more could not be estimated on both sides." in first
     assert "by max-T over either table" in strongest
+
+
+@pytest.mark.case
+def test_a_sweep_below_guessing_says_that_it_says_nothing(tmp_path: Path):
+    tables = _sweep(tmp_path, {}, ratios=(0.0, 1.0))
+    assert "Worse than guessing" not in " ".join(answer_sentences(tables))
+    rows = (tables.sweep["subject"] == "relational") & (tables.sweep["metric"] == "exact")
+    rows &= tables.sweep["run"].isin(["base", "ratio=0"])
+    tables.sweep.loc[rows, ["value", "low", "high"]] = (0.0, 0.0, 0.206)
+    (sentence,) = [one for one in answer_sentences(tables) if one.startswith("Worse than")]
+    assert sentence.startswith(
+        "Worse than guessing among the choices: relational before fine-tuning (0.000 [0.000, "
+        "0.206] beside 0.50) and relational at ratio 0 (0.000 [0.000, 0.206] beside 0.50). Such a "
+    )

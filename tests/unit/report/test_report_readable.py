@@ -192,7 +192,7 @@ def test_accuracy_below_guessing_has_its_sentence(tables: ModelTables, page: str
     worse.loc[mine, ["value", "low", "high", "chance"]] = (0.0, 0.0, 0.03, 0.35)
     (sentence,) = below_chance(worse)
     assert sentence.startswith(
-        "Worse than guessing among the choices: coarse (0.000 [0.000, 0.030] beside 0.35)."
+        "Worse than guessing among the choices: coarse (0.000 [0.000, 0.030] beside 0.35, n = "
     )
     assert "does not answer with the words that are asked for" in sentence
     assert list(below_chance(pd.DataFrame())) == []
