@@ -5,6 +5,8 @@ A `Member` is one MLflow run; a `Section` a part of its content that comes to be
 """
 
 import json
+import os
+import threading
 from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass
 from pathlib import Path
@@ -182,6 +184,7 @@ def _trial(spec: SweepSpec, run: RunSpec, root: Path) -> Member:
     layout = Layout(root)
     folder = layout.trial(run)
     record, journal = folder / "record.json", folder / "training.jsonl"
+    steps = Steps(journal)
     params = {
         **({"ratio": run.ratio} if run.arm is None else {"arm": run.arm}),
         "seed": run.seed,
@@ -207,7 +210,7 @@ def _trial(spec: SweepSpec, run: RunSpec, root: Path) -> Member:
         run.name, folder, "trial", _tags("trial", spec.name), folder / "run.json", record,
         (
             Section("about", (folder / "run.json",), about),
-            Section("training", (journal,), lambda sink: sink.log_training(read_steps(journal))),
+            Section("training", (journal,), lambda sink: sink.log_training(steps.read())),
             Section("results", (record,), results),
             _intervals(run.name, root, record),
         ),
@@ -257,14 +260,34 @@ def _model(spec: MeasureSpec, root: Path) -> Member:
     )  # fmt: skip
 
 
-def read_steps(journal: Path) -> list[Record]:
-    """The records of a `training.jsonl`, one a step; a line that is being written is left out."""
-    records: dict[int, Record] = {}
-    for line in journal.read_text().splitlines(keepends=True):
-        if line.endswith("\n"):
-            record = json.loads(line)
-            records[int(record["step"])] = record
-    return [records[step] for step in sorted(records)]
+class Steps:
+    """The records of a `training.jsonl`, one a step; what was read once is not read again.
+
+    A line that is being written is left out. A resumed training replaces the file.
+    """
+
+    def __init__(self, journal: Path) -> None:
+        self._journal = journal
+        self._lock = threading.Lock()  # the thread that sends, and the one that counts
+        self._forget()
+
+    def _forget(self) -> None:
+        self._file, self._read = -1, 0
+        self._records: dict[int, Record] = {}
+
+    def read(self) -> list[Record]:
+        """All records so far, by their steps."""
+        with self._lock, self._journal.open("rb") as file:
+            state = os.fstat(file.fileno())
+            if state.st_ino != self._file or state.st_size < self._read:
+                self._forget()
+            file.seek(self._read)
+            whole, newline, _ = file.read().rpartition(b"\n")
+            for line in whole.splitlines():
+                record = json.loads(line)
+                self._records[int(record["step"])] = record
+            self._file, self._read = state.st_ino, self._read + len(whole) + len(newline)
+            return [self._records[step] for step in sorted(self._records)]
 
 
 def _tags(kind: str, sweep: str) -> dict[str, str]:

@@ -24,7 +24,7 @@ from mixlens.lock import held
 from mixlens.spec import Layout, SweepSpec, TrackingSpec
 from mixlens.tracking import server as server_module
 from mixlens.tracking import writer as writer_module
-from mixlens.tracking.content import read_steps
+from mixlens.tracking.content import Steps
 from mixlens.tracking.mirror import Mirror
 from mixlens.tracking.send import send_runs
 from mixlens.tracking.server import UnreachableError, default_uri, how_to_look, open_server
@@ -83,8 +83,10 @@ def _train(folder: Path, steps: range, change: float = 0.0, keep: int | None = N
     for trial in (folder / "trials").iterdir():
         journal = trial / "training.jsonl"
         if keep is not None:
-            lines = [json.dumps(one) for one in read_steps(journal) if one["step"] <= keep]
-            journal.write_text("".join(f"{line}\n" for line in lines))
+            lines = [json.dumps(one) for one in Steps(journal).read() if one["step"] <= keep]
+            part = journal.with_suffix(".part")
+            part.write_text("".join(f"{line}\n" for line in lines))
+            part.rename(journal)
         with journal.open("a") as file:
             for step in steps:
                 record = {"step": step, "loss": 1 / step + change, "step_s": 0.1}
@@ -309,6 +311,25 @@ def test_a_damaged_ledger_is_asked_for_and_doubles_nothing(runs_dir: Path, damag
     assert len(again.notes) == 4
     assert "was damaged" in again.notes[0]
     _assert_once(server.client, server.experiment_id, 7)
+
+
+def test_a_journal_is_read_on_from_where_it_was(tmp_path: Path) -> None:
+    journal = tmp_path / "training.jsonl"
+    steps = Steps(journal)
+
+    def told() -> list[int]:
+        return [record["step"] for record in steps.read()]
+
+    journal.write_text('{"step": 1}\n{"step": 2}\n{"st')
+    assert told() == [1, 2]
+    with journal.open("a") as file:
+        file.write('ep": 3}\n')
+    assert told() == [1, 2, 3]
+    assert told() == [1, 2, 3]
+    part = tmp_path / "part"
+    part.write_text('{"step": 1}\n{"step": 2, "loss": 7}\n')
+    part.rename(journal)
+    assert steps.read() == [{"step": 1}, {"step": 2, "loss": 7}]
 
 
 @pytest.mark.case
