@@ -34,7 +34,7 @@ def load_processor(source: str, config: Any) -> Any:
         processor = AutoProcessor.from_pretrained(source)
     except Exception as error:  # files that are damaged raise all kinds
         raise CheckpointError(
-            explain("model", source, f"its processor cannot be had{offline()}: "
+            explain("model", source, f"its processor cannot be had{offline(source)}: "
                     f"{first_line(error).rstrip('.')}",
                     "Give a folder with the files of the processor too, as save_pretrained of the "
                     "processor writes them.")
@@ -67,8 +67,10 @@ def load_processor(source: str, config: Any) -> Any:
     return processor
 
 
-def offline() -> str:
-    return " (HF_HUB_OFFLINE is set)" if os.environ.get("HF_HUB_OFFLINE") else ""
+def offline(source: str) -> str:
+    """Why a hub id may not be had."""
+    is_set = os.environ.get("HF_HUB_OFFLINE") and not Path(source).is_dir()
+    return " (HF_HUB_OFFLINE is set)" if is_set else ""
 
 
 def _file(source: str, name: str) -> str:

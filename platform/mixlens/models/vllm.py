@@ -183,7 +183,7 @@ def _config(source: str) -> Any:
             explain(
                 "model",
                 source,
-                f"its config.json cannot be had{offline()}: {reason}",
+                f"its config.json cannot be had{offline(source)}: {reason}",
                 "Check the name, and for a hub id the network and your access to it, or give the "
                 "folder of a model.",
             )
@@ -214,7 +214,11 @@ def _load_full(source: str, dtype: torch.dtype, device: str, attention: Attentio
     except torch.OutOfMemoryError:
         raise
     except (OSError, ValueError, RuntimeError, SafetensorError) as error:
-        raise CheckpointError(f"model {source}: it cannot be loaded{offline()}: {error}") from error
+        reason = " ".join(str(error).split()).rstrip(".")
+        raise CheckpointError(
+            explain("model", source, f"it cannot be loaded{offline(source)}: {reason}",
+                    "Give a whole folder as save_pretrained writes it, or check the name.")
+        ) from error  # fmt: skip
     refuse_incomplete(source, report)
     if any(hasattr(parameter, "ds_id") for parameter in model.parameters()):
         # ZeRO-3 has spread the parameters already, and keeps them where the run wants them.
