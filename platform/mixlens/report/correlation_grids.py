@@ -44,7 +44,7 @@ def correlation_grids(table: pd.DataFrame) -> list[Table]:
         rows = own[own["metric"] == metric]
         if rows.empty or (metric == first and len(some) == len(layers)):
             continue
-        for kind, end in (("", ""), ("partial_", f", {held}")):
+        for kind, end in (("", ""), ("partial_", ", held fixed as above")):
             caption = f"{words}, every layer{end}."
             found.append(Table(_grid(rows, layers, (kind,)), caption, is_folded=True))
     return found

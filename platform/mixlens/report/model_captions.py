@@ -4,7 +4,7 @@ from mixlens.analysis.measured import ModelTables
 from mixlens.report.captions import what_visual_tokens_are
 from mixlens.report.embedding import AGREEMENT
 from mixlens.report.heatmap import area_words, held_fixed, marks_words
-from mixlens.report.model_figures import NULLS
+from mixlens.report.model_figures import EMPTY, NULLS
 from mixlens.report.probe_figures import not_estimable, without_rare_classes
 from mixlens.report.transfer import transfer_captions
 
@@ -71,14 +71,16 @@ def _controls(tables: ModelTables) -> str:
     parts = []
     if any(name.startswith("random") for name in names):
         parts.append("Random weights: the same architecture, never trained.")
-    empty = [name.split(" ")[0] for name in names if name in ("blank images", "noise images")]
+    empty = [name.split(" ")[0] for name in names if name in EMPTY]
     if empty:
         words = " and ".join(empty).capitalize()
         parts.append(f"{words} images: this model on pictures with nothing in them.")
     drawn = [NULLS[name] for name in NULLS if name in set(tables.nulls["null"])]
     if drawn:
+        parts.append(f"Dotted: {' and '.join(drawn)}.")
+    if drawn or empty:
         parts.append(
-            f"Dotted: {' and '.join(drawn)}; where they lie outside a panel its edge says at which "
-            "value, because there they would flatten the curves."
+            "What would flatten the curves of the model stays outside a panel, whose edge says "
+            "where it is."
         )
     return "".join(f"{part} " for part in parts)

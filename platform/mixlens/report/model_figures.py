@@ -38,6 +38,7 @@ COUNTED = {
     "participation_ratio": "Participation ratio",
     "gini": "Gini of token norms",
 }
+EMPTY = ("blank images", "noise images")  # controls without content
 NULLS = {"gaussian": "iid Gaussian tokens", "pseudo_images": "tokens of different images"}
 _DOTS: dict[str, Any] = {"gaussian": ":", "pseudo_images": (0, (1, 3))}
 
@@ -126,7 +127,14 @@ def control_profiles(layers: pd.DataFrame, nulls: pd.DataFrame) -> Figure | None
                 ].sort_values("layer")  # fmt: skip
                 axis.plot(some["layer"], some["value"], color=GREY, ls=dots, lw=1.3)
                 drawn.append((NULLS[null], GREY, some["value"].to_numpy(dtype=float)))
-        reads_at_edge(axis, _ends(visual[visual["metric"] == metric]), drawn)
+        own = visual[visual["metric"] == metric]
+        empty = own["model"].isin(list(EMPTY))
+        drawn += [
+            (name, looks[name][0], _ends(own[own["model"] == name]))
+            for name in names
+            if name in EMPTY
+        ]
+        reads_at_edge(axis, _ends(own[~empty]), drawn)
         axis.set_title(ENERGY[metric])
         axis.set_xlabel("Decoder layer")
         axis.xaxis.set_major_locator(mpl.ticker.MaxNLocator(7, integer=True))

@@ -132,6 +132,17 @@ def test_a_null_far_away_does_not_flatten_the_curves(tables: ModelTables):
 
 
 @pytest.mark.case
+def test_images_without_content_do_not_flatten_the_model(tables: ModelTables):
+    layers = tables.layers.copy()
+    blank = (layers["model"] == "blank images") & (layers["metric"] == "redundancy_score")
+    layers.loc[blank, ["value", "low", "high"]] = (9.0, 8.9, 9.1)
+    figure = control_profiles(layers, tables.nulls)
+    axis = next(one for one in figure.axes if one.get_title(loc="left") == "Redundancy score")
+    assert axis.get_ylim()[1] < 1
+    assert [text.get_text() for text in axis.texts] == ["blank images: 8.9 to 9.1 ↑"]
+
+
+@pytest.mark.case
 def test_the_decoders_input_does_not_stretch_the_axis_of_the_layers(tables: ModelTables):
     layers = tables.layers.copy()
     first = (layers["stream"] == "text") & (layers["layer"] == 0)
