@@ -166,4 +166,6 @@ class ResourceSpec(Spec):
     cpus_per_actor: float = Field(1.0, ge=0)
     gpus_per_actor: float = Field(0.0, ge=0)
     max_concurrent_trials: int | None = Field(None, ge=1, description="none: as many as fit")
-    max_failures: int = Field(2, ge=0, description="restarts of a trial's workers")
+    max_failures: int = Field(
+        2, ge=0, description="restarts of a trial's workers, and of a trial that is lost as a whole"
+    )
