@@ -18,7 +18,7 @@ import ray
 import torch
 from ray import tune
 from ray._common.utils import get_default_ray_temp_dir
-from ray._private.utils import get_num_cpus
+from ray._private import utils as ray_utils
 from ray.exceptions import RayError, RayTaskError
 from ray.util.scheduling_strategies import NodeAffinitySchedulingStrategy
 
@@ -27,7 +27,6 @@ from mixlens.activations.pool import MeasurementPool
 from mixlens.errors import (
     MixlensError,
     ResourceError,
-    Terminated,
     disk_full,
     end_on_sigterm,
     explain,
@@ -122,10 +121,9 @@ def _start_ray(
     where = address or Address("none, so this machine", "resources.address")
     for attempt in range(1, STARTS + 1):
         try:
-            ray.init(**options)
+            with _own_sigterm():
+                ray.init(**options)
             return
-        except SystemExit:  # by the handler of SIGTERM that Ray sets while it starts
-            raise Terminated from None
         except Exception as error:  # Ray raises OSError, ValueError, even Exception itself
             ray.shutdown()
             if (full := disk_full(error, Path(get_default_ray_temp_dir()))) is not None:
@@ -143,8 +141,21 @@ def _start_ray(
             tries = f" in {attempt} attempts: this machine is too busy" if is_slow else ""
             problem = f"no Ray{tries}: {first_line(error)}"
             raise ResourceError(explain(where.field, where.value, problem, remedy)) from error
-        finally:
-            end_on_sigterm()
+
+
+@contextmanager
+def _own_sigterm() -> Iterator[None]:
+    """SIGTERM means what it meant before, while Ray starts and afterwards.
+
+    Ray would have it exit with code 15, and its native code would abort.
+    """
+    of_ray = ray_utils.set_sigterm_handler
+    ray_utils.set_sigterm_handler = lambda handler: None
+    try:
+        yield
+    finally:
+        ray_utils.set_sigterm_handler = of_ray
+        end_on_sigterm()
 
 
 def check_shared(folder: Path, say: Callable[[str], None]) -> None:
@@ -188,7 +199,7 @@ def check_shared(folder: Path, say: Callable[[str], None]) -> None:
 
 def this_machine() -> Capacity:
     """What a Ray that is started here has, by Ray's own count, which knows containers."""
-    cpus = get_num_cpus(override_docker_cpu_warning=True)
+    cpus = ray_utils.get_num_cpus(override_docker_cpu_warning=True)
     return Capacity(cpus, torch.cuda.device_count(), "this machine")
 
 

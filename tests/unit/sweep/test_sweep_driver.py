@@ -2,15 +2,18 @@
 
 import json
 import os
+import signal
 import socket
+import sys
 from pathlib import Path
 
 import pytest
 from ray import tune
+from ray._private import utils as ray_utils
 from ray.exceptions import NodeDiedError, RayError, RayTaskError, WorkerCrashedError
 from ray.train.v2.api.exceptions import WorkerGroupError
 
-from mixlens.errors import DataError, MixlensError, ResourceError, Terminated
+from mixlens.errors import DataError, MixlensError, ResourceError, Terminated, ending_on_sigterm
 from mixlens.spec import Layout, ResourceSpec, SweepSpec
 from mixlens.sweep import driver, shared
 from mixlens.sweep.driver import HEALTH_CHECK, _reason, _run_trial, _runtime_env, ray_running
@@ -79,11 +82,28 @@ def test_whatever_ray_raises_is_one_message(
     assert starts.tried == 1
 
 
-def test_sigterm_while_ray_starts_is_no_exit_code_of_rays(
+def test_sigterm_while_ray_starts_ends_the_job_as_ever(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    with pytest.raises(Terminated):
-        Starts(monkeypatch, [SystemExit(15)]).run(tmp_path)
+    """Ray sets a handler of its own first, and native code another one."""
+
+    def init(**_: object) -> None:
+        ray_utils.set_sigterm_handler(lambda *_: sys.exit(15))
+        if sent_while_it_starts:
+            os.kill(os.getpid(), signal.SIGTERM)
+        signal.signal(signal.SIGTERM, signal.SIG_DFL)
+
+    starts = Starts(monkeypatch, [])
+    monkeypatch.setattr(driver.ray, "init", init)
+    for sent_while_it_starts in (True, False):
+        with ending_on_sigterm():
+            if sent_while_it_starts:
+                with pytest.raises(Terminated):
+                    starts.run(tmp_path)
+            else:
+                starts.run(tmp_path)
+                with pytest.raises(Terminated):
+                    os.kill(os.getpid(), signal.SIGTERM)
 
 
 def test_workers_elsewhere_get_the_settings_of_the_driver_once(
