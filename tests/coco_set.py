@@ -117,6 +117,8 @@ class Split:
         for thing in scene.things:
             seen = _turned(thing, orientation, width, height) if turned else thing
             areas.append(self._annotate(image, seen))
+            if usable and thing.crowd is not None:
+                self.expect("annotation", "region", "iscrowd", image_id, self.next_id)
         for sentence in scene.sentences:
             self.captions.append({"image_id": image_id, "id": self.new_id(), "caption": sentence})
         if usable:
@@ -128,11 +130,14 @@ class Split:
             )  # fmt: skip
         return image
 
-    def annotate(self, image: dict[str, Any], box: Box, kept: int = -1, **fields: Any) -> int:
+    def annotate(
+        self, image: dict[str, Any], box: Box, kept: int = -1, region: str = "", **fields: Any
+    ) -> int:
         """One more dog in a box (x0, y0, x1, y1), with these fields in place of the sound ones.
 
         A field that is `ABSENT` is taken out. `kept` is the area with which the dog is used, its
-        box then within the picture; -1: it is left out. Returns its id.
+        box then within the picture; -1: it is left out. `region` is the reason why it is used as a
+        region. Returns its id.
         """
         x0, y0, x1, y1 = box
         record = {
@@ -152,8 +157,10 @@ class Split:
                 categories=(*truth.categories, "dog"),
                 boxes=(*truth.boxes, inside),
                 areas=(*truth.areas, kept),
-                crowd=(*truth.crowd, bool(record["iscrowd"])),
+                crowd=(*truth.crowd, bool(region)),
             )
+            if region:
+                self.expect("annotation", "region", region, image["id"], record["id"])
         return record.get("id", -1)
 
     def _annotate(self, image: dict[str, Any], thing: Thing) -> int:

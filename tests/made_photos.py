@@ -5,7 +5,15 @@ from functools import cached_property
 
 import numpy as np
 
-from mixlens.tasks.photo import Categories, Photo, Questions, ask_photo, find_questions
+from mixlens.tasks.photo import (
+    Categories,
+    Coverage,
+    Photo,
+    Questions,
+    ask_photo,
+    complete_everywhere,
+    find_questions,
+)
 
 # Category, supercategory, how often, usual height in the picture (0 top), usual length of a side.
 HABITS = (
@@ -41,7 +49,12 @@ class PhotoSet:
 
     @cached_property
     def questions(self) -> Questions:
-        return find_questions(**{name: getattr(self, name) for name in self.__annotations__})
+        columns = {name: getattr(self, name) for name in self.__annotations__}
+        return find_questions(**columns, coverage=self.coverage)
+
+    @property
+    def coverage(self) -> Coverage:
+        return complete_everywhere(len(self), len(self.categories.names))
 
     @cached_property
     def asked(self) -> np.ndarray:

@@ -1,6 +1,7 @@
 """The one row contract of every source: an image, what is asked about it, and its attributes."""
 
 import json
+from collections.abc import Mapping
 from dataclasses import asdict, dataclass
 from typing import Any
 
@@ -8,7 +9,7 @@ import numpy as np
 
 from mixlens.tasks.turn import Turn
 
-Attributes = dict[str, float | int | str]
+Attributes = Mapping[str, float | int | str | None]
 
 # In place of an image where turns are about none: models take it, though no source gives it yet.
 NO_IMAGE = np.zeros((0, 0, 3), np.uint8)
@@ -24,7 +25,7 @@ class Example:
         image: uint8 [height, width, 3] RGB, or the bytes of an encoded image file; `NO_IMAGE`.
         turns: questions and answers, in the order they are asked.
         attributes: exact facts about the image (object count, ink fraction, ...), same names and
-            types for every example of a source.
+            types for every example of a source. An unknown number is NaN, an unknown name None.
     """
 
     example_id: str

@@ -1,6 +1,7 @@
 """Records of a COCO file: each is read on its own, and what is wrong with it is written down."""
 
 import json
+from collections import Counter
 from collections.abc import Sequence
 from typing import Any
 
@@ -9,18 +10,29 @@ import numpy as np
 import pytest
 
 from mixlens.errors import DataError
-from mixlens.sources.coco.annotations import Listed, Rows, read_annotations, read_captions
-from mixlens.sources.coco.documents import parse_document, read_categories, read_images
+from mixlens.sources.coco.annotations import Found, Listed, Rows, read_annotations, read_captions
+from mixlens.sources.coco.documents import (
+    Vocabulary,
+    merge_records,
+    parse_document,
+    read_categories,
+    read_images,
+    refuse_panoptic,
+)
 from mixlens.sources.coco.exif import find_direction
 from mixlens.sources.coco.inspect import Header
 from mixlens.sources.coco.ledger import Ledger
 from mixlens.sources.coco.pictures import sound_pictures, upright_boxes, without_held_out
+from mixlens.tasks.photo import Categories
 
 SOUND: dict[str, Any] = {"id": 1, "image_id": 10, "category_id": 3, "bbox": [4, 5, 6, 7]}
 # Rows 0 and 1 are of this file; image 12 was left out.
 ROWS = Rows(["train", "held_out"], [10, 11], np.array([[40, 30], [20, 50]]))
 LISTED = Listed({10: 0, 11: 1, 12: -1}, "train", ROWS)
-PLACES = {3: 0, 7: 1}
+# Category 8 is stuff, such as sky; 9 marks where nothing was annotated.
+NAMES = ("dog", "cup", "sky", "ignored regions")
+PLACES = {3: 0, 7: 1, 8: 2, 9: 3}
+VOCABULARY = Vocabulary(Categories(NAMES, NAMES), PLACES, frozenset({2}), frozenset({3}))
 
 
 def raws(records: list[Any]) -> list[msgspec.Raw]:
@@ -29,8 +41,13 @@ def raws(records: list[Any]) -> list[msgspec.Raw]:
 
 def annotations(*records: Any):
     ledger = Ledger()
-    objects, examined = read_annotations(raws(list(records)), LISTED, PLACES, ledger)
-    return objects, examined, [(row.reason, row.image_id, row.id) for row in ledger.rows], ledger
+    found = read(ledger, *records)
+    told = [(row.reason, row.image_id, row.id) for row in ledger.rows]
+    return found.objects, found.examined, told, ledger
+
+
+def read(ledger: Ledger, *records: Any) -> Found:
+    return read_annotations(raws(list(records)), LISTED, VOCABULARY, "data.x.train", ledger)
 
 
 def test_boxes_become_corners_and_objects_are_ordered_by_image():
@@ -82,12 +99,12 @@ def test_a_fault_leaves_one_annotation_out_and_keeps_the_others(change, reason):
 
 
 def test_missing_fields_and_damaged_text_are_malformed():
-    for field in SOUND:
+    for field in SOUND.keys() - {"image_id"}:
         record = {key: value for key, value in SOUND.items() if key != field}
         _, _, told, _ = annotations(record)
-        assert told == [("malformed", record.get("image_id", -1), record.get("id", -1))]
-    _, _, told, _ = annotations(b'{"id": 4, "image_id": 11, "note": "\xff"}', b"[]", b'"x"')
-    assert told == [("malformed", 11, 4), ("malformed", -1, -1), ("malformed", -1, -1)]
+        assert told == [("malformed", 10, record.get("id", -1))]
+    _, _, told, _ = annotations(b'{"id": 4, "image_id": 11, "note": "\xff"}')
+    assert told == [("malformed", 11, 4)]
 
 
 def test_the_first_of_two_ids_counts_and_a_bad_first_one_does_not():
@@ -176,10 +193,11 @@ def categories(*lists: list[Any]):
 
 def test_categories_of_all_files_are_ordered_by_id():
     dog = {"id": 9, "name": "dog", "supercategory": "animal"}
-    found, places = categories([dog, {"id": 2, "name": "cup"}], [dog, {"id": 5, "name": "car"}])
-    assert found.names == ("cup", "car", "dog")
-    assert found.supercategories == ("cup", "car", "animal")
-    assert places == {2: 0, 5: 1, 9: 2}
+    found = categories([dog, {"id": 2, "name": "cup"}], [dog, {"id": 5, "name": "car"}])
+    assert found.categories.names == ("cup", "car", "dog")
+    assert found.categories.supercategories == ("cup", "car", "animal")
+    assert found.places == {2: 0, 5: 1, 9: 2}
+    assert not found.stuff | found.blind
 
 
 @pytest.mark.parametrize(
@@ -196,19 +214,73 @@ def test_categories_that_cannot_be_understood_are_refused(lists, message):
         categories(*lists)
 
 
-def test_images_that_are_malformed_or_listed_twice_are_left_out():
-    good = {"id": 1, "file_name": "a.jpg", "width": 4, "height": 3}
+def images(records: list[Any], ledger: Ledger, unread: Counter | None = None):
+    unread = Counter() if unread is None else unread
+    return read_images(raws(records), "held_out", "data.x.held_out", ledger, unread)
+
+
+GOOD = {"id": 1, "file_name": "a.jpg", "width": 4, "height": 3}
+
+
+def test_images_that_are_malformed_are_left_out():
     ledger = Ledger()
-    records = [good, good | {"file_name": "b.jpg"}, good | {"id": 2, "width": 0},
-               good | {"id": "3"}, {"id": 4}, 7, good | {"id": 5}]  # fmt: skip
-    assert [image.id for image in read_images(raws(records), "held_out", ledger)] == [1, 5]
+    records = [GOOD, GOOD | {"id": 2, "width": 0}, GOOD | {"id": "x"}, GOOD | {"id": "3"}, {"id": 4},
+               7, GOOD | {"id": 5}]  # fmt: skip
+    assert [image.id for image in images(records, ledger)] == [1, 5]
     assert [(row.split, row.reason, row.image_id, row.file_name) for row in ledger.rows] == [
-        ("held_out", "duplicate_id", 1, "b.jpg"),
         ("held_out", "malformed", 2, "a.jpg"),
         ("held_out", "malformed", -1, "a.jpg"),
+        ("held_out", "malformed", 3, "a.jpg"),
         ("held_out", "malformed", 4, ""),
         ("held_out", "malformed", -1, ""),
     ]
+
+
+@pytest.mark.case
+@pytest.mark.parametrize(
+    "other", [{"file_name": "b.jpg"}, {"width": 5}, {"file_name": "b.jpg", "width": 0}]
+)
+def test_two_images_of_one_id_are_refused(other):
+    with pytest.raises(DataError, match=r"data\.x.* got 2 ids: two images have one id.*: 1 is 'a\.jpg"):
+        images([GOOD, GOOD | other, GOOD | other | {"file_name": "c.jpg"}], Ledger())
+
+
+def merged(records: list[Any], malformed: tuple[str, ...] = ()):
+    ledger = Ledger()
+    own = images(records, ledger)
+    paths = [one.file_name for one in own]
+    kept, left, instead = merge_records(own, paths, malformed, "train", "data.x.train", ledger)
+    assert left == [one.file_name for one in kept]
+    return kept, instead, [(row.outcome, row.reason, row.image_id) for row in ledger.rows]
+
+
+@pytest.mark.case
+def test_records_of_one_file_become_one_with_all_their_annotations():
+    two = GOOD | {"id": 2, "file_name": "b.jpg"}
+    kept, instead, told = merged([GOOD, GOOD | {"id": 7}, two, GOOD, GOOD | {"id": 8}])
+    assert [(one.id, one.file_name) for one in kept] == [(1, "a.jpg"), (2, "b.jpg")]
+    assert instead == {7: 1, 8: 1}
+    assert told == [("repaired", "same_file", image_id) for image_id in (7, 1, 8)]
+
+
+def test_records_of_one_file_put_together_what_they_say_of_absence():
+    first = GOOD | {"neg_category_ids": [3]}
+    second = GOOD | {"id": 2, "neg_category_ids": [5], "not_exhaustive_category_ids": [6]}
+    (one,), _, _ = merged([first, second, GOOD | {"id": 3}])
+    assert one.neg_category_ids == (3, 5)
+    assert one.not_exhaustive_category_ids == (6,)
+    assert one.is_federated
+    (one,), _, _ = merged([GOOD, GOOD | {"id": 3}])
+    assert not one.is_federated
+
+
+@pytest.mark.case
+def test_records_of_one_file_that_disagree_are_refused():
+    wider = GOOD | {"width": 9}
+    with pytest.raises(DataError, match=r"got 2 records: .*'a\.jpg' \(4 x 3\) and 'a\.jpg' \(9 x 3\)"):
+        merged([GOOD, wider | {"id": 2}, wider | {"id": 3}])
+    with pytest.raises(DataError, match=r"got 1 records: .*'a\.jpg', once malformed"):
+        merged([GOOD], malformed=("a.jpg", "other.jpg"))
 
 
 def image(id: int, width: int, height: int) -> Any:
@@ -222,7 +294,7 @@ def pictures(
     annotations: Sequence[Any] = (),
 ):
     ledger = Ledger()
-    listed = read_images(raws([image(n, *size) for n, size in enumerate(sizes)]), "train", ledger)
+    listed = images([image(n, *size) for n, size in enumerate(sizes)], ledger)
     paths = [record.file_name for record in listed]
     direction = find_direction(listed, headers, {}, raws(annotations), "automatic")
     found = sound_pictures(listed, paths, headers, "train", share, direction, ledger)

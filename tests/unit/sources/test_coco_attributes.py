@@ -28,7 +28,7 @@ def columns(
     return attribute_columns(
         row.astype(np.int64), category.astype(np.int16),
         np.stack([x - 3, y - 2, x + 3, y + 2], 1), crowd.astype(bool), masks,
-        np.full((len(images), 2), side), names,
+        np.full((len(images), 2), side), np.ones(len(images), bool), names,
     )  # fmt: skip
 
 

@@ -50,7 +50,7 @@ def measure(images: list[list[tuple[Any, bool]]], clipped: bool = False):
         np.zeros(count, np.int16),
         np.array([[4.0, 6, 14, 26]] * count).reshape(-1, 4),
         np.full(count, clipped),
-        np.array([crowd for *_, crowd in flat], bool),
+        np.array([crowd for *_, crowd in flat], np.int8),
         [raw(segmentation) for _, segmentation, _ in flat],
     )
     rows = Rows(["train"] * len(images), list(range(len(images))),
@@ -58,7 +58,7 @@ def measure(images: list[list[tuple[Any, bool]]], clipped: bool = False):
     ledger, told = Ledger(), []
     masks = measure_masks(objects, rows, ledger, lambda *so_far: told.append(so_far))
     assert told[-1] == (len(images), len(images))
-    repairs = {"clipped", "box_as_mask"}
+    repairs = {"clipped", "box_as_mask", "polygon_part"}
     assert all((row.outcome == "repaired") == (row.reason in repairs) for row in ledger.rows)
     return masks, [(row.reason, row.image_id, row.id) for row in ledger.rows]
 

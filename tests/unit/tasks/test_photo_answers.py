@@ -35,6 +35,7 @@ def objects_of(photos):
         photos.boxes,
         photos.area,
         photos.crowd,
+        photos.coverage,
         photos.categories,
     )
 

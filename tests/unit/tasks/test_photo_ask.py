@@ -154,7 +154,7 @@ def test_what_the_coarse_questions_bar_is_barred_whether_they_are_asked_or_not()
 
 def test_other_images_do_not_change_what_one_is_asked_by_their_threads_or_order():
     columns = {name: getattr(PHOTOS, name) for name in PHOTOS.__annotations__}
-    again = find_questions(**columns)
+    again = find_questions(**columns, coverage=PHOTOS.coverage)
     assert (again.rows == PHOTOS.questions.rows).all()
     assert (again.carries == PHOTOS.questions.carries).all()
 

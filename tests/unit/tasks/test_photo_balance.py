@@ -23,6 +23,7 @@ OBJECTS = describe_objects(
     PHOTOS.boxes,
     PHOTOS.area,
     PHOTOS.crowd,
+    PHOTOS.coverage,
     CATEGORIES,
 )
 MANY = np.diff(PHOTOS.first)

@@ -16,9 +16,13 @@ def attribute_columns(
     crowd: Bool[np.ndarray, " objects"],
     masks: Masks,
     frames: Int64[np.ndarray, "images 2"],
+    whole: Bool[np.ndarray, " images"],
     categories: Categories,
 ) -> dict[str, np.ndarray]:
     """One column an attribute; objects are those that are no crowd regions, unless said otherwise.
+
+    Each depends on every object of the image: where annotations are not complete, all of them are
+    unknown, NaN for numbers and None for names.
 
     object_count; category_count, supercategory_count: different names; category_diversity,
     supercategory_diversity: entropy of the objects' categories, nats; size_mean, size_variance
@@ -38,6 +42,7 @@ def attribute_columns(
         crowd: whether each is a crowd region.
         masks: measured, of these objects.
         frames: width and height of each image, pixels.
+        whole: whether each image is annotated for all categories.
         categories: of the data set.
     """
     images = len(frames)
@@ -60,7 +65,7 @@ def attribute_columns(
     super_count, super_diversity = _diversity(own, above[single], images)
     centres = (boxes[single, :2] + boxes[single, 2:]) / 2
     nearest = mean(_nearest(own, centres)) / np.sqrt(pixels)
-    return {
+    columns: dict[str, np.ndarray] = {
         "object_count": count,
         "category_count": category_count,
         "supercategory_count": super_count,
@@ -76,6 +81,13 @@ def attribute_columns(
         "object_area_mean": mean(share),
         "dominant_category": _dominant(row, named, masks.area, names, images),
         "dominant_supercategory": _dominant(row, above, masks.area, super_names, images),
+    }
+    if whole.all():
+        return columns
+    unknown = {True: np.array(None), False: np.array(np.nan)}
+    return {
+        name: np.where(whole, values, unknown[values.dtype == object])
+        for name, values in columns.items()
     }
 
 

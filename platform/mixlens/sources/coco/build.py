@@ -5,6 +5,7 @@ import json
 import posixpath
 import shutil
 import uuid
+from collections import Counter
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager, suppress
 from dataclasses import replace
@@ -16,17 +17,19 @@ from mixlens.errors import DataError, ResourceError, explain, first_line
 from mixlens.sources.coco.columns import Part, Progress, timed, write_tables
 from mixlens.sources.coco.decodable import decodable
 from mixlens.sources.coco.documents import (
+    merge_records,
     parse_captions,
     parse_document,
     read_categories,
     read_images,
+    refuse_panoptic,
 )
 from mixlens.sources.coco.exif import Direction, as_record, find_direction
 from mixlens.sources.coco.files import Files, open_files
 from mixlens.sources.coco.index import LEFT_OUT, RECORD, open_index
-from mixlens.sources.coco.inspect import inspect
+from mixlens.sources.coco.inspect import Header, inspect
 from mixlens.sources.coco.ledger import SPLITS, Ledger, Split
-from mixlens.sources.coco.limits import refuse_damaged, refuse_empty
+from mixlens.sources.coco.limits import refuse_damaged, refuse_empty, refuse_regions
 from mixlens.sources.coco.names import matched, outside
 from mixlens.sources.coco.pictures import Picture, sound_pictures, without_held_out
 from mixlens.sources.pixels import MAX_PIXELS
@@ -47,15 +50,16 @@ def build_index(name: str, spec: CocoSpec, indexes: Path, progress: Progress) ->
         progress: is told the stage, how many things are done, and of how many.
 
     Raises:
-        DataError: files are missing or not in COCO format, no image can be used, or more than
-            `max_left_out` of the images or annotations of a file are damaged.
+        DataError: files are missing, not in COCO format, or contradict themselves, no image can be
+            used, no annotation is of a single object, or more than `max_left_out` of the images or
+            annotations of a file are damaged.
         ResourceError: the index cannot be written.
     """
     files, ledger, seconds = open_files(spec.root), Ledger(), dict[str, float]()
     with timed(seconds, "read"):
         parts, digests = _read(name, spec, files, ledger, progress)
-        documents = {f"data.{name}.{part.splits[0]}.annotations": part.document for part in parts}
-        categories, places = read_categories(documents)
+        where = f"data.{name}"
+        vocabulary = read_categories({f"{where}.{part.field}": part.document for part in parts})
     with timed(seconds, "list"):
         sizes = _sizes(name, spec, files, parts)
         parts = [replace(part, paths=matched(part.paths, sizes)) for part in parts]
@@ -72,7 +76,7 @@ def build_index(name: str, spec: CocoSpec, indexes: Path, progress: Progress) ->
         refuse_empty(name, spec, pictures, ledger, folder)
         with _put_in_place(folder) as unfinished:
             record = write_tables(
-                unfinished, parts, pictures, categories, places, ledger, seconds, progress
+                unfinished, parts, pictures, vocabulary, where, ledger, seconds, progress
             )
             exif = {
                 part.splits[0]: told
@@ -82,11 +86,13 @@ def build_index(name: str, spec: CocoSpec, indexes: Path, progress: Progress) ->
             record = {"version": VERSION, "fingerprint": fingerprint, **record, "exif": exif}
             # Nothing is kept of what is refused: to repair a file need not change its size.
             refuse_damaged(name, spec, record, ledger, folder)
+            refuse_regions(name, record)
             pq.write_table(ledger.table(), unfinished / LEFT_OUT)
             (unfinished / RECORD).write_text(json.dumps(record, indent=1))
     else:
         record = open_index(folder).record
         refuse_damaged(name, spec, record, Ledger.read(folder / LEFT_OUT), folder)
+        refuse_regions(name, record)
     return spec.model_copy(update={"index": str(folder), "fingerprint": fingerprint})
 
 
@@ -105,14 +111,23 @@ def _read(
         data = files.require(own.annotations, f"{field}.annotations")
         digests.append(hashlib.sha256(data).hexdigest())
         document, captions = parse_document(data, f"{field}.annotations", own.annotations), None
+        refuse_panoptic(document, f"{field}.annotations", own.annotations)
         if own.captions is None:
             digests.append(None)
         else:
             data = files.require(own.captions, f"{field}.captions")
             digests.append(hashlib.sha256(data).hexdigest())
             captions = parse_captions(data, f"{field}.captions", own.captions)
+        unread: Counter[str] = Counter()
+        images = read_images(document.images, splits[0], f"{field}.annotations", ledger, unread)
+        malformed = [
+            path
+            for row in ledger.rows
+            if row.split == splits[0] and row.reason == "malformed" and row.file_name
+            if (path := files.inside(own.images, row.file_name))
+        ]
         records, paths = [], []
-        for record in read_images(document.images, splits[0], ledger):
+        for record in images:
             path = files.inside(own.images, record.file_name)
             if path is None:
                 ledger.add(splits[0], "image", "outside_root", image_id=record.id,
@@ -121,7 +136,12 @@ def _read(
             else:
                 records.append(record)
                 paths.append(path)
-        parts.append(Part(splits, document, captions, records, paths))
+        records, paths, instead = merge_records(
+            records, paths, malformed, splits[0], f"{field}.annotations", ledger
+        )
+        parts.append(
+            Part(splits, own.annotations, document, captions, records, paths, instead, unread)
+        )
     progress("read", len(given), len(given))
     return parts, digests
 
@@ -167,6 +187,11 @@ def _pictures(
     """The images of each part that are used, and how their annotations lie if EXIF turns them."""
     paths = [path for part in parts for path in part.paths]
     headers = inspect(files, paths, sizes, lambda done, of: progress("inspect", done, of))
+    records = [record for part in parts for record in part.records]
+    headers = [
+        _with_hint(header, record.file_name, sizes)
+        for header, record in zip(headers, records, strict=True)
+    ]
     share = spec.held_out if isinstance(spec.held_out, float) else None
     found: list[list[Picture]] = []
     directions = []
@@ -181,6 +206,14 @@ def _pictures(
             listed = list(zip(part.paths, own, strict=True))
             found[0] = without_held_out(found[0], listed, ledger)
     return found, directions
+
+
+def _with_hint(header: Header, file_name: str, sizes: dict[str, int]) -> Header:
+    """Where file names begin with the folder of images already, say so beside what is missing."""
+    if header.problem != "missing_file" or (name := posixpath.normpath(file_name)) not in sizes:
+        return header
+    hint = f"{name} is there: file names begin with the folder already, so leave `images` out"
+    return replace(header, detail=f"{header.detail}; {hint}")
 
 
 @contextmanager

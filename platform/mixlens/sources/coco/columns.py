@@ -1,6 +1,7 @@
 """From sound images and records of annotations to the tables of an index."""
 
 import time
+from collections import Counter
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
@@ -9,24 +10,27 @@ from typing import Any
 
 import numpy as np
 import pyarrow as pa
-from jaxtyping import Float32, Int32
+from jaxtyping import Float32, Int8, Int32
 
 from mixlens.sources.coco.annotations import (
+    Found,
     Listed,
+    Lost,
     Objects,
     Rows,
     joined,
+    joined_lost,
     read_annotations,
     read_captions,
 )
 from mixlens.sources.coco.attributes import attribute_columns
-from mixlens.sources.coco.documents import CaptionDocument, Document, ImageRecord
+from mixlens.sources.coco.completeness import coverage_column, coverage_of
+from mixlens.sources.coco.documents import CaptionDocument, Document, ImageRecord, Vocabulary
 from mixlens.sources.coco.index import CORNERS, TABLES, write_columns
-from mixlens.sources.coco.ledger import SPLITS, Ledger, Split, count, damaged
+from mixlens.sources.coco.ledger import REGIONS, SPLITS, Ledger, Split, count, damaged
 from mixlens.sources.coco.masks import measure_masks
 from mixlens.sources.coco.pictures import Picture, upright_boxes
 from mixlens.tasks.photo import QUESTION, find_questions
-from mixlens.tasks.photo.photo import Categories
 
 Progress = Callable[[str, int, int], None]
 
@@ -37,17 +41,33 @@ class Part:
 
     Attributes:
         splits: that its images may belong to; the first is that of the file.
+        path: of the file.
         document: its records.
         captions: those of the file beside it.
-        records: images that it lists inside the root.
+        records: image files that it lists inside the root, once each.
         paths: of these.
+        instead: id of another record of one of these files -> id of the record that stands for it.
+        unread: fields of images that nothing reads and that hold something, counted.
     """
 
     splits: tuple[Split, ...]
+    path: str
     document: Document
     captions: CaptionDocument | None
     records: Sequence[ImageRecord]
     paths: Sequence[str]
+    instead: Mapping[int, int]
+    unread: Counter[str]
+
+    @property
+    def field(self) -> str:
+        """The field that names its file, below the data set's."""
+        return f"{self.splits[0]}.annotations"
+
+    @property
+    def is_federated(self) -> bool:
+        """Whether it says of its images which categories were looked for."""
+        return any(record.is_federated for record in self.records)
 
 
 @contextmanager
@@ -62,8 +82,8 @@ def write_tables(
     folder: Path,
     parts: Sequence[Part],
     pictures: Sequence[Sequence[Picture]],
-    categories: Categories,
-    places: Mapping[int, int],
+    vocabulary: Vocabulary,
+    where: str,
     ledger: Ledger,
     seconds: dict[str, float],
     progress: Progress,
@@ -74,15 +94,19 @@ def write_tables(
         folder: that they are written into.
         parts: files of annotations.
         pictures: sound images of each part.
-        categories: of all parts.
-        places: category id -> its place in `categories`.
+        vocabulary: of all parts.
+        where: the field of the data set, for messages.
         ledger: gets what is left out or repaired.
         seconds: gets the time of each stage.
         progress: as of `build_index`.
 
     Returns:
         What the record says about them.
+
+    Raises:
+        DataError: annotations do not say of which image they are.
     """
+    categories = vocabulary.categories
     # The held-out images of a part may stand between the others.
     ordered = [
         (part, picture)
@@ -98,14 +122,29 @@ def write_tables(
         np.array([picture.sides for picture in chosen]),
     )
     with timed(seconds, "annotations"):
-        objects, captions, examined = _read_records(parts, ordered, rows, places, ledger, progress)
+        found, captions = _read_records(parts, ordered, rows, vocabulary, where, ledger, progress)
+        objects = joined([part.objects for part in found])
     with timed(seconds, "masks"):
         masks = measure_masks(objects, rows, ledger, lambda *so_far: progress("masks", *so_far))
+        maskless = ~masks.usable
+        lost = joined_lost(
+            [
+                *(part.lost for part in found),
+                Lost(objects.row[maskless], objects.category[maskless]),
+            ]
+        )
         objects = objects.take(np.flatnonzero(masks.usable))
+        _tell_regions(objects, rows, ledger)
+    owner = np.array([parts.index(part) for part, _ in ordered])
+    coverage = coverage_of(
+        [picture.record for picture in chosen],
+        np.array([part.is_federated for part in parts])[owner],
+        objects, lost, vocabulary.places, len(categories.names),
+    )  # fmt: skip
     with timed(seconds, "attributes"):
         attributes = attribute_columns(
             objects.row, objects.category, objects.boxes, objects.crowd, masks, rows.frames,
-            categories,
+            coverage.whole, categories,
         )  # fmt: skip
     sides, boxes = _upright(chosen, rows, objects)
     area = masks.area.astype(np.float32)
@@ -114,7 +153,7 @@ def write_tables(
         progress("questions", 0, len(chosen))
         questions = find_questions(
             first, sides[:, 0], sides[:, 1], objects.category, boxes, area, objects.crowd,
-            np.array([len(own) for own in captions]), categories,
+            np.array([len(own) for own in captions]), coverage, categories,
         )  # fmt: skip
         asked = np.searchsorted(questions.rows["image"], np.arange(len(chosen) + 1))
         progress("questions", len(chosen), len(chosen))
@@ -131,6 +170,7 @@ def write_tables(
         "questions": np.diff(asked).astype(np.int32),
         "captions": pa.array(captions, pa.list_(pa.string())),
         "carries": questions.carries,
+        "complete": coverage_column(coverage),
     }
     corners = dict(zip(CORNERS, boxes.T, strict=True))
     annotations = {
@@ -148,11 +188,20 @@ def write_tables(
         "counts": {
             "images": {split: rows.split.count(split) for split in SPLITS},
             "objects": len(objects),
+            "regions": int(objects.crowd.sum()),
+            "incomplete": {
+                split: int((~coverage.whole[np.array(rows.split) == split]).sum())
+                for split in SPLITS
+            },
             "captions": sum(map(len, captions)),
             "questions": len(questions.rows),
         },
         "left_out": count(ledger.rows),
-        "damage": _damage(parts, examined, ledger),
+        "damage": _damage(parts, [part.examined for part in found], ledger),
+        "files": {
+            part.splits[0]: _file_record(part, own, objects.region[owner[objects.row] == place])
+            for place, (part, own) in enumerate(zip(parts, found, strict=True))
+        },
         "captions": {
             part.splits[0]: sum(
                 len(said)
@@ -170,14 +219,14 @@ def _read_records(
     parts: Sequence[Part],
     ordered: Sequence[tuple[Part, Picture]],
     rows: Rows,
-    places: Mapping[int, int],
+    vocabulary: Vocabulary,
+    where: str,
     ledger: Ledger,
     progress: Progress,
-) -> tuple[Objects, list[list[str]], list[int]]:
-    """Objects by image, captions of each image, and how many annotations each part has of them."""
+) -> tuple[list[Found], list[list[str]]]:
+    """What the annotations of each part hold, and the captions of each image."""
     captions: dict[int, list[str]] = {}
-    found: list[Objects] = []
-    examined: list[int] = []
+    found: list[Found] = []
     for done, part in enumerate(parts):
         progress("annotations", done, len(parts))
         row_of = {
@@ -188,14 +237,38 @@ def _read_records(
         row_of |= {
             picture.record.id: row for row, (owner, picture) in enumerate(ordered) if owner is part
         }
+        row_of |= {other: row_of.get(first, -1) for other, first in part.instead.items()}
         listed = Listed(row_of, part.splits[0], rows)
-        own, number = read_annotations(part.document.annotations, listed, places, ledger)
-        found.append(own)
-        examined.append(number)
+        field = f"{where}.{part.field}"
+        found.append(read_annotations(part.document.annotations, listed, vocabulary, field, ledger))
         if part.captions:
             captions |= read_captions(part.captions.annotations, listed, ledger)
     progress("annotations", len(parts), len(parts))
-    return joined(found), [captions.get(row, []) for row in range(len(ordered))], examined
+    return found, [captions.get(row, []) for row in range(len(ordered))]
+
+
+def _tell_regions(objects: Objects, rows: Rows, ledger: Ledger) -> None:
+    """A row of the ledger for each annotation that is used as a region."""
+    for place in np.flatnonzero(objects.crowd).tolist():
+        row = int(objects.row[place])
+        ledger.add(rows.split[row], "annotation", REGIONS[objects.region[place] - 1],
+                   image_id=rows.image_id[row], id=int(objects.id[place]),
+                   detail="a region of its category: not counted, named or listed")  # fmt: skip
+
+
+def _file_record(part: Part, found: Found, regions: Int8[np.ndarray, " objects"]) -> dict[str, Any]:
+    """What the record says about a file of annotations; `regions` are of its objects."""
+    numbers = np.bincount(regions, minlength=len(REGIONS) + 1).tolist()
+    return {
+        "annotations": part.path,
+        "federated": part.is_federated,
+        "objects": len(regions),
+        "regions": dict(zip(REGIONS, numbers[1:], strict=True)),
+        "unread": {
+            "images": dict(part.unread.most_common()),
+            "annotations": dict(found.unread.most_common()),
+        },
+    }
 
 
 def _upright(

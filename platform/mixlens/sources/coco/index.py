@@ -54,14 +54,17 @@ class CocoIndex:
         split: of each image, 0 (train) or 1 (held out).
         image_id: of each image, in its file of annotations.
         carries: bit i is set if an image can carry a turn of group i of `tasks.photo.GROUPS`.
+        whole: whether an image is annotated for all categories; else its attributes are unknown.
         categories: of the data set.
         possible: of `tasks.photo.find.Questions`.
-        attribute_columns: name -> value of each image; names are Python strings.
+        attribute_columns: name -> value of each image; names are Python strings. What is unknown
+            is NaN, of names None.
     """
 
     split: Int8[np.ndarray, " images"]
     image_id: Int64[np.ndarray, " images"]
     carries: UInt16[np.ndarray, " images"]
+    whole: Bool[np.ndarray, " images"]
     possible: Bool[np.ndarray, "2 categories"]
 
     def __init__(self, folder: Path) -> None:
@@ -77,6 +80,7 @@ class CocoIndex:
         self.split = _numbers(images["split"])
         self.image_id = _numbers(images["image_id"])
         self.carries = _numbers(images["carries"])
+        self.whole = _numbers(images["complete"].is_null())
         self.attribute_columns = {name: _numbers(column) for name, column in attributes.items()}
         self._paths, self._names = images["path"], images["file_name"]
         self._captions = images["captions"]

@@ -1,4 +1,4 @@
-"""What was left out of a data set, or repaired, and why: one row a thing."""
+"""What was left out of a data set, repaired, or no single object, and why: one row a thing."""
 
 from collections import Counter
 from collections.abc import Sequence
@@ -13,13 +13,16 @@ from mixlens.errors import damaged_file
 Split = Literal["train", "held_out"]
 SPLITS: tuple[Split, ...] = ("train", "held_out")
 
-Outcome = Literal["left_out", "repaired", "assumed"]
+Outcome = Literal["left_out", "repaired", "assumed", "region"]
 
-_REPAIRS = {"turned", "clipped", "box_as_mask"}
+REGIONS = ("iscrowd", "ignore", "group_of", "stuff")
+"""Why an annotation is a region of its category, and not one object."""
+
+_REPAIRS = {"turned", "clipped", "box_as_mask", "polygon_part", "same_file"}
 # Nothing is known to be wrong: how annotations lie does not follow from the image itself.
 _ASSUMED = {"turned_unsure", "exif_guess", "size_as_stored"}
 # What was left out for these reasons is not damaged: there is only no place for it here.
-_SOUND = {"held_out", "unlisted_image"}
+_SOUND = {"held_out", "unlisted_image", "ignored_region"}
 _SHOWN = 5
 
 
@@ -29,7 +32,8 @@ class LeftOut(NamedTuple):
     Attributes:
         split: the split that it belongs or would have belonged to.
         what: kind of thing.
-        outcome: `left_out`, or kept: `repaired`, or `assumed` to be what it seems.
+        outcome: `left_out`, or kept: `repaired`, `assumed` to be what it seems, or as a `region`
+            of many objects.
         reason: such as `missing_file` or `zero_area`.
         image_id: of the file of annotations; -1 if unknown.
         id: of the annotation or caption; -1 if unknown or an image.
@@ -77,6 +81,8 @@ class Ledger:
         outcome: Outcome = "repaired" if reason in _REPAIRS else "left_out"
         if reason in _ASSUMED:
             outcome = "assumed"
+        if reason in REGIONS:
+            outcome = "region"
         self.rows.append(LeftOut(split, what, outcome, reason, image_id, id, file_name, detail))
 
     @classmethod

@@ -87,6 +87,29 @@ def refuse_damaged(
                 raise DataError(explain(where, spec.max_left_out, problem, remedy))
 
 
+def refuse_regions(name: str, record: Mapping[str, Any]) -> None:
+    """Refuse a file in which no annotation is a single object: nothing could be counted or named.
+
+    Args:
+        name: of the data set.
+        record: of its index.
+
+    Raises:
+        DataError: all objects are regions, and not because their categories are stuff.
+    """
+    for split, file in record["files"].items():
+        regions = {why: number for why, number in file["regions"].items() if number}
+        if file["objects"] and sum(regions.values()) == file["objects"] != regions.get("stuff"):
+            said = " and ".join(f"{number:,} by {why}" for why, number in regions.items())
+            problem = (
+                f"all {file['objects']:,} annotations are regions of many objects ({said}), as "
+                "some tools write every mask: nothing could be counted, named or compared"
+            )
+            remedy = "If they are single objects, set iscrowd (or ignore) to 0 in the file."
+            where = f"data.{name}.{split}.annotations"
+            raise DataError(explain(where, file["annotations"], problem, remedy))
+
+
 def _files(spec: CocoSpec, split: Split) -> CocoFiles:
     """The files that a split is taken from."""
     if split == "held_out" and isinstance(spec.held_out, CocoFiles):

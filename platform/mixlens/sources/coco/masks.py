@@ -15,6 +15,7 @@ from mixlens.sources.coco.segmentation import (
     MaskError,
     Polygon,
     Rle,
+    has_area,
     parse_segmentation,
     reaches_out,
 )
@@ -146,6 +147,10 @@ def image_masks(
                 x0, y0, x1, y1 = boxes[place].tolist()
                 shape = [[x0, y0, x0, y1, x1, y1, x1, y0]]
                 repaired.append((place, "box_as_mask", "no segmentation"))
+            if thin := [part for part in shape if not has_area(part)]:
+                shape = [part for part in shape if has_area(part)]
+                detail = f"a part of {len(thin[0])} numbers was left out: it has no area"
+                repaired.append((place, "polygon_part", detail))
             over = over or any(reaches_out(polygon, width, height) for polygon in shape)
             masks[place] = None  # keeps its place until all polygons are drawn
             polygons += shape

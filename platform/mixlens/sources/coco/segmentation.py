@@ -43,6 +43,8 @@ _decode = msgspec.json.Decoder(list[Polygon] | _Runs | None).decode
 def parse_segmentation(segmentation: msgspec.Raw, width: int, height: int) -> list[Polygon] | Rle:
     """Polygons (none: no segmentation) or compressed run lengths that pycocotools can take.
 
+    Beside a polygon there may be parts of fewer than three points, which have no area (`has_area`).
+
     Args:
         segmentation: polygons, or run lengths (compressed or not), as JSON.
         width: of the frame, pixels.
@@ -59,9 +61,14 @@ def parse_segmentation(segmentation: msgspec.Raw, width: int, height: int) -> li
         return _run_lengths(shape, width, height)
     if shape is None or not any(shape):
         return []
-    for polygon in shape:
+    for polygon in [part for part in shape if has_area(part)] or shape:
         _check_polygon(polygon, width, height)
     return shape
+
+
+def has_area(part: Polygon) -> bool:
+    """Whether a part of a segmentation is more than a point or a line."""
+    return len(part) not in (0, 2, 4)
 
 
 def _check_polygon(polygon: Polygon, width: int, height: int) -> None:

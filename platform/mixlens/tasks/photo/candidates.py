@@ -88,11 +88,12 @@ def size(objects: Objects, told: Bool[np.ndarray, " objects"]) -> Rows:
 
 
 def count_category(objects: Objects) -> Rows:
-    """How many objects of a category there are, where all of them can be seen and told apart."""
+    """How many objects of a category there are, where all are known, seen and told apart."""
     groups, first = np.unique(objects.group, return_index=True)
     hidden = np.bincount(objects.group, ~objects.seen, len(groups)) > 0
     number = objects.group_size[groups]
-    fine = ~hidden & (number >= 1) & (number <= MAX_COUNT) & (objects.category[first] >= 0)
+    fine = ~hidden & (number >= 1) & (number <= MAX_COUNT)
+    fine &= objects.coverage.complete(objects.image[first], objects.category[first])
     i, number = first[fine], number[fine]
     category = objects.category[i]
     return Rows("count_category", objects.image[i], category, nothing(i), number, category)
@@ -121,7 +122,8 @@ def category_graph(objects: Objects, categories: Categories) -> Rows:
     listable = np.array([bool(name) and not {";", "|"} & set(name) for name in names])
     fine = objects.seen & (objects.category >= 0) & listable[objects.category]
     others = np.bincount(objects.image, ~fine, objects.images) > 0
-    image = np.flatnonzero((objects.many > 1) & (objects.many <= MAX_LISTED) & ~others)
+    listed = (objects.many > 1) & (objects.many <= MAX_LISTED) & objects.coverage.whole
+    image = np.flatnonzero(listed & ~others)
     none = nothing(image)
     return Rows("category_graph", image, none, none, none, none)
 

@@ -1,9 +1,10 @@
 """Questions about whole photographs: what covers most, what is largest, and what is there."""
 
 import numpy as np
-from jaxtyping import Bool, Int
+from jaxtyping import Bool, Float, Int
 
 from mixlens.tasks.photo.balance import chances
+from mixlens.tasks.photo.coverage import Coverage
 from mixlens.tasks.photo.objects import AREA_RATIO, MIN_SHARE, Objects
 from mixlens.tasks.photo.photo import Categories
 from mixlens.tasks.photo.rows import (
@@ -39,6 +40,7 @@ def dominant(objects: Objects) -> Rows:
     most, before = order[last], order[last - 1]
     second = np.where(image[before] == image[most], covered[before], 0.0)
     clear = (covered[most] >= DOMINANT_RATIO * second) & (covered[most] >= MIN_SHARE)
+    clear &= objects.coverage.whole[image[most]]
     # An object without a supercategory could be of any.
     clear &= (np.bincount(objects.image, ~known, objects.images) == 0)[image[most]]
     none = nothing(most[clear])
@@ -48,7 +50,7 @@ def dominant(objects: Objects) -> Rows:
 def largest(objects: Objects) -> Rows:
     """Which object is the largest, where there are two or more and no crowd region."""
     crowded = np.bincount(objects.image, objects.crowd, objects.images) > 0
-    possible = np.flatnonzero((objects.many > 1) & ~crowded)
+    possible = np.flatnonzero((objects.many > 1) & ~crowded & objects.coverage.whole)
     last = np.cumsum(objects.many)[possible] - 1
     clear = np.ones(len(possible), bool)
     first_by = []
@@ -122,13 +124,38 @@ def presence(
     yes = yes[~np.isin(yes, barred_code)]
     number = np.bincount(yes // many, minlength=objects.images)
     # Others are drawn by how often they are there, so that either order occurs about as often.
-    reach = np.bincount(yes % many, minlength=many).cumsum()
+    often = np.bincount(yes % many, minlength=many)
     pair = np.repeat(yes, ABSENT_DRAWS)
     image, one = np.divmod(pair, many)
     drawn = chances(image, ROW_KIND["presence"], one, np.arange(len(pair)) % ABSENT_DRAWS)
-    other = np.searchsorted(reach, drawn * reach[-1], side="right")
+    other = _drawn(image, drawn, often, objects.coverage)
     absent = ~np.isin(image * many + other, np.concatenate((code[named], barred_code)))
+    absent &= objects.coverage.complete(image, other)
     image, one, other = np.unique(np.stack((image, one, other))[:, absent], axis=1)
     a, b = np.minimum(one, other), np.maximum(one, other)
     rows = Rows("presence", image, a, b, (one > other).astype(np.int64), a * many + b)
     return rows, number[image]
+
+
+def _drawn(
+    image: Int[np.ndarray, " draws"],
+    chance: Float[np.ndarray, " draws"],
+    often: Int[np.ndarray, " categories"],
+    coverage: Coverage,
+) -> Int[np.ndarray, " draws"]:
+    """A category for each draw, by how often it is there; -1 where there is none to draw from.
+
+    For an image that is not annotated for every category, one of those that it is complete for:
+    these may be a few of a thousand.
+    """
+    # All categories in a row, and behind them those of the images that are complete for some.
+    choices = np.concatenate((np.arange(len(often)), coverage.category))
+    reach = np.concatenate(([0], often[choices].cumsum()))
+    some = ~coverage.whole[image]
+    start = np.where(some, len(often) + np.searchsorted(coverage.image, image), 0)
+    end = np.where(some, len(often) + np.searchsorted(coverage.image, image, "right"), len(often))
+    place = np.searchsorted(
+        reach[1:], reach[start] + chance * (reach[end] - reach[start]), side="right"
+    )
+    none = reach[start] == reach[end]
+    return np.where(none, -1, choices[np.minimum(place, len(choices) - 1)])

@@ -7,6 +7,7 @@ from jaxtyping import Bool, Float, Int, Int16, UInt16
 
 from mixlens.tasks.photo import candidates, coarse
 from mixlens.tasks.photo.balance import answers_of, balanced
+from mixlens.tasks.photo.coverage import Coverage
 from mixlens.tasks.photo.objects import Objects, describe_objects
 from mixlens.tasks.photo.photo import Categories
 from mixlens.tasks.photo.rows import (
@@ -44,6 +45,7 @@ def find_questions(
     area: Float[np.ndarray, " objects"],
     crowd: Bool[np.ndarray, " objects"],
     captions: Int[np.ndarray, " images"],
+    coverage: Coverage,
     categories: Categories,
 ) -> Questions:
     """Find every question with exactly one right answer, and accept so many that they balance.
@@ -60,9 +62,12 @@ def find_questions(
         area: of the mask, pixels.
         crowd: whether it is a region of many objects.
         captions: number of captions of each image.
+        coverage: the categories that each image is annotated for completely.
         categories: of the data set.
     """
-    objects = describe_objects(first, width, height, category, boxes, area, crowd, categories)
+    objects = describe_objects(
+        first, width, height, category, boxes, area, crowd, coverage, categories
+    )
     dominant, largest = (
         _accept(rows, objects)
         for rows in coarse.one_each(coarse.dominant(objects), coarse.largest(objects))

@@ -5,6 +5,7 @@ from dataclasses import dataclass
 import numpy as np
 from jaxtyping import Bool, Float, Int
 
+from mixlens.tasks.photo.coverage import Coverage
 from mixlens.tasks.photo.photo import Categories
 from mixlens.tasks.photo.rows import (
     FORMS,
@@ -47,6 +48,7 @@ class Objects:
         group_size: single objects of each group.
         group_crowd: whether a group has a crowd region.
         forms: by which names each object alone is meant.
+        coverage: of names, by their first categories.
     """
 
     images: int
@@ -65,6 +67,7 @@ class Objects:
     group_size: Int[np.ndarray, " groups"]
     group_crowd: Bool[np.ndarray, " groups"]
     forms: Bool[np.ndarray, "objects forms"]
+    coverage: Coverage
 
     @property
     def centre(self) -> Float[np.ndarray, "objects 2"]:
@@ -80,6 +83,7 @@ def describe_objects(
     boxes: Float[np.ndarray, "objects 4"],
     area: Float[np.ndarray, " objects"],
     crowd: Bool[np.ndarray, " objects"],
+    coverage: Coverage,
     categories: Categories,
 ) -> Objects:
     """The columns, from those of `find_questions`."""
@@ -89,11 +93,12 @@ def describe_objects(
     low, high = boxes[:, :2] / sides, boxes[:, 2:] / sides
     box, mask = np.prod(high - low, 1), area / np.prod(sides, 1)
     name = np.array(same_name(categories), np.int64)[category]
+    coverage = coverage.of_names(same_name(categories))
     keys, group = np.unique(image * (len(categories.names) + 1) + name + 1, return_inverse=True)
     group_size = np.bincount(group, ~crowd, len(keys)).astype(np.int64)
     group_crowd = np.bincount(group, crowd, len(keys)) > 0
 
-    single = ~crowd & (name >= 0) & ~group_crowd[group]
+    single = ~crowd & ~group_crowd[group] & coverage.complete(image, name)
     forms = np.zeros((len(image), FORMS), bool)
     forms[:, PLAIN] = single & (group_size[group] == 1)
     several = np.flatnonzero(single & (group_size[group] > 1))
@@ -124,6 +129,7 @@ def describe_objects(
         group_size=group_size,
         group_crowd=group_crowd,
         forms=forms,
+        coverage=coverage,
     )
 
 
