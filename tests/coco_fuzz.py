@@ -76,7 +76,11 @@ def lost(made: CocoSet, spec: CocoSpec) -> dict[str, int]:
     """Records that are neither used, nor in the table, nor go with an image that is."""
     index = open_index(Path(spec.index))
     rows = pq.read_table(Path(spec.index) / "left_out.parquet").to_pylist()
-    gone = Counter((r["split"], r["what"]) for r in rows if r["outcome"] == "left_out")
+    gone = Counter(
+        (r["split"], r["what"])
+        for r in rows
+        if r["outcome"] == "left_out" or r["reason"] == "same_file"
+    )
     missing = {}
     for place, (split, year) in enumerate((("train", "train2017"), ("held_out", "val2017"))):
         listed = json.loads((made.root / f"annotations/instances_{year}.json").read_text())
@@ -95,7 +99,7 @@ def lost(made: CocoSet, spec: CocoSpec) -> dict[str, int]:
         for name, (records, what, used) in found.items():
             told = Counter(
                 r["image_id"] for r in rows
-                if (r["split"], r["what"], r["outcome"]) == (split, what, "left_out")
+                if (r["split"], r["what"]) == (split, what) and r["outcome"] == "left_out"
             )  # fmt: skip
             with_image = 0
             if what != "image":

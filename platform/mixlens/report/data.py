@@ -14,6 +14,7 @@ from mixlens.report.grids import Grid
 from mixlens.report.section import Section, Table
 from mixlens.sources import open_source
 from mixlens.sources.coco.index import LEFT_OUT, RECORD
+from mixlens.sources.coco.notes import notes
 from mixlens.spec import CocoSpec, MeasureSpec, SweepSpec
 from mixlens.spec.held_out import used_data
 
@@ -76,11 +77,17 @@ def data_section(
             if len(replaced)
             else "In training every image that was drawn could be decoded."
         )
+    sentences += [
+        f"Data set {name}: {note}." for name, one in data.items() for note in notes(_record(one))
+    ]
     tables = []
     if len(left_out):
-        caption = "What indexing left out or repaired, with the ids of the first few of each kind."
+        caption = (
+            "What indexing left out, repaired, or took for a region of many objects, with the ids "
+            "of the first few of each kind."
+        )
         tables.append(Table(_reasons(left_out), caption))
-    elif all(_record(one) for one in data.values()):
+    if not (left_out["outcome"] != "region").any() and all(map(_record, data.values())):
         sentences.insert(0, "Nothing was left out and nothing had to be repaired.")
     return Section("Data", facts=facts, sentences=sentences, tables=tables)
 

@@ -29,6 +29,7 @@ def index_data(spec: WithData) -> WithData:
     from mixlens.sources.coco.build import build_index
     from mixlens.sources.coco.exif import sentence
     from mixlens.sources.coco.index import RECORD
+    from mixlens.sources.coco.notes import notes
 
     indexes = Path(spec.runs_dir).expanduser().absolute() / "indexes"
     data: dict[str, CocoSpec] = {}
@@ -42,17 +43,20 @@ def index_data(spec: WithData) -> WithData:
                 place = f"data.{name}." if text.startswith("root:") else ""
                 raise type(error)(place + text) from error
             index = Path(data[name].index)
-            record = read_record(index / RECORD, "counts", "left_out", "exif")
+            record = read_record(index / RECORD, "counts", "left_out", "exif", "files")
             view.say(f"data.{name}: {_contents(record)}")
             for split, found in record["exif"].items():
                 view.say(f"data.{name}.{split}: {sentence(f'data.{name}', found)}")
+            for note in notes(record):
+                view.say(f"data.{name}: {note}")
             view.say(f"data.{name}: index {'used again' if index in before else 'made'}: {index}")
     return spec.model_copy(update={"data": data})
 
 
 def _contents(record: Mapping[str, Any]) -> str:
     """What the record of an index says."""
-    images = record["counts"]["images"]
+    counts = record["counts"]
+    images = counts["images"]
     number = Counter[str]()
     for row in record["left_out"]:
         number[row["outcome"]] += row["count"]
@@ -60,6 +64,7 @@ def _contents(record: Mapping[str, Any]) -> str:
         f"{images['train']:,} images to train on, {images['held_out']:,} held out; left out: "
         f"{number['left_out']:,} images, annotations and captions; repaired: {number['repaired']:,}"
         + (f"; assumed: {number['assumed']:,}" if number["assumed"] else "")
+        + f"; regions of many objects: {number['region']:,} of {counts['objects']:,} annotations"
     )
 
 

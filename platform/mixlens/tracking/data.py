@@ -2,9 +2,10 @@
 
     data.<name>.root, data.<name>.fingerprint    params
     data/<name>/images/<split>                   those that can be used
-    data/<name>/left_out, data/<name>/repaired   things of any kind
+    data/<name>/left_out, /repaired, /region     things of any kind
     data/<name>/left_out_<kind>/<reason>         images, annotations or captions, by reason
     data/<name>/repaired_<kind>/<reason>
+    data/<name>/region_annotation/<reason>       annotations of many objects
 
 and the artifact `data/<name>/left_out.parquet`, one row a thing.
 """

@@ -211,7 +211,7 @@ def test_a_name_that_leads_to_a_neighbouring_folder_is_found(made, tmp_path):
     path.write_text(json.dumps(document))
     index = open_index(Path(build(made, tmp_path / "indexes", root=str(root)).index))
     assert index.path(0) == "more/moved.jpg"
-    assert index.record["left_out"] == []
+    assert {row["outcome"] for row in index.record["left_out"]} <= {"region"}
 
 
 def test_a_split_without_images_is_refused_and_told_where_they_went(made, tmp_path):

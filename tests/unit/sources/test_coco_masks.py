@@ -138,7 +138,8 @@ def test_what_is_left_out_is_not_told_as_repaired():
 BAD = {
     "odd": [[1, 2, 3, 4, 5, 6, 7]],
     "two points": [[1, 2, 3, 4]],
-    "one empty part": [[1, 2, 9, 4, 5, 16], []],
+    "points and lines alone": [[1, 2], [1, 2, 3, 4], []],
+    "one odd part": [[1, 2, 9, 4, 5, 16], [1, 2, 3, 4, 5, 6, 7]],
     "far": [[1, 2, 1e9, 4, 5, 6]],
     "beyond numbers": [[1, 2, 1e300, 4, -1e300, 6]],
     "long edge": [[0, 0, 40, 30] * 20_000],

@@ -16,6 +16,8 @@ def in_strata(
 ) -> Bool[np.ndarray, " images"]:
     """The images of `among` whose rank in an attribute lies within `bounds`.
 
+    Those of which the attribute is unknown have no rank.
+
     Args:
         field: where the spec says so, for messages.
         index: of the data set.
@@ -24,16 +26,37 @@ def in_strata(
         among: the images that are ranked.
 
     Raises:
-        SpecError: there is no such attribute, or it is a name.
+        SpecError: there is no such attribute, it is a name, unknown of all, or the same for all.
     """
     columns = index.attribute_columns
     numbers = sorted(name for name, values in columns.items() if values.dtype.kind in "if")
     if attribute not in numbers:
         problem = "is a name, not a number" if attribute in columns else "no such attribute"
         raise SpecError(explain(field, attribute, problem, f"Use {', '.join(numbers)}."))
+    values = columns[attribute]
+    known = among & np.isfinite(values)
+    if among.any() and not known.any():
+        problem = "is unknown of every image: none is annotated for all categories"
+        remedy = "Leave the stratum out, or name a file that is annotated completely."
+        raise SpecError(explain(field, attribute, problem, remedy))
+    everywhere = values[np.isfinite(values)]
+    if len(everywhere) > 1 and everywhere.min() == everywhere.max() and tuple(bounds) != (0, 1):
+        problem = (
+            f"is {everywhere[0]:g} in all {len(everywhere):,} images where it is known, so that no "
+            f"part of them is more or less{_of_regions(index)}"
+        )
+        raise SpecError(explain(field, attribute, problem, "Use another attribute, or [0, 1]."))
     inside = np.zeros(len(among), bool)
-    inside[among] = between(columns[attribute][among], *bounds)
+    inside[known] = between(values[known], *bounds)
     return inside
+
+
+def _of_regions(index: CocoIndex) -> str:
+    counts = index.record["counts"]
+    if 2 * counts["regions"] <= counts["objects"]:
+        return ""
+    regions, objects = counts["regions"], counts["objects"]
+    return f" ({regions:,} of {objects:,} annotations are regions of many objects, by iscrowd)"
 
 
 def between(
