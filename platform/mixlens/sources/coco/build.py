@@ -27,7 +27,7 @@ from mixlens.sources.coco.documents import (
 from mixlens.sources.coco.exif import Direction, as_record, find_direction
 from mixlens.sources.coco.files import Files, open_files
 from mixlens.sources.coco.index import LEFT_OUT, RECORD, open_index
-from mixlens.sources.coco.inspect import Header, inspect
+from mixlens.sources.coco.inspect import inspect
 from mixlens.sources.coco.ledger import SPLITS, Ledger, Split
 from mixlens.sources.coco.limits import refuse_damaged, refuse_empty, refuse_regions
 from mixlens.sources.coco.names import matched, outside
@@ -62,7 +62,7 @@ def build_index(name: str, spec: CocoSpec, indexes: Path, progress: Progress) ->
         vocabulary = read_categories({f"{where}.{part.field}": part.document for part in parts})
     with timed(seconds, "list"):
         sizes = _sizes(name, spec, files, parts)
-        parts = [replace(part, paths=matched(part.paths, sizes)) for part in parts]
+        parts = [_one_a_file(part, sizes, where, ledger) for part in parts]
     fingerprint = _fingerprint(spec, digests, parts, sizes)
     folder = indexes / f"{name}-{fingerprint}"
     if not (folder / RECORD).is_file():
@@ -136,12 +136,11 @@ def _read(
             else:
                 records.append(record)
                 paths.append(path)
-        records, paths, instead = merge_records(
-            records, paths, malformed, splits[0], f"{field}.annotations", ledger
-        )
         parts.append(
-            Part(splits, own.annotations, document, captions, records, paths, instead, unread)
-        )
+            Part(
+                splits, own.annotations, document, captions, records, paths, malformed, {}, unread
+            )
+        )  # fmt: skip
     progress("read", len(given), len(given))
     return parts, digests
 
@@ -160,6 +159,15 @@ def _sizes(name: str, spec: CocoSpec, files: Files, parts: Sequence[Part]) -> di
         with suppress(DataError):
             sizes |= files.listing(folder)
     return sizes
+
+
+def _one_a_file(part: Part, sizes: dict[str, int], where: str, ledger: Ledger) -> Part:
+    """The part with one record for each of its image files."""
+    paths, field = matched(part.paths, sizes), f"{where}.{part.field}"
+    records, paths, instead = merge_records(
+        part.records, paths, matched(part.malformed, sizes), part.splits[0], field, ledger
+    )
+    return replace(part, records=records, paths=paths, instead=instead)
 
 
 def _fingerprint(
@@ -187,11 +195,6 @@ def _pictures(
     """The images of each part that are used, and how their annotations lie if EXIF turns them."""
     paths = [path for part in parts for path in part.paths]
     headers = inspect(files, paths, sizes, lambda done, of: progress("inspect", done, of))
-    records = [record for part in parts for record in part.records]
-    headers = [
-        _with_hint(header, record.file_name, sizes)
-        for header, record in zip(headers, records, strict=True)
-    ]
     share = spec.held_out if isinstance(spec.held_out, float) else None
     found: list[list[Picture]] = []
     directions = []
@@ -206,14 +209,6 @@ def _pictures(
             listed = list(zip(part.paths, own, strict=True))
             found[0] = without_held_out(found[0], listed, ledger)
     return found, directions
-
-
-def _with_hint(header: Header, file_name: str, sizes: dict[str, int]) -> Header:
-    """Where file names begin with the folder of images already, say so beside what is missing."""
-    if header.problem != "missing_file" or (name := posixpath.normpath(file_name)) not in sizes:
-        return header
-    hint = f"{name} is there: file names begin with the folder already, so leave `images` out"
-    return replace(header, detail=f"{header.detail}; {hint}")
 
 
 @contextmanager

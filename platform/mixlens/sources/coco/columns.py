@@ -44,8 +44,9 @@ class Part:
         path: of the file.
         document: its records.
         captions: those of the file beside it.
-        records: image files that it lists inside the root, once each.
+        records: images that it lists inside the root; in the end once each file.
         paths: of these.
+        malformed: paths of the files that malformed records name.
         instead: id of another record of one of these files -> id of the record that stands for it.
         unread: fields of images that nothing reads and that hold something, counted.
     """
@@ -56,6 +57,7 @@ class Part:
     captions: CaptionDocument | None
     records: Sequence[ImageRecord]
     paths: Sequence[str]
+    malformed: Sequence[str]
     instead: Mapping[int, int]
     unread: Counter[str]
 
