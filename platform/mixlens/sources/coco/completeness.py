@@ -54,7 +54,9 @@ def coverage_of(
             }
             # Of one that is there and said to be absent, nobody knows.
             known = (there ^ absent) - more
-        found.append([] if -1 in gone else sorted(known - gone))
+        complete = set() if -1 in gone else known - gone
+        whole[row] = complete == every
+        found.append([] if complete == every else sorted(complete))
     image = np.repeat(some, [len(own) for own in found])
     category = np.array([place for own in found for place in own], np.int64)
     return Coverage(categories, whole, image, category)
