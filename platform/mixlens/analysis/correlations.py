@@ -52,7 +52,7 @@ def correlate(
     A row is computed over the n images that have both values. Its columns: rho with a 95 % interval
     (see `ranks`); p, adjusted over the whole table (see `permutations`); q; the same of the partial
     correlation, whose p and q are adjusted over all partial results; given, what is held fixed,
-    comma separated: those of `held` that vary and that every image has, without the attribute
+    comma separated: those of `held` that vary and that all n images have, without the attribute
     itself; note: why something is NaN, or that the attribute is collinear with what is held fixed
     (multiple correlation of the ranks above 0.95), so that little is left to correlate.
 
@@ -104,10 +104,10 @@ def _estimate_all(
     filled["n"] = np.zeros(shape, dtype=np.int64)
     hypotheses: dict[str, list[Hypotheses]] = {kind: [] for kind in _KINDS}
     fixed = [names.index(name) for name in held if name in names]
-    fixed = [place for place in fixed if not np.isnan(facts[:, place]).any()]
     for images, some, columns in patterns(metrics, facts):
         # What is held fixed comes along, also where other images than its own are missing.
-        first = [*columns, *(place for place in fixed if place not in columns)]
+        known = [place for place in fixed if not np.isnan(facts[images, place]).any()]
+        first = [*columns, *(place for place in known if place not in columns)]
         group = _Group.of(
             images,
             metrics[np.ix_(images, some)],
@@ -115,7 +115,7 @@ def _estimate_all(
             [names[place] for place in first],
         )
         for own, place in enumerate(columns):
-            given = [first.index(other) for other in fixed if other != place]
+            given = [first.index(other) for other in known if other != place]
             rows, found = group.against(own, given)
             for name, values in rows.items():
                 filled[name][some, place] = values

@@ -155,9 +155,9 @@ def by_count(model: ModelResults) -> pd.DataFrame:
     `objects` is the mean count of a bin. Empty where images do not say how many objects they have.
     """
     columns = [*_LAYERED, "objects", "value", "low", "high", "n"]
-    if "object_count" not in model.attributes:
+    if "object_count" not in model.attributes or model.attributes["object_count"].isna().all():
         return pd.DataFrame(columns=columns)
-    counts = model.attributes.set_index("example_id")["object_count"]
+    counts = model.attributes.set_index("example_id")["object_count"].dropna()
     bins = counts if counts.nunique() <= _BINS else pd.qcut(counts, _BINS, duplicates="drop")
     table = with_excess(model.image_metrics).pivot(
         index="example_id", columns=_LAYERED, values="value"

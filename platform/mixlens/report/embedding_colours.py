@@ -16,6 +16,7 @@ _NAMED = ("dominant_colour", "dominant_supercategory", "dominant_category", "dom
 _COUNTED = ("object_count",)
 _SHAPES = ("o", "s", "^", "D", "v", "P", "X", "*", "<", ">")
 _REST = "others"
+_UNKNOWN = "unknown"
 _OTHERS = (BLUE, ORANGE, GREEN, "#CC79A7", "#E69F00", "#56B4E9", "#F0E442", "#1a1a1a")
 
 
@@ -39,7 +40,8 @@ def _is_usable(values: pd.Series, is_counted: bool) -> bool:
 
 def _shown(values: Shaped[np.ndarray, "images"] | pd.Series) -> np.ndarray:
     """Names as a picture shows them: of more than there are marks, the rarest are all `others`."""
-    counts = pd.Series(values).value_counts()
+    values = pd.Series(values).astype(object).fillna(_UNKNOWN)
+    counts = values.value_counts()
     if len(counts) <= len(_SHAPES):
         return np.asarray(values)
     common = counts.index[: len(_SHAPES) - 1]

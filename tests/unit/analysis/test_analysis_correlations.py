@@ -452,6 +452,26 @@ def test_photographs_hold_the_covered_share_in_place_of_ink() -> None:
     assert set(none["note"]) == {"nothing to hold fixed"}
 
 
+@pytest.mark.case
+def test_an_image_of_which_nothing_is_known_takes_only_itself_away() -> None:
+    """As one that lost an annotation: what is held fixed is unknown of it as well."""
+    metrics, facts = _scenes(30)
+    others = _long(metrics)
+    others = others[~others["example_id"].isin(["scenes/0", "scenes/1"])]
+    known = correlate(others, facts.iloc[2:], 50)
+    numbers = ["object_count", "ink_fraction", "occlusion"]
+    facts[numbers] = facts[numbers].astype(float)
+    facts.loc[:1, numbers] = np.nan
+    table = correlate(_long(metrics), facts, 50)
+    assert set(table["n"]) == {28}
+    assert table["given"].tolist() == known["given"].tolist()
+    for name in ("rho", "partial_rho", "low", "high"):
+        assert table[name].tolist() == pytest.approx(known[name].tolist()), name
+    facts[numbers] = np.nan
+    nothing = correlate(_long(metrics), facts, 50)
+    assert nothing["rho"].isna().all()
+
+
 def test_images_without_attributes_and_values_given_twice_are_named() -> None:
     metrics, facts = _scenes(20)
     with pytest.raises(DataError, match=r"scenes/19.*not there"):

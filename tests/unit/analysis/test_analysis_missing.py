@@ -239,3 +239,21 @@ def test_a_sweep_below_guessing_says_that_it_says_nothing(tmp_path: Path):
         "Worse than guessing among the choices: relational before fine-tuning (0.000 [0.000, "
         "0.206] beside 0.50) and relational at ratio 0 (0.000 [0.000, 0.206] beside 0.50). Such a "
     )
+
+
+@pytest.mark.case
+def test_counts_that_are_unknown_are_in_no_bin(tmp_path: Path):
+    """As of photographs that are not annotated for all categories."""
+    folder = FakeMeasured(images=16, layers=2, parts=(), controls=(), groups=("coarse",)).write(
+        tmp_path
+    )
+    file = folder / "measure" / "attributes.parquet"
+    facts = pd.read_parquet(file)
+    whole = facts["object_count"]
+    for unknown in (5, len(facts)):
+        facts["object_count"] = whole.astype(float).where(np.arange(len(facts)) >= unknown)
+        facts.to_parquet(file, index=False)
+        table = model_tables(load_measured(folder).model, {}).by_count
+        one = table[(table["metric"] == SCORE) & (table["layer"] == 0)]
+        one = one[one["stream"] == "visual"]
+        assert one["n"].sum() == len(facts) - unknown

@@ -173,3 +173,14 @@ def test_kinds_of_photographs_share_a_mark_where_they_are_many():
                                         dominant_shape=["star", "cross"] * 24)})  # fmt: skip
     legend = next(axis.get_legend() for axis in figure.axes if axis.get_legend())
     assert [text.get_text() for text in legend.get_texts()] == ["cross", "star"]
+
+
+def test_what_is_unknown_of_photographs_has_a_mark_and_no_number():
+    """As of images that lost annotations."""
+    names = [None] * 6 + ["animal", "vehicle"] * 21
+    counts = [np.nan] * 6 + [1.0, 2.0, 3.0] * 14
+    photos = results(dominant_colour="red", dominant_supercategory=names, object_count=counts)
+    figure = embedding_of({"m": photos})
+    legend = next(axis.get_legend() for axis in figure.axes if axis.get_legend())
+    assert [text.get_text() for text in legend.get_texts()] == ["animal", "unknown", "vehicle"]
+    svg(figure)
