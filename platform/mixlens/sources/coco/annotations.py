@@ -2,7 +2,7 @@
 
 from array import array
 from collections import Counter
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
 from typing import Any, Literal
 
@@ -20,7 +20,7 @@ from mixlens.sources.coco.documents import (
     names_in,
     unread_fields,
 )
-from mixlens.sources.coco.ledger import Ledger, Split
+from mixlens.sources.coco.ledger import REGIONS, Ledger, Split
 
 # Boxes are written with two decimals: their far edges lie outside by as much without any mistake.
 ROUNDING = 0.05  # pixels
@@ -28,10 +28,12 @@ ROUNDING = 0.05  # pixels
 
 _Flag = bool | float | Literal["0", "1"] | None
 _OFF = (0, "0", None)
+_CROWD = 1 + REGIONS.index("iscrowd")
+_STUFF = 1 + REGIONS.index("stuff")
 
 
-class _Annotation(msgspec.Struct, frozen=True, gc=False):
-    """What is read of a record, and the area, which is measured instead."""
+class _Annotation(msgspec.Struct, frozen=True, gc=False, forbid_unknown_fields=True):
+    """What is read of a record that holds nothing else; the area is measured instead."""
 
     id: Id
     image_id: Id
@@ -40,25 +42,24 @@ class _Annotation(msgspec.Struct, frozen=True, gc=False):
     iscrowd: bool | Literal[0, 1] = 0
     segmentation: msgspec.Raw = msgspec.Raw(b"null")
     area: msgspec.Raw = msgspec.Raw(b"null")
+
+
+class _Flagged(_Annotation, frozen=True, gc=False, forbid_unknown_fields=False):
+    """The same of a record that holds more: flags, and what is not read."""
+
     ignore: _Flag = 0  # mmdetection, BDD100K: no detector is asked for it
     isgroupof: _Flag = 0  # Open Images, by three converters
     IsGroupOf: _Flag = 0
     is_group_of: _Flag = 0
 
-    def region(self, is_stuff: bool) -> int:
+    def region(self) -> int:
         """Its place in `REGIONS`, from 1; 0 if it is one object."""
         if self.iscrowd:
-            return 1
+            return _CROWD
         if self.ignore not in _OFF:
-            return 2
+            return _CROWD + 1
         groups = (self.isgroupof, self.IsGroupOf, self.is_group_of)
-        if any(group not in _OFF for group in groups):
-            return 3
-        return 4 if is_stuff else 0
-
-
-class _OnlyKnown(_Annotation, frozen=True, gc=False, forbid_unknown_fields=True):
-    """The same where nothing else stands there."""
+        return _CROWD + 2 if any(group not in _OFF for group in groups) else 0
 
 
 class _Caption(msgspec.Struct, frozen=True, gc=False):
@@ -194,8 +195,9 @@ def read_annotations(
     Raises:
         DataError: annotations do not say of which image they are, so that any may lack them.
     """
-    decode: Callable[[msgspec.Raw], _Annotation] = msgspec.json.Decoder(_OnlyKnown).decode
-    decode_any = msgspec.json.Decoder(_Annotation).decode
+    decode = msgspec.json.Decoder(_Annotation).decode
+    decode_any = msgspec.json.Decoder(_Flagged).decode
+    stuff, blind = vocabulary.stuff, vocabulary.blind
     rows, ids, categories = array("q"), array("q"), array("h")
     boxes, region = array("d"), array("b")
     lost_rows, lost_categories = array("q"), array("h")
@@ -208,9 +210,11 @@ def read_annotations(
         try:
             try:
                 one = decode(raw)
+                why = _CROWD if one.iscrowd else 0
             except msgspec.ValidationError:
-                one = decode_any(raw)
-                unread.update(unread_fields(raw, _Annotation.__struct_fields__))
+                one = flagged = decode_any(raw)
+                why = flagged.region()
+                unread.update(unread_fields(raw, _Flagged.__struct_fields__))
         except UNREADABLE as error:
             detail = f"annotations[{position}]: {fault(error, raw)}"
             names = _malformed(ledger, listed, "annotation", raw, detail)
@@ -233,7 +237,7 @@ def read_annotations(
             reason, detail = "unknown_category", f"no category has the id {one.category_id}"
         elif one.id in seen:
             reason, detail = "duplicate_id", "an annotation before it has this id"
-        elif place in vocabulary.blind:
+        elif place in blind:
             reason, detail = "ignored_region", "nothing was annotated there, of whatever category"
         else:
             seen.add(one.id)
@@ -241,12 +245,12 @@ def read_annotations(
             ids.append(one.id)
             categories.append(place)
             boxes.extend(one.bbox)
-            region.append(one.region(place in vocabulary.stuff))
+            region.append(_STUFF if not why and place in stuff else why)
             segmentation.append(one.segmentation)
             continue
         if row is not None:
             lost_rows.append(row)
-            lost_categories.append(-1 if place is None or place in vocabulary.blind else place)
+            lost_categories.append(-1 if place is None or place in blind else place)
         ledger.add(listed.split_of(one.image_id), "annotation", reason, image_id=one.image_id,
                    id=one.id, detail=f"annotations[{position}]: {detail}")  # fmt: skip
     if nowhere:
