@@ -12,7 +12,7 @@ import torch
 import torch.distributed as dist
 import torch.multiprocessing as multiprocessing
 from tiny_families import FAMILIES, build
-from training_cases import run_of
+from training_cases import example_id, run_of
 from transformers import AutoModelForImageTextToText, AutoProcessor
 
 from mixlens.mixture.batches import MicroBatch, micro_batch
@@ -37,7 +37,7 @@ def example(place: int, size: tuple[int, int] | None) -> Example:
     picture = random.integers(0, 255, (*size, 3), np.uint8) if size else NO_IMAGE
     turns = [("what colour is it ?", "red"), ("how many are there ?", "two or three")]
     made = tuple(Turn(asked, said, "coarse", "k", 1, "p") for asked, said in turns)
-    return Example(f"a/{place}", "a", picture, made[: 1 + place % 2], {})
+    return Example(example_id(place), "a", picture, made[: 1 + place % 2], {})
 
 
 @dataclass

@@ -42,6 +42,11 @@ class CrashError(Exception):
     """What the stream raises where a test wants a run to die."""
 
 
+def example_id(position: int) -> str:
+    """As the order of `run_of` has it: each example of the one component once."""
+    return f"a/{SEED * DRAWS_A_SEED + position}"
+
+
 @dataclass
 class RandomStream:
     """Rows that are a pure function of their position; lengths, and so answer counts, differ."""
@@ -89,8 +94,7 @@ class RandomStream:
         )
 
     def example_id(self, position: int) -> str:
-        """As the order of `run_of` has it: each example of the one component once."""
-        return f"a/{SEED * DRAWS_A_SEED + position}"
+        return example_id(position)
 
     def row(self, position: int) -> tuple[Tensor, Tensor]:
         generator = torch.Generator().manual_seed(position)
