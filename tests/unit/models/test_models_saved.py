@@ -6,11 +6,14 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+import torch
 import transformers as hf
+from peft import LoraConfig, PeftModel, get_peft_model
+from safetensors.torch import load_file
 from tiny_families import FAMILIES, build
 
 from mixlens.errors import CheckpointError
-from mixlens.models import load_vllm, save_config, save_processor
+from mixlens.models import load_vllm, save_adapter_names, save_config, save_processor
 from mixlens.models.saved import differs
 
 pytestmark = pytest.mark.case
@@ -178,6 +181,31 @@ def test_a_processor_that_neither_way_gives_again_is_an_error(tmp_path: Path):
     write(path, read(path) | {"legacy": False})
     with pytest.raises(CheckpointError, match=r"opened again, it reads otherwise.*becomes the tok"):
         save_processor(vllm, made(tmp_path / "saved"))
+
+
+@pytest.mark.parametrize("family", ["llava", "gemma3", "internvl"])
+def test_adapters_have_the_names_of_older_releases(family: str, tmp_path: Path):
+    """And are the same model by them, for Mixlens and for plain peft."""
+    base, folder = tmp_path / "base", tmp_path / "adapters"
+    build(family, base)
+    config = LoraConfig(r=2, target_modules=["q_proj", "fc1"], init_lora_weights=False)
+    get_peft_model(load_vllm(str(base)).model, config).save_pretrained(folder)
+    before = load_file(folder / "adapter_model.safetensors")
+    was = dict(load_vllm(str(folder)).model.named_parameters())
+    save_adapter_names(load_vllm(str(base)), folder)
+    after = load_file(folder / "adapter_model.safetensors")
+    assert len(after) == len(before)
+    # 4.57 has vision_model within the towers of CLIP and SigLIP; InternVL has a tower of its own.
+    level = "" if family == "internvl" else "vision_model."
+    vision = {name for name in after if ".vision_tower." in name}
+    assert vision
+    assert all(f".vision_tower.{level}encoder." in name for name in vision)
+    plain = hf.AutoModelForImageTextToText.from_pretrained(base)
+    plain = PeftModel.from_pretrained(plain, folder)
+    for now in (load_vllm(str(folder)).model, plain):
+        found = dict(now.named_parameters())
+        assert found.keys() == was.keys()
+        assert all(torch.equal(found[name], weight) for name, weight in was.items())
 
 
 @pytest.mark.parametrize(
