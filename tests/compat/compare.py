@@ -134,7 +134,7 @@ def show(model: Path, shown: Path) -> None:
         {
             "picture": picture,
             "text": text,
-            "adds": vllm.adapter._adds_special,
+            "adds": bool(torch.equal(inputs["input_ids"][0], tokens_of(vllm, picture, text, True))),
             "inputs": inputs,
             "logits": logits(vllm, inputs),
             "words": words,
@@ -142,6 +142,14 @@ def show(model: Path, shown: Path) -> None:
         },
         shown,
     )
+
+
+def tokens_of(vllm: Any, picture: np.ndarray, text: str, adds: bool) -> torch.Tensor:
+    """What the processor itself makes of a text, with the tokenizer's special tokens or without."""
+    given = vllm.processor(
+        images=[[picture]], text=[text], add_special_tokens=adds, return_tensors="pt"
+    )
+    return given["input_ids"][0]
 
 
 @torch.no_grad()
