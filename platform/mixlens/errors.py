@@ -122,6 +122,11 @@ def end_on_sigterm() -> None:
     signal.signal(signal.SIGTERM, _end)
 
 
+def sigterm_came() -> bool:
+    """Whether SIGTERM has come since `ending_on_sigterm` was entered."""
+    return _sigterm_came.is_set()
+
+
 def _end(number: int, frame: FrameType | None) -> None:
     signal.signal(signal.SIGTERM, signal.SIG_IGN)  # a second one would break off the ending
     _sigterm_came.set()
@@ -184,7 +189,7 @@ def exit_clearly(main: Callable[[], None]) -> None:
     except MixlensError as error:
         _exit(f"error: {error}", 2)
     except KeyboardInterrupt:
-        code = 143 if _sigterm_came.is_set() else 130
+        code = 143 if sigterm_came() else 130
         _exit("stopped; the same command goes on where this one ended", code)
     except Exception as error:
         if (full := disk_full(error, Path.cwd())) is None:

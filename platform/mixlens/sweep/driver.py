@@ -27,10 +27,12 @@ from mixlens.activations.pool import MeasurementPool
 from mixlens.errors import (
     MixlensError,
     ResourceError,
+    Terminated,
     disk_full,
     end_on_sigterm,
     explain,
     first_line,
+    sigterm_came,
 )
 from mixlens.spec import Layout, ResourceSpec, RunSpec, held_out_of, transfer_of
 from mixlens.sweep.machine import (
@@ -156,6 +158,9 @@ def _own_sigterm() -> Iterator[None]:
     finally:
         ray_utils.set_sigterm_handler = of_ray
         end_on_sigterm()
+    # An exception that lands in a finaliser or a bare `except` of a library goes no further.
+    if sigterm_came():
+        raise Terminated
 
 
 def check_shared(folder: Path, say: Callable[[str], None]) -> None:

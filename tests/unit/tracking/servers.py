@@ -33,6 +33,9 @@ def mlflow_server(folder: Path, port: int) -> Iterator[subprocess.Popen]:
         while True:
             try:
                 urlopen(f"http://127.0.0.1:{port}/health", timeout=2).read()
+                # Its first real answer takes many seconds on a busy machine.
+                search = f"http://127.0.0.1:{port}/api/2.0/mlflow/experiments/search?max_results=1"
+                urlopen(search, timeout=60).read()
                 break
             except OSError:
                 assert process.poll() is None

@@ -38,7 +38,7 @@ TINY = FakeSweep(ratios=(0.0, 1.0), seeds=(0,), images=8, layers=2, steps=20, gr
 def _quick(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(writer_module, "EVERY_S", 0.1)
     monkeypatch.setattr(writer_module, "LONGEST_S", 0.5)
-    monkeypatch.setenv("MLFLOW_HTTP_REQUEST_TIMEOUT", "2")
+    monkeypatch.setenv("MLFLOW_HTTP_REQUEST_TIMEOUT", "5")
     monkeypatch.setenv("MLFLOW_HTTP_REQUEST_MAX_RETRIES", "0")
 
 
