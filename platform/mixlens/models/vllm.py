@@ -9,8 +9,8 @@ import torch
 from mixlens.errors import CheckpointError, explain, first_line
 from mixlens.models.accounting import check_whole, refuse_incomplete
 from mixlens.models.adapter import Adapter
-from mixlens.models.adapters import check_adapters, put_adapters
 from mixlens.models.folder import CONFIG, base_of, resolve_model, weight_files
+from mixlens.models.peft_adapters import check_adapters, put_adapters
 from mixlens.models.processor import load_processor, offline
 from mixlens.spec import Attention
 

@@ -282,3 +282,17 @@ def test_files_without_turned_images_say_nothing_of_it(tmp_path):
     made = Made(tmp_path / "set").plain(20)
     record = open_index(Path(made.build().index)).record
     assert record["exif"] == {}
+
+
+@pytest.mark.case
+def test_boxes_under_the_second_record_of_a_file_tell_too(tmp_path: Path) -> None:
+    made = Made(tmp_path).plain()
+    turned = [made.add(6, WIDE, EDGE, "upright", "stored") for _ in range(4)]
+    for number in turned:
+        record = made.images[number - 1]
+        telling = next(one for one in made.annotations if one["image_id"] == number)
+        telling["image_id"] = 1000 + number
+        made.images.append(record | {"id": telling["image_id"]})
+    shares = made.on_colour(made.build())
+    assert set(turned) <= shares.keys()
+    assert all(share > 0.95 for number in turned for share in shares[number])

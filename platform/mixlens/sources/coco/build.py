@@ -35,7 +35,7 @@ from mixlens.sources.coco.pictures import Picture, sound_pictures, without_held_
 from mixlens.sources.pixels import MAX_PIXELS
 from mixlens.spec import CocoFiles, CocoSpec
 
-VERSION = 2  # of the index: another one makes another folder
+VERSION = 3  # of the index: another one makes another folder
 
 
 def build_index(name: str, spec: CocoSpec, indexes: Path, progress: Progress) -> CocoSpec:
@@ -200,7 +200,9 @@ def _pictures(
     directions = []
     for part in parts:
         own, headers = headers[: len(part.paths)], headers[len(part.paths) :]
-        direction = find_direction(part.records, own, {}, part.document.annotations, spec.exif)
+        direction = find_direction(
+            part.records, own, part.instead, part.document.annotations, spec.exif
+        )
         directions.append(direction)
         found.append(
             sound_pictures(part.records, part.paths, own, part.splits[0], share, direction, ledger)
