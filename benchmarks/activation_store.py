@@ -24,7 +24,7 @@ STATES = torch.randn(BATCH, TOKENS, WIDTH, generator=torch.Generator().manual_se
 ROUNDS = 5  # the best counts: other work on the machine can only slow a round down
 
 
-def layers(vllm: object, images: object, take: Callable[..., None]) -> None:
+def layers(vlm: object, images: object, take: Callable[..., None]) -> None:
     """In place of a forward pass: the states of every layer, made before."""
     exists = torch.ones(BATCH, TOKENS, dtype=torch.bool)
     for layer in range(LAYERS):

@@ -23,7 +23,7 @@ from typing import Any
 import torch
 
 from mixlens.mixture.local import LocalStream
-from mixlens.models import Vllm, load_adapter, model_config
+from mixlens.models import VLM, load_adapter, model_config
 from mixlens.spec import RunSpec, SweepSpec, load_spec
 from mixlens.training.context import alone
 from mixlens.training.cost.counting import tokens_of
@@ -54,7 +54,7 @@ def the_run(model: Path, steps: int, lora: bool) -> RunSpec:
     return load_spec(SweepSpec, ROOT / "sweeps" / "qwen25_vl.yaml", settings).runs()[0]
 
 
-def random_model(path: Path) -> Vllm:
+def random_model(path: Path) -> VLM:
     from transformers import AutoModelForImageTextToText
 
     config = model_config(str(path))
@@ -64,16 +64,16 @@ def random_model(path: Path) -> Vllm:
             config, dtype=torch.bfloat16, attn_implementation="sdpa"
         )
     adapter = load_adapter(str(path))
-    return Vllm(model, adapter.processor, adapter, str(path))  # type: ignore[attr-defined]
+    return VLM(model, adapter.processor, adapter, str(path))  # type: ignore[attr-defined]
 
 
-def bare_loop(run: RunSpec, vllm: Vllm, batches: list[dict[str, torch.Tensor]]) -> dict[str, Any]:
+def bare_loop(run: RunSpec, vlm: VLM, batches: list[dict[str, torch.Tensor]]) -> dict[str, Any]:
     """Seconds of each step, and the peak of memory."""
     training = run.training
-    model = add_lora(vllm, training.lora, run.seed) if training.lora else vllm.model
+    model = add_lora(vlm, training.lora, run.seed) if training.lora else vlm.model
     model.gradient_checkpointing_enable({"use_reentrant": False})
     model.train()
-    groups = parameter_groups(model, vllm.adapter.towers(vllm.model), training)
+    groups = parameter_groups(model, vlm.adapter.towers(vlm.model), training)
     optimizer = adamw(groups, training)
     trained = [weight for group in groups for weight in group["params"]]
     seconds = []
@@ -84,7 +84,7 @@ def bare_loop(run: RunSpec, vllm: Vllm, batches: list[dict[str, torch.Tensor]]) 
         inputs = {name: value.to(DEVICE) for name, value in batch.items()}
         labels = inputs.pop("labels")
         before = before_answers(labels)
-        inputs = vllm.adapter.model_inputs(inputs)
+        inputs = vlm.adapter.model_inputs(inputs)
         logits = model(**inputs, use_cache=False, logits_to_keep=before).logits
         wanted = labels[:, before + 1]
         (answer_loss_sum(logits, wanted) / (wanted >= 0).sum()).backward()

@@ -28,7 +28,7 @@ from mixlens import metrics
 from mixlens.activations.nulls import null_values
 from mixlens.activations.reduce import image_values, layer_values, position_sums
 from mixlens.activations.streams import visit
-from mixlens.models import keep_freed_memory, load_vllm
+from mixlens.models import keep_freed_memory, load_vlm
 from mixlens.sources import open_source
 from mixlens.spec import SceneComponent, SceneSpec
 
@@ -62,11 +62,11 @@ def built_in() -> dict[str, float]:
     spec = SceneComponent(scene=SceneSpec(image_size=112, objects=(1, 10)), tasks={"coarse": 1})
     source = open_source("scenes", spec)
     images = [source[index].image for index in range(IMAGES)]
-    vllm = load_vllm("builtin:tiny-vllm")
-    sums = position_sums(vllm, images)
-    forward = seconds(lambda: visit(vllm, images, lambda *state: None))
-    reduced = seconds(lambda: image_values(vllm, images, sums, IMAGES - 1))
-    nulls = seconds(lambda: null_values(vllm, images, sums))
+    vlm = load_vlm("builtin:tiny-vllm")
+    sums = position_sums(vlm, images)
+    forward = seconds(lambda: visit(vlm, images, lambda *state: None))
+    reduced = seconds(lambda: image_values(vlm, images, sums, IMAGES - 1))
+    nulls = seconds(lambda: null_values(vlm, images, sums))
     return {
         "built-in model: forward pass, ms an image": 1000 * forward / IMAGES,
         "built-in model: default set / forward pass": (reduced - forward) / forward,

@@ -16,7 +16,7 @@ from statistics import median
 ROOT = Path(__file__).resolve().parent.parent
 sys.path.insert(0, str(ROOT / "platform"))
 
-from mixlens.models.tiny import build_tiny_vllm  # noqa: E402
+from mixlens.models.tiny import build_tiny_vlm  # noqa: E402
 from mixlens.tasks import vocabulary  # noqa: E402
 from mixlens.training.records import read_journal  # noqa: E402
 
@@ -30,7 +30,7 @@ SETTINGS = (
 def main() -> None:
     with tempfile.TemporaryDirectory() as folder:
         base, runs = Path(folder) / "base", Path(folder) / "runs"
-        build_tiny_vllm(base, vocabulary(), size="test")
+        build_tiny_vlm(base, vocabulary(), size="test")
         subprocess.run(
             [
                 sys.executable, ROOT / "jobs" / "sweep.py", ROOT / "sweeps" / "quickstart.yaml",

@@ -24,9 +24,9 @@ import ray
 import torch
 
 from mixlens.mixture.local import LocalStream
-from mixlens.models import load_vllm
+from mixlens.models import load_vlm
 from mixlens.models.precision import computes_in_bf16
-from mixlens.models.tiny import build_tiny_vllm
+from mixlens.models.tiny import build_tiny_vlm
 from mixlens.spec import RunSpec, SweepSpec, load_spec
 from mixlens.tasks import vocabulary
 from mixlens.training.launch import launch
@@ -47,7 +47,7 @@ def the_run(model: Path, steps: int) -> RunSpec:
 def bare_loop(run: RunSpec, batches: list[dict[str, torch.Tensor]]) -> list[float]:
     """Seconds of each step."""
     training = run.training
-    model = load_vllm(run.model).model.train()
+    model = load_vlm(run.model).model.train()
     optimizer = torch.optim.AdamW(
         model.parameters(), lr=training.learning_rates.language, betas=training.betas, fused=True
     )
@@ -91,9 +91,9 @@ def main() -> None:
     import_deepspeed()
     with tempfile.TemporaryDirectory() as folder:
         model = Path(folder) / "model"
-        build_tiny_vllm(model, vocabulary(), size="base")
+        build_tiny_vlm(model, vocabulary(), size="base")
         run = the_run(model, steps)
-        stream = LocalStream(run, 0, 1, load_vllm(run.model).adapter.training_batch)
+        stream = LocalStream(run, 0, 1, load_vlm(run.model).adapter.training_batch)
         batches = [micro.tensors for step in stream.steps(0, steps) for micro in step]
         assert len(batches) == steps, "the quickstart accumulates; compare whole global batches"
 

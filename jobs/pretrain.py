@@ -67,13 +67,13 @@ def held_out_accuracy(spec: PretrainSpec, model: Path) -> dict[str, dict[str, fl
     """Exact match of each task group on the recipe's held-out images."""
     from mixlens.evaluation import answer
     from mixlens.mixture.order import held_out_indices
-    from mixlens.models import load_vllm
+    from mixlens.models import load_vlm
     from mixlens.sources import open_source
 
     evaluation = spec.evaluation
     source = open_source(evaluation.component, spec.components[evaluation.component])
     examples = [source[index] for index in held_out_indices(evaluation.examples)]
-    answers = answer(load_vllm(str(model)), examples, max_new_tokens=evaluation.max_new_tokens)
+    answers = answer(load_vlm(str(model)), examples, max_new_tokens=evaluation.max_new_tokens)
     groups = answers.group_by("group").aggregate([("exact", "mean"), ("exact", "count")])
     return {
         row["group"]: {"exact_match": row["exact_mean"], "questions": row["exact_count"]}

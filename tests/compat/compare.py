@@ -24,7 +24,7 @@ from test_training_families import case, run
 from tiny_families import FAMILIES, build
 from transformers import AutoConfig
 
-from mixlens.models import load_vllm, save_config, save_processor
+from mixlens.models import load_vlm, save_config, save_processor
 from mixlens.training.context import alone
 from mixlens.training.merge import merge
 
@@ -104,10 +104,10 @@ def write_shape(family: str, folder: Path) -> None:
     else:
         config["text_config"]["rope_parameters"] |= ROPE.get(family, {})
     path.write_text(json.dumps(config))
-    vllm = load_vllm(str(folder / "tiny"))
-    vllm.model.save_pretrained(folder / "new")
-    save_config(vllm.model, folder / "new")
-    save_processor(vllm, folder / "new")
+    vlm = load_vlm(str(folder / "tiny"))
+    vlm.model.save_pretrained(folder / "new")
+    save_config(vlm.model, folder / "new")
+    save_processor(vlm, folder / "new")
 
 
 def train_and_merge(folder: Path) -> None:
@@ -123,38 +123,38 @@ def train_and_merge(folder: Path) -> None:
 
 def show(model: Path, shown: Path) -> None:
     """Keep a picture, its text, and what a model here makes of them."""
-    vllm = load_vllm(str(model))
+    vlm = load_vlm(str(model))
     # LLaVA 1.5 squeezes photographs here and crops them there; a square is the same to both.
-    size = (64, 64) if vllm.adapter.config.model_type == "llava" else (60, 100)
+    size = (64, 64) if vlm.adapter.config.model_type == "llava" else (60, 100)
     picture = np.random.default_rng(3).integers(0, 255, (*size, 3), np.uint8)
-    inputs = vllm.adapter.question_batch([picture], [QUESTION])
-    text = vllm.adapter.chat.question(QUESTION)
-    words = vllm.processor.tokenizer(QUESTION, return_tensors="pt")["input_ids"]
+    inputs = vlm.adapter.question_batch([picture], [QUESTION])
+    text = vlm.adapter.chat.question(QUESTION)
+    words = vlm.processor.tokenizer(QUESTION, return_tensors="pt")["input_ids"]
     torch.save(
         {
             "picture": picture,
             "text": text,
-            "adds": bool(torch.equal(inputs["input_ids"][0], tokens_of(vllm, picture, text, True))),
+            "adds": bool(torch.equal(inputs["input_ids"][0], tokens_of(vlm, picture, text, True))),
             "inputs": inputs,
-            "logits": logits(vllm, inputs),
+            "logits": logits(vlm, inputs),
             "words": words,
-            "logits of words": logits(vllm, {"input_ids": words}),
+            "logits of words": logits(vlm, {"input_ids": words}),
         },
         shown,
     )
 
 
-def tokens_of(vllm: Any, picture: np.ndarray, text: str, adds: bool) -> torch.Tensor:
+def tokens_of(vlm: Any, picture: np.ndarray, text: str, adds: bool) -> torch.Tensor:
     """What the processor itself makes of a text, with the tokenizer's special tokens or without."""
-    given = vllm.processor(
+    given = vlm.processor(
         images=[[picture]], text=[text], add_special_tokens=adds, return_tensors="pt"
     )
     return given["input_ids"][0]
 
 
 @torch.no_grad()
-def logits(vllm: Any, inputs: dict[str, Any]) -> torch.Tensor:
-    return vllm.model.eval()(**inputs).logits
+def logits(vlm: Any, inputs: dict[str, Any]) -> torch.Tensor:
+    return vlm.model.eval()(**inputs).logits
 
 
 def reads(folder: Path) -> dict[str, dict[str, str]]:
@@ -198,10 +198,10 @@ def row(folder: Path, seen: dict[str, Any]) -> dict[str, Any]:
 
 def here_again(folder: Path, name: str) -> float | str:
     """How far a model that was written there is from what it was, read here."""
-    vllm = load_vllm(str(folder / name))
+    vlm = load_vlm(str(folder / name))
     given = torch.load(folder / ("full.pt" if name == "again" else "base.pt"), weights_only=False)
     was = given["logits"] if name == "again" else torch.load(folder / name / "logits.pt")
-    inputs = vllm.adapter.question_batch([given["picture"]], [QUESTION])
+    inputs = vlm.adapter.question_batch([given["picture"]], [QUESTION])
     if name == "again":
         if inputs["input_ids"].tolist() != given["inputs"]["input_ids"].tolist():
             return "other tokens"
@@ -209,7 +209,7 @@ def here_again(folder: Path, name: str) -> float | str:
         tiny = AutoConfig.from_pretrained(folder / "tiny").get_text_config().rope_parameters
         if kept != tiny:
             return f"rope {kept} for {tiny}"
-    return float((logits(vllm, given["inputs"]) - was).abs().max())
+    return float((logits(vlm, given["inputs"]) - was).abs().max())
 
 
 def is_off(column: str, value: Any) -> bool:

@@ -10,7 +10,7 @@ import pyarrow.parquet as pq
 import pytest
 from mlflow import MlflowClient
 
-from mixlens.models.tiny import build_tiny_vllm
+from mixlens.models.tiny import build_tiny_vlm
 from mixlens.spec import SweepSpec, load_spec
 from mixlens.tasks import vocabulary
 
@@ -37,7 +37,7 @@ SMALL = [  # what makes the shipped file small enough for a test
 def test_ratios_of_scenes_and_photographs_end_in_one_report(coco_set, tmp_path: Path):
     base, runs = tmp_path / "base", tmp_path / "runs"
     base.mkdir()
-    build_tiny_vllm(base, vocabulary(), size="test")
+    build_tiny_vlm(base, vocabulary(), size="test")
     overrides = [f"data.coco.root={coco_set.root}", f"model={base}", f"runs_dir={runs}", *SMALL]
     kept = {name: value for name, value in os.environ.items() if not name.startswith("RAY_")}
     done = subprocess.run(

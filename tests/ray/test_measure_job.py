@@ -11,7 +11,7 @@ import pytest
 import yaml
 from job_inside import run_inside
 
-from mixlens.models.tiny import build_tiny_vllm
+from mixlens.models.tiny import build_tiny_vlm
 from mixlens.tasks import vocabulary
 
 pytestmark = pytest.mark.ray
@@ -51,7 +51,7 @@ def measure(file, *overrides, timeout=900):
 @pytest.fixture(scope="module")
 def file(tmp_path_factory):
     folder = tmp_path_factory.mktemp("measure_job")
-    build_tiny_vllm(folder / "model", vocabulary(), seed=4, size="test")
+    build_tiny_vlm(folder / "model", vocabulary(), seed=4, size="test")
     content = {**FILE, "model": str(folder / "model"), "runs_dir": str(folder / "runs")}
     path = folder / "small.yaml"
     path.write_text(yaml.safe_dump(content))

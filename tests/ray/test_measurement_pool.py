@@ -16,8 +16,8 @@ from mixlens.activations.pool import MeasurementPool
 from mixlens.errors import CheckpointError, DataError
 from mixlens.evaluation import answer
 from mixlens.mixture.order import held_out_indices
-from mixlens.models import load_vllm
-from mixlens.models.tiny import build_tiny_vllm
+from mixlens.models import load_vlm
+from mixlens.models.tiny import build_tiny_vlm
 from mixlens.sources import open_source
 from mixlens.spec import (
     EvaluationSpec,
@@ -57,7 +57,7 @@ SMALL = {"cpus_per_actor": 0.5}
 @pytest.fixture(scope="module")
 def model(tmp_path_factory):
     folder = tmp_path_factory.mktemp("tiny")
-    build_tiny_vllm(folder, vocabulary(), seed=4, size="test")
+    build_tiny_vlm(folder, vocabulary(), seed=4, size="test")
     return str(folder)
 
 
@@ -67,8 +67,8 @@ def alone(model):
     spec = RUN.components["scenes"].model_copy(update={"size": None})
     source = open_source("scenes", spec)
     examples = [source[index] for index in held_out_indices(IMAGES)]
-    vllm = load_vllm(model)
-    return answer(vllm, examples, 256, 8), measure(vllm, examples, 64), examples
+    vlm = load_vlm(model)
+    return answer(vlm, examples, 256, 8), measure(vlm, examples, 64), examples
 
 
 @pytest.fixture(scope="module")

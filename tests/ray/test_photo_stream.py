@@ -16,7 +16,7 @@ from photo_run import damage, expected, photo_run, with_limit
 from test_stream import fit, global_batches
 
 from mixlens.errors import DataError
-from mixlens.models.tiny import build_tiny_vllm
+from mixlens.models.tiny import build_tiny_vlm
 from mixlens.training.launch import launch
 from mixlens.training.records import read_journal
 
@@ -58,7 +58,7 @@ def test_damaged_photographs_are_replaced_alike_on_every_worker(ray_local, tmp_p
 def test_too_many_stop_the_workers_once_and_a_higher_limit_goes_on(ray_local, tmp_path):
     coco = make_coco_set(tmp_path / "set", train=24, held_out=8, faults=False)
     base = tmp_path / "base"
-    build_tiny_vllm(base, ["red", "circle"], seed=0, size="test")
+    build_tiny_vlm(base, ["red", "circle"], seed=0, size="test")
     run = with_limit(photo_run(coco, tmp_path / "indexes", str(base), workers=2), 0.1)
     damaged = damage(run)
     wanted = expected(run, range(10), damaged)

@@ -18,7 +18,7 @@ import pytest
 import ray
 from mlflow import MlflowClient
 
-from mixlens.models.tiny import build_tiny_vllm
+from mixlens.models.tiny import build_tiny_vlm
 from mixlens.tasks import vocabulary
 
 pytestmark = [pytest.mark.ray, pytest.mark.slow, pytest.mark.timeout(1800)]
@@ -42,7 +42,7 @@ SMALL = [
 @pytest.fixture(scope="module")
 def base(tmp_path_factory: pytest.TempPathFactory) -> Path:
     folder = tmp_path_factory.mktemp("base")
-    build_tiny_vllm(folder, vocabulary(), size="test")
+    build_tiny_vlm(folder, vocabulary(), size="test")
     return folder
 
 

@@ -11,7 +11,7 @@ import psutil
 import pytest
 
 from mixlens.errors import ResourceError
-from mixlens.models.tiny import build_tiny_vllm
+from mixlens.models.tiny import build_tiny_vlm
 from mixlens.spec import (
     EvaluationSpec,
     Layout,
@@ -36,7 +36,7 @@ pytestmark = pytest.mark.ray
 @pytest.fixture(scope="module")
 def base(tmp_path_factory: pytest.TempPathFactory) -> Path:
     folder = tmp_path_factory.mktemp("base")
-    build_tiny_vllm(folder, vocabulary(), size="test")
+    build_tiny_vlm(folder, vocabulary(), size="test")
     return folder
 
 

@@ -13,7 +13,7 @@ from ray.exceptions import RayTaskError, UserCodeException
 from ray.train.v2._internal import constants
 
 from mixlens.errors import CheckpointError, DataError, ResourceError
-from mixlens.models.tiny import build_tiny_vllm
+from mixlens.models.tiny import build_tiny_vlm
 from mixlens.spec import EvaluationSpec, ResourceSpec, RunSpec, SceneComponent, SceneSpec, SizeRange
 from mixlens.spec.training import TrainingSpec
 from mixlens.training.alone import train_alone
@@ -88,7 +88,7 @@ def worker_pid(directory: Path) -> int:
 
 def test_a_killed_worker_changes_nothing(ray_local: None, tmp_path: Path) -> None:
     model = tmp_path / "base"
-    build_tiny_vllm(model, ["red", "circle"], seed=0, size="test")
+    build_tiny_vlm(model, ["red", "circle"], seed=0, size="test")
     run, directory = a_run(model), tmp_path / "run"
 
     killer = KillOnce(directory)
@@ -129,7 +129,7 @@ def test_a_killed_worker_changes_nothing(ray_local: None, tmp_path: Path) -> Non
 def test_what_a_worker_finds_wrong_is_one_message(ray_local: None, tmp_path: Path) -> None:
     """Raised inside a worker, not retried, and without Ray's wrapping."""
     model = tmp_path / "base"
-    build_tiny_vllm(model, ["red", "circle"], seed=0, size="test")
+    build_tiny_vlm(model, ["red", "circle"], seed=0, size="test")
     (model / "config.json").write_text('{"model_type": "gpt2"}')
     run = a_run(model).model_copy(update={"resources": ResourceSpec(workers=1)})
     with pytest.raises(CheckpointError, match=r"no adapter for th(is|e) family") as caught:
@@ -151,7 +151,7 @@ def test_workers_that_never_come_are_one_message(
 ) -> None:
     monkeypatch.setenv(START_TIMEOUT, "0.5")
     model = tmp_path / "base"
-    build_tiny_vllm(model, ["red", "circle"], seed=0, size="test")
+    build_tiny_vlm(model, ["red", "circle"], seed=0, size="test")
     resources = ResourceSpec(workers=2, cpus_per_worker=1000)
     run = a_run(model).model_copy(update={"resources": resources})
     message = r"workers.*2.*1000\.0 CPUs.*3 attempts of at most 0\.5 seconds.*ray status"

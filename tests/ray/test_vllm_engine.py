@@ -12,8 +12,8 @@ from mixlens.evaluation import engine
 from mixlens.evaluation.answers import answer
 from mixlens.evaluation.serving import engine_config
 from mixlens.evaluation.throughput import read_throughput
-from mixlens.models import load_vllm
-from mixlens.models.tiny import build_tiny_vllm
+from mixlens.models import load_vlm
+from mixlens.models.tiny import build_tiny_vlm
 from mixlens.spec import (
     EvaluationSpec,
     HeldOut,
@@ -45,13 +45,13 @@ HELD_OUT = HeldOut(
 @pytest.fixture(scope="module")
 def model(tmp_path_factory) -> str:
     folder = tmp_path_factory.mktemp("tiny")
-    build_tiny_vllm(folder, vocabulary(), seed=4, size="test")
-    vllm = load_vllm(str(folder))
+    build_tiny_vlm(folder, vocabulary(), seed=4, size="test")
+    vlm = load_vlm(str(folder))
     with torch.no_grad():  # larger weights: answers that depend on image and question
-        for parameter in vllm.model.parameters():
+        for parameter in vlm.model.parameters():
             if parameter.ndim > 1:
                 parameter.mul_(4)
-    vllm.model.save_pretrained(folder)
+    vlm.model.save_pretrained(folder)
     return str(folder)
 
 
@@ -76,7 +76,7 @@ def pool(ray_local):
 
 
 def own_table(model: str):
-    return answer(load_vllm(model), held_out_examples(HELD_OUT, range(IMAGES)), 64, 8)
+    return answer(load_vlm(model), held_out_examples(HELD_OUT, range(IMAGES)), 64, 8)
 
 
 def test_the_table_is_that_of_our_own_loop(pool, model, no_gpus, tmp_path):
@@ -95,8 +95,8 @@ def test_the_table_is_that_of_our_own_loop(pool, model, no_gpus, tmp_path):
 
 
 def test_adapters_are_put_on_the_base(pool, model, no_gpus, tmp_path):
-    vllm = load_vllm(model)
-    tuned = add_lora(vllm, LoraSpec(rank=2, towers=("language",)), 0)
+    vlm = load_vlm(model)
+    tuned = add_lora(vlm, LoraSpec(rank=2, towers=("language",)), 0)
     with torch.no_grad():
         for name, parameter in tuned.named_parameters():
             if "lora_B" in name:
@@ -112,8 +112,8 @@ def test_adapters_are_put_on_the_base(pool, model, no_gpus, tmp_path):
 def test_an_engine_that_cannot_start_is_one_message(pool, model, no_gpus, tmp_path):
     broken = tmp_path / "broken"
     broken.symlink_to(model)
-    vllm = load_vllm(model)
-    table, served = engine_questions(vllm)
+    vlm = load_vlm(model)
+    table, served = engine_questions(vlm)
     pq.write_table(table, tmp_path / "asked.parquet")
     wrong = type(served)(str(broken), None, served.ends, served.longest)
     with pytest.raises(ResourceError, match="ValueError: the architecture of this model") as error:
@@ -122,7 +122,7 @@ def test_an_engine_that_cannot_start_is_one_message(pool, model, no_gpus, tmp_pa
     assert "\n" not in str(error.value)
 
 
-def engine_questions(vllm):
+def engine_questions(vlm):
     from mixlens.evaluation.serving import question_rows
 
-    return question_rows(vllm, held_out_examples(HELD_OUT, range(2)), 0, 8)
+    return question_rows(vlm, held_out_examples(HELD_OUT, range(2)), 0, 8)

@@ -8,7 +8,7 @@ import torch
 from jaxtyping import Float
 from torch import Tensor, nn
 
-from mixlens.models import Vllm
+from mixlens.models import VLM
 
 States = Literal["vision", "language", "keys_values"]
 VISION_LAYER = -1
@@ -17,7 +17,7 @@ Take = Callable[[States, int, Tensor], None]
 
 
 @contextmanager
-def capture(vllm: Vllm, take: Take) -> Iterator[None]:
+def capture(vlm: VLM, take: Take) -> Iterator[None]:
     """Call `take(states, layer, tensor)` for each hidden state of every forward pass inside.
 
     In the order in which they are made:
@@ -36,9 +36,9 @@ def capture(vllm: Vllm, take: Take) -> Iterator[None]:
 
     Nothing is kept: when `take` returns, its states are as short-lived as without capture.
     """
-    blocks = vllm.adapter.blocks(vllm.model)["language"]
-    readers = vllm.adapter.cross_attention(vllm.model)
-    projector = vllm.adapter.projector(vllm.model)
+    blocks = vlm.adapter.blocks(vlm.model)["language"]
+    readers = vlm.adapter.cross_attention(vlm.model)
+    projector = vlm.adapter.projector(vlm.model)
 
     def entering(states: States, layer: int) -> Callable[..., None]:
         def hook(module: nn.Module, args: tuple[Any, ...], kwargs: dict[str, Any]) -> None:

@@ -20,7 +20,7 @@ from mixlens.activations.reduce import (
 )
 from mixlens.activations.streams import STREAMS, Place
 from mixlens.errors import DataError, explain
-from mixlens.models import Vllm
+from mixlens.models import VLM
 from mixlens.sources import Example
 
 IMAGE_METRICS = pa.schema(
@@ -65,7 +65,7 @@ class Measured:
 
 
 def measure(
-    vllm: Vllm,
+    vlm: VLM,
     examples: Sequence[Example],
     batch_size: int = 64,
     base_subspaces: Subspaces | None = None,
@@ -73,7 +73,7 @@ def measure(
     """Measure a model in this process; only the nulls, of the first batch, know of `batch_size`.
 
     Args:
-        vllm: the model.
+        vlm: the model.
         examples: at least 3 images, in the same order for every model that is compared.
         batch_size: images a forward pass (one more is added, the one that follows).
         base_subspaces: `Measured.subspaces` of the same images before fine-tuning.
@@ -82,20 +82,20 @@ def measure(
     images = [example.image for example in examples]
     sums: dict[Place, PositionSums] = {}
     for first, last in batches(len(images), batch_size):
-        sums = merge_sums(sums, position_sums(vllm, images[first:last]))
+        sums = merge_sums(sums, position_sums(vlm, images[first:last]))
     parts, bases = [], []
     for first, last in batches(len(images), batch_size):
         base = base_subspaces and {place: b[first:last] for place, b in base_subspaces.items()}
         following = images[last % len(images)]
         values, subspaces = image_values(
-            vllm, [*images[first:last], following], sums, last - first, base
+            vlm, [*images[first:last], following], sums, last - first, base
         )
         parts.append(values)
         bases.append(subspaces)
     ids = [example.example_id for example in examples]
     image_metrics, pooled_metrics = tables(ids, join_values(parts))
     joined = {place: torch.cat([part[place] for part in bases]) for place in bases[0]}
-    nulls = null_values(vllm, images[:batch_size], sums)
+    nulls = null_values(vlm, images[:batch_size], sums)
     return Measured(image_metrics, pooled_metrics, joined, nulls)
 
 

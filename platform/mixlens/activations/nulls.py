@@ -20,7 +20,7 @@ from torch import Tensor
 from mixlens.activations.reduce import ACROSS, WITHIN, PositionSums, layer_values, ring_score
 from mixlens.activations.streams import STREAMS, Place, visit
 from mixlens.metrics import gaussian_null, pseudo_images, subspace_alignment
-from mixlens.models import Vllm
+from mixlens.models import VLM
 from mixlens.models.adapter import Image
 
 NULLS = pa.schema(
@@ -40,7 +40,7 @@ Row = tuple[float, float, float, int]  # value, low, high, n
 
 
 def null_values(
-    vllm: Vllm, images: Sequence[Image], means: Mapping[Place, PositionSums], seed: int = 0
+    vlm: VLM, images: Sequence[Image], means: Mapping[Place, PositionSums], seed: int = 0
 ) -> pa.Table:
     """Null values of every metric of an image and of the redundancy score, by one forward pass.
 
@@ -55,7 +55,7 @@ def null_values(
     subspaces, 5 / width); "gaussian" stands for both alignments.
 
     Args:
-        vllm: the model.
+        vlm: the model.
         images: one batch.
         means: the position sums of all measured images, as for `image_values`.
         seed: of the draws.
@@ -90,7 +90,7 @@ def null_values(
                 if aligned or metric != "subspace_alignment_previous"
             )
 
-    visit(vllm, images, take)
+    visit(vlm, images, take)
     rows.sort(key=lambda row: (STREAMS.index(row[0]), *row[1:4]))
     return pa.Table.from_pylist([dict(zip(NULLS.names, row, strict=True)) for row in rows], NULLS)
 

@@ -14,12 +14,12 @@ import torch
 from ray.exceptions import ActorUnavailableError, RayActorError, RayTaskError
 
 from mixlens.errors import MixlensError, ResourceError, explain, first_line
-from mixlens.models import Vllm, keep_freed_memory, load_vllm
+from mixlens.models import VLM, keep_freed_memory, load_vlm
 from mixlens.spec import ResourceSpec
 
 _RETRIES = 3  # of one unit, each on a fresh actor
 
-Load = Callable[[str], Vllm]
+Load = Callable[[str], VLM]
 """Gives the model of a path; the one asked for last stays loaded."""
 
 
@@ -108,12 +108,12 @@ class _Worker:
         logging.disable_progress_bar()
         torch.set_num_threads(max(1, int(resources.cpus_per_actor)))
         self._on_gpu = resources.gpus_per_actor > 0
-        self._loaded: tuple[str, Vllm] | None = None
+        self._loaded: tuple[str, VLM] | None = None
 
     def call(self, function: Callable[..., Any], unit: Any, *shared: Any) -> Any:
         return function(self._load, unit, *shared)
 
-    def _load(self, model: str) -> Vllm:
+    def _load(self, model: str) -> VLM:
         if self._loaded is None or self._loaded[0] != model:
             if self._on_gpu and not torch.cuda.is_available():
                 raise ResourceError(
@@ -122,5 +122,5 @@ class _Worker:
                 )  # fmt: skip
             self._loaded = None  # two models need not fit
             dtype, device = (torch.bfloat16, "cuda") if self._on_gpu else (torch.float32, "cpu")
-            self._loaded = model, load_vllm(model, dtype, device)
+            self._loaded = model, load_vlm(model, dtype, device)
         return self._loaded[1]

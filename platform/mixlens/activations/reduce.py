@@ -13,7 +13,7 @@ from mixlens.activations.streams import Place, visit
 from mixlens.activations.token_metrics import token_metrics
 from mixlens.metrics import directions, subspace_alignment
 from mixlens.metrics.redundancy import Redundancy, pool, similarity_across, similarity_within
-from mixlens.models import Vllm
+from mixlens.models import VLM
 from mixlens.models.adapter import Image
 
 # Not metrics of an image by themselves: what the Redundancy Score is pooled from.
@@ -69,7 +69,7 @@ class PositionSums:
         )
 
 
-def position_sums(vllm: Vllm, images: Sequence[Image]) -> dict[Place, PositionSums]:
+def position_sums(vlm: VLM, images: Sequence[Image]) -> dict[Place, PositionSums]:
     """First pass: sums over these images of the tokens at each position, every stream and layer.
 
     A token with a NaN or infinity is left out, so that it spoils only its own image.
@@ -84,12 +84,12 @@ def position_sums(vllm: Vllm, images: Sequence[Image]) -> dict[Place, PositionSu
             *(part.cpu().numpy() for part in (total, good.sum(0), exists.sum(0)))
         )
 
-    visit(vllm, images, take)
+    visit(vlm, images, take)
     return sums
 
 
 def image_values(
-    vllm: Vllm,
+    vlm: VLM,
     images: Sequence[Image],
     means: Mapping[Place, PositionSums],
     own: int,
@@ -100,7 +100,7 @@ def image_values(
     `layer_values` says which. One layer's states are held at a time.
 
     Args:
-        vllm: the model.
+        vlm: the model.
         images: `own` images, and the image that follows them (whose values belong to others).
         means: the sums of all images, from the first pass.
         own: how many of the images are asked for.
@@ -130,7 +130,7 @@ def image_values(
         for metric, value in found.items():
             values[stream, layer, metric] = value
 
-    visit(vllm, images, take)
+    visit(vlm, images, take)
     return {key: value.cpu().numpy() for key, value in values.items()}, {
         place: basis.cpu() for place, basis in subspaces.items()
     }

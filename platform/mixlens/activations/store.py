@@ -33,7 +33,7 @@ from mixlens.activations.parts import (
 )
 from mixlens.activations.streams import PROMPT, STREAMS, Place, visit
 from mixlens.errors import DataError, ResourceError, explain, read_record
-from mixlens.models import Vllm
+from mixlens.models import VLM
 from mixlens.models.adapter import Image
 from mixlens.sources import Example
 
@@ -60,7 +60,7 @@ class States:
 
 
 def store_bytes(
-    vllm: Vllm,
+    vlm: VLM,
     images: int,
     sample: Image,
     streams: Sequence[str] = STORED,
@@ -80,7 +80,7 @@ def store_bytes(
                 one.write(place, tokens, exists)
                 two.write(place, tokens.expand(2, -1, -1), exists.expand(2, -1))
 
-        visit(vllm, [sample], take)
+        visit(vlm, [sample], take)
     once, twice = (sink.size() for sink in sinks)
     files = -(-images // batch_size)
     return (twice - once) * images + (2 * once - twice) * files
@@ -109,7 +109,7 @@ def check_room(directory: Path, needed: int) -> None:
 
 
 def write_states(
-    vllm: Vllm,
+    vlm: VLM,
     examples: Sequence[Example],
     directory: Path,
     digest: str,
@@ -122,7 +122,7 @@ def write_states(
     images are then missing, and stored again when their turn comes.
 
     Args:
-        vllm: the model.
+        vlm: the model.
         examples: one batch of images.
         directory: the store; made if missing.
         digest: of the model (its `fingerprint`, say): one folder holds one model's states.
@@ -152,7 +152,7 @@ def write_states(
                 if place[0] in streams:
                     writer.write(place, tokens, exists)
 
-            visit(vllm, list(new.values()), take)
+            visit(vlm, list(new.values()), take)
     except OSError as error:
         if error.errno != errno.ENOSPC:
             raise

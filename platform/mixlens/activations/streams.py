@@ -10,7 +10,7 @@ from torch.nn.utils.rnn import pad_sequence
 
 from mixlens.activations.capture import capture
 from mixlens.errors import CheckpointError, explain
-from mixlens.models import Vllm
+from mixlens.models import VLM
 from mixlens.models.adapter import Image
 from mixlens.models.places import patches
 from mixlens.sources.pixels import as_pixels
@@ -26,7 +26,7 @@ Place = tuple[str, int]
 Visit = Callable[[Place, Float[Tensor, "images tokens width"], Bool[Tensor, "images tokens"]], None]
 
 
-def visit(vllm: Vllm, images: Sequence[Image], take: Visit) -> None:
+def visit(vlm: VLM, images: Sequence[Image], take: Visit) -> None:
     """Run the model once over images and call `take((stream, layer), tokens, exists)` for each.
 
     Streams:
@@ -45,22 +45,22 @@ def visit(vllm: Vllm, images: Sequence[Image], take: Visit) -> None:
     Raises:
         CheckpointError: the model gives an image no visual token.
     """
-    adapter = vllm.adapter
+    adapter = vlm.adapter
     pictures = [as_pixels(image) for image in images]
     batch = adapter.question_batch(pictures, [PROMPT] * len(pictures))
-    device = next(vllm.model.parameters()).device
+    device = next(vlm.model.parameters()).device
     batch = {name: tensor.to(device) for name, tensor in batch.items()}
     ids = batch["input_ids"]
     spans = adapter.spans(ids, batch["attention_mask"])
     behind = (ids == adapter.image_token_id).long().cumsum(-1) > 0
     where = {}
     encoder = adapter.encoder_tokens(batch).to(device)
-    if not adapter.cross_attention(vllm.model):
+    if not adapter.cross_attention(vlm.model):
         where["visual"] = _positions(spans.visual)
     where["text"] = _positions(spans.text & behind)
     if not (encoder if "visual" not in where else spans.visual).any(-1).all():
         raise CheckpointError(
-            explain("model", vllm.path, "an image has no visual token", "Check its processor.")
+            explain("model", vlm.path, "an image has no visual token", "Check its processor.")
         )
 
     def sort(states: str, layer: int, tensor: Tensor) -> None:
@@ -82,8 +82,8 @@ def visit(vllm: Vllm, images: Sequence[Image], take: Visit) -> None:
         pixels = pad_sequence([found for found, _ in cut], batch_first=True)
         seen = pad_sequence([there for _, there in cut], batch_first=True)
         take(("pixels", PIXEL_LAYER), pixels.to(device), seen.to(device))
-        with capture(vllm, sort):
-            vllm.model(**batch, use_cache=False, logits_to_keep=1)
+        with capture(vlm, sort):
+            vlm.model(**batch, use_cache=False, logits_to_keep=1)
 
 
 def _by_image(

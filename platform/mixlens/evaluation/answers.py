@@ -10,7 +10,7 @@ import pyarrow as pa
 
 from mixlens.evaluation.generate import say, spoken
 from mixlens.evaluation.throughput import Effort, joined
-from mixlens.models import Vllm
+from mixlens.models import VLM
 from mixlens.sources import Example
 from mixlens.tasks import Turn, score
 
@@ -51,12 +51,12 @@ class Ask:
 
 
 def answer(
-    vllm: Vllm, examples: Sequence[Example], batch_size: int = 256, max_new_tokens: int = 128
+    vlm: VLM, examples: Sequence[Example], batch_size: int = 256, max_new_tokens: int = 128
 ) -> pa.Table:
     """Ask every turn of every example by itself, greedily, and score the responses.
 
     Args:
-        vllm: the model.
+        vlm: the model.
         examples: images with the turns to ask.
         batch_size: questions a forward pass. Long answers are batched by themselves, so that short
             ones do not wait for them.
@@ -67,14 +67,14 @@ def answer(
         of choices (0: free form), `finished` (1 if the answer ended by itself, 0 if it was cut at
         its limit), and the scores of `mixlens.tasks.score`, null where one is not defined.
     """
-    return answer_timed(vllm, examples, batch_size, max_new_tokens)[0]
+    return answer_timed(vlm, examples, batch_size, max_new_tokens)[0]
 
 
 def answer_timed(
-    vllm: Vllm, examples: Sequence[Example], batch_size: int = 256, max_new_tokens: int = 128
+    vlm: VLM, examples: Sequence[Example], batch_size: int = 256, max_new_tokens: int = 128
 ) -> tuple[pa.Table, Effort]:
     """The table of `answer`, and what it took to generate the answers."""
-    asks = asks_of(vllm, examples, max_new_tokens)
+    asks = asks_of(vlm, examples, max_new_tokens)
     said: list[list[int]] = [[]] * len(asks)
     worker = f"{socket.gethostname()}/{os.getpid()}"
     efforts = [Effort(0, 0, 0.0, worker)]
@@ -83,7 +83,7 @@ def answer_timed(
         where = {place: i for i, place in enumerate(places)}
         started = time.perf_counter()
         told = say(
-            vllm,
+            vlm,
             [examples[place].image for place in places],
             [asks[number].turn.question for number in batch],
             [where[asks[number].place] for number in batch],
@@ -93,34 +93,34 @@ def answer_timed(
         efforts.append(Effort(len(batch), sum(map(len, told)), seconds, worker))
         for number, tokens in zip(batch, told, strict=True):
             said[number] = tokens
-    return table_of(vllm, examples, asks, said), replace(joined(efforts), worker=worker)
+    return table_of(vlm, examples, asks, said), replace(joined(efforts), worker=worker)
 
 
-def asks_of(vllm: Vllm, examples: Sequence[Example], max_new_tokens: int = 128) -> list[Ask]:
+def asks_of(vlm: VLM, examples: Sequence[Example], max_new_tokens: int = 128) -> list[Ask]:
     """Every turn of every example, in order."""
     turns = [(place, turn) for place, example in enumerate(examples) for turn in example.turns]
-    limits = answer_limits(vllm, [turn for _, turn in turns], max_new_tokens)
+    limits = answer_limits(vlm, [turn for _, turn in turns], max_new_tokens)
     return [Ask(*asked, limit) for asked, limit in zip(turns, limits, strict=True)]
 
 
 def table_of(
-    vllm: Vllm, examples: Sequence[Example], asks: Sequence[Ask], said: Sequence[Sequence[int]]
+    vlm: VLM, examples: Sequence[Example], asks: Sequence[Ask], said: Sequence[Sequence[int]]
 ) -> pa.Table:
     """`ANSWERS` of the tokens that were said to each question."""
     rows = [
-        _row(examples[ask.place], ask.turn, *spoken(vllm, tokens))
+        _row(examples[ask.place], ask.turn, *spoken(vlm, tokens))
         for ask, tokens in zip(asks, said, strict=True)
     ]
     return pa.Table.from_pylist(rows, ANSWERS)
 
 
-def answer_limits(vllm: Vllm, turns: Sequence[Turn], max_new_tokens: int = 128) -> list[int]:
+def answer_limits(vlm: VLM, turns: Sequence[Turn], max_new_tokens: int = 128) -> list[int]:
     """Most tokens the answer of each turn may have.
 
     A short one what the longest possible right answer needs, and two; a long one `max_new_tokens`.
     """
     texts = sorted({text for turn in turns for text in (turn.answer, *turn.choices)})
-    ids = vllm.processor.tokenizer([f" {text}" for text in texts], add_special_tokens=False)
+    ids = vlm.processor.tokenizer([f" {text}" for text in texts], add_special_tokens=False)
     tokens = {text: len(found) for text, found in zip(texts, ids["input_ids"], strict=True)}
 
     def limit(turn: Turn) -> int:

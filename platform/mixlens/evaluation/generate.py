@@ -11,7 +11,7 @@ import torch
 from jaxtyping import Int
 from torch import Tensor
 
-from mixlens.models import Batch, Vllm
+from mixlens.models import VLM, Batch
 from mixlens.models.adapter import Image
 
 
@@ -48,7 +48,7 @@ Passes = Callable[[Tensor, int], AbstractContextManager[None]]
 
 
 def generate(
-    vllm: Vllm,
+    vlm: VLM,
     images: Sequence[Image],
     questions: Sequence[str],
     image_of: Sequence[int],
@@ -61,7 +61,7 @@ def generate(
     causal decoder, where nothing before a question can depend on it.
 
     Args:
-        vllm: the model.
+        vlm: the model.
         images: the images.
         questions: what is asked.
         image_of: for each question the place of its image in `images`.
@@ -70,51 +70,51 @@ def generate(
     Returns:
         For each question the answer, and whether it ended before its limit.
     """
-    return [spoken(vllm, said) for said in say(vllm, images, questions, image_of, limits)]
+    return [spoken(vlm, said) for said in say(vlm, images, questions, image_of, limits)]
 
 
 @torch.inference_mode()
 def say(
-    vllm: Vllm,
+    vlm: VLM,
     images: Sequence[Image],
     questions: Sequence[str],
     image_of: Sequence[int],
     limits: Sequence[int],
 ) -> list[list[int]]:
     """`generate` in tokens: all that were made, the one that ends an answer among them."""
-    shown = on_device(vllm, vllm.adapter.image_batch(images))
-    positions = vllm.adapter.positions(shown)
-    out = vllm.model(**shown, position_ids=positions, use_cache=True, logits_to_keep=1)
+    shown = on_device(vlm, vlm.adapter.image_batch(images))
+    positions = vlm.adapter.positions(shown)
+    out = vlm.model(**shown, position_ids=positions, use_cache=True, logits_to_keep=1)
     prefix = Prefix(
         out.past_key_values,
         shown["attention_mask"],
         next_position(positions),
-        behind=vllm.adapter.behind(shown),
+        behind=vlm.adapter.behind(shown),
     )
-    return _say(vllm, prefix, asked_tokens(vllm, questions), image_of, limits)
+    return _say(vlm, prefix, asked_tokens(vlm, questions), image_of, limits)
 
 
-def spoken(vllm: Vllm, said: Sequence[int]) -> tuple[str, bool]:
+def spoken(vlm: VLM, said: Sequence[int]) -> tuple[str, bool]:
     """The answer that tokens stand for, and whether it ended: what follows its end is no part."""
-    ends = end_tokens(vllm)
+    ends = end_tokens(vlm)
     places = [place for place, token in enumerate(said) if token in ends]
     tokens = list(said[: places[0]] if places else said)
-    text = vllm.processor.tokenizer.decode(tokens, skip_special_tokens=True)
+    text = vlm.processor.tokenizer.decode(tokens, skip_special_tokens=True)
     return str(text).strip(), bool(places)
 
 
-def end_tokens(vllm: Vllm) -> list[int]:
+def end_tokens(vlm: VLM) -> list[int]:
     """The tokens of which each ends an answer: those of the model, and the one it learns."""
-    ends: Any = vllm.model.generation_config.eos_token_id
+    ends: Any = vlm.model.generation_config.eos_token_id
     if ends is None:
-        ends = vllm.processor.tokenizer.eos_token_id
+        ends = vlm.processor.tokenizer.eos_token_id
     own = list(ends) if isinstance(ends, list | tuple) else [ends]
-    return list(dict.fromkeys([*own, vllm.adapter.end_token_id]))
+    return list(dict.fromkeys([*own, vlm.adapter.end_token_id]))
 
 
-def on_device(vllm: Vllm, batch: Batch) -> Batch:
+def on_device(vlm: VLM, batch: Batch) -> Batch:
     """The tensors of a batch where the model is."""
-    device = next(vllm.model.parameters()).device
+    device = next(vlm.model.parameters()).device
     return {name: tensor.to(device) for name, tensor in batch.items()}
 
 
@@ -126,10 +126,10 @@ def next_position(
     return (largest.amax(0) if largest.dim() == 2 else largest) + 1
 
 
-def asked_tokens(vllm: Vllm, questions: Sequence[str]) -> Asked:
+def asked_tokens(vlm: VLM, questions: Sequence[str]) -> Asked:
     """The questions as they stand behind any image."""
-    device = next(vllm.model.parameters()).device
-    told = vllm.adapter.question_tokens(questions)
+    device = next(vlm.model.parameters()).device
+    told = vlm.adapter.question_tokens(questions)
     most = max(map(len, told))
     ids = torch.zeros(len(told), most, dtype=torch.long, device=device)
     present = torch.zeros_like(ids)
@@ -141,7 +141,7 @@ def asked_tokens(vllm: Vllm, questions: Sequence[str]) -> Asked:
 
 @torch.inference_mode()
 def respond(
-    vllm: Vllm,
+    vlm: VLM,
     prefix: Prefix,
     asked: Asked,
     image_of: Sequence[int],
@@ -155,18 +155,18 @@ def respond(
     go together.
 
     Args:
-        vllm: the model.
+        vlm: the model.
         prefix: the images.
         asked: the questions.
         image_of: for each question the place of its image in `prefix`.
         limits: for each question the most tokens its answer may have.
         late_keys: wraps each pass where `prefix.late` differs from `prefix.present`.
     """
-    return [spoken(vllm, said) for said in _say(vllm, prefix, asked, image_of, limits, late_keys)]
+    return [spoken(vlm, said) for said in _say(vlm, prefix, asked, image_of, limits, late_keys)]
 
 
 def _say(
-    vllm: Vllm,
+    vlm: VLM,
     prefix: Prefix,
     asked: Asked,
     image_of: Sequence[int],
@@ -175,8 +175,8 @@ def _say(
 ) -> list[list[int]]:
     """`respond` in tokens."""
     longest = prefix.present.shape[1] + asked.ids.shape[1] + max(limits)
-    if longest <= _window(vllm):
-        return _say_together(vllm, prefix, asked, image_of, limits, late_keys)
+    if longest <= _window(vlm):
+        return _say_together(vlm, prefix, asked, image_of, limits, late_keys)
     lengths = asked.present.sum(-1).tolist()
     said: dict[int, list[int]] = {}
     for length in sorted(set(lengths)):
@@ -184,20 +184,20 @@ def _say(
         part = Asked(asked.ids[own, -length:], asked.present[own, -length:])
         again = replace(prefix, cache=copy.deepcopy(prefix.cache))
         owners, most = [image_of[i] for i in own], [limits[i] for i in own]
-        answers = _say_together(vllm, again, part, owners, most, late_keys)
+        answers = _say_together(vlm, again, part, owners, most, late_keys)
         said |= dict(zip(own, answers, strict=True))
     return [said[number] for number in range(len(lengths))]
 
 
-def _window(vllm: Vllm) -> float:
+def _window(vlm: VLM) -> float:
     """How many places back every decoder block looks at least."""
-    config = vllm.model.config.get_text_config()
+    config = vlm.model.config.get_text_config()
     sliding = "sliding_attention" in (getattr(config, "layer_types", None) or ())
     return config.sliding_window if sliding else math.inf
 
 
 def _say_together(
-    vllm: Vllm,
+    vlm: VLM,
     prefix: Prefix,
     asked: Asked,
     image_of: Sequence[int],
@@ -205,14 +205,14 @@ def _say_together(
     late_keys: Passes,
 ) -> list[list[int]]:
     """`_say` for questions that may be padded."""
-    model, device, questions = vllm.model, prefix.present.device, len(image_of)
+    model, device, questions = vlm.model, prefix.present.device, len(image_of)
     owner = torch.tensor(image_of, device=device)
     cache, mask, at = prefix.cache, prefix.present[owner], prefix.start[owner]
     late = mask if prefix.late is None else prefix.late[owner]
     cache.batch_select_indices(owner)
     ids, present = asked.ids, asked.present
 
-    ends = torch.tensor(end_tokens(vllm), device=device)
+    ends = torch.tensor(end_tokens(vlm), device=device)
     length = torch.tensor(limits, device=device)
     said = torch.zeros(questions, max(limits), dtype=torch.long, device=device)
     rows = torch.arange(questions, device=device)  # the questions still being answered

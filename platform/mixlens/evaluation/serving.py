@@ -23,7 +23,7 @@ from PIL import Image as PillowImage
 from mixlens.errors import CheckpointError, ResourceError, SpecError, explain
 from mixlens.evaluation.answers import asks_of
 from mixlens.evaluation.generate import end_tokens
-from mixlens.models import Vllm, model_config, resolve_model
+from mixlens.models import VLM, model_config, resolve_model
 from mixlens.models.adapter import Image
 from mixlens.models.folder import (
     ADAPTER_CONFIG,
@@ -82,17 +82,17 @@ class Served:
 
 
 def question_rows(
-    vllm: Vllm, examples: Sequence[Example], unit: int, max_new_tokens: int
+    vlm: VLM, examples: Sequence[Example], unit: int, max_new_tokens: int
 ) -> tuple[pa.Table, Served]:
     """Everything there is to ask about the examples of a unit, and of whom."""
-    asks = asks_of(vllm, examples, max_new_tokens)
+    asks = asks_of(vlm, examples, max_new_tokens)
     # Only what an image adds to its prompt is of interest, which no question changes.
-    shown = vllm.adapter.image_batch([example.image for example in examples])
+    shown = vlm.adapter.image_batch([example.image for example in examples])
     seen = shown["attention_mask"].sum(-1).tolist()
-    behind = vllm.adapter.question_tokens([ask.turn.question for ask in asks])
-    begin = vllm.adapter.begin_tokens()
+    behind = vlm.adapter.question_tokens([ask.turn.question for ask in asks])
+    begin = vlm.adapter.begin_tokens()
     rows: list[dict[str, Any]] = [
-        {"unit": unit, "image": as_png(picture(vllm, example.image)), "numbers": [], "prompts": [],
+        {"unit": unit, "image": as_png(picture(vlm, example.image)), "numbers": [], "prompts": [],
          "limits": []}
         for example in examples
     ]  # fmt: skip
@@ -103,9 +103,9 @@ def question_rows(
         row["prompts"].append(begin + tokens)
         row["limits"].append(ask.limit)
         longest = max(longest, seen[ask.place] + len(tokens) + ask.limit)
-    lora = served_lora(vllm.path)
-    base = vllm.path if lora is None else vllm.model.peft_config["default"].base_model_name_or_path
-    served = Served(resolve_model(base), lora, tuple(end_tokens(vllm)), longest)
+    lora = served_lora(vlm.path)
+    base = vlm.path if lora is None else vlm.model.peft_config["default"].base_model_name_or_path
+    served = Served(resolve_model(base), lora, tuple(end_tokens(vlm)), longest)
     return pa.Table.from_pylist(rows, QUESTIONS), served
 
 
@@ -289,10 +289,10 @@ def asks_vllm(evaluation: EvaluationSpec, answers: bool) -> bool:
     return answers and evaluation.engine == "vllm"
 
 
-def picture(vllm: Vllm, image: Image) -> UInt8[np.ndarray, "height width 3"]:
+def picture(vlm: VLM, image: Image) -> UInt8[np.ndarray, "height width 3"]:
     """An image as the model's own processor has to be given it, to see what our adapter shows."""
     pixels = as_pixels(image)
-    return vllm.adapter.shown(pixels)
+    return vlm.adapter.shown(pixels)
 
 
 def as_png(pixels: UInt8[np.ndarray, "height width 3"]) -> bytes:

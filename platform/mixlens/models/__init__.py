@@ -13,12 +13,12 @@ from mixlens.models.identity import fingerprint
 from mixlens.models.memory import keep_freed_memory
 from mixlens.models.saved import save_adapter_names, save_config, save_processor
 from mixlens.models.torchvision_ops import make_torchvision_importable
-from mixlens.models.vllm import (
-    Vllm,
+from mixlens.models.vlm import (
+    VLM,
     check_model,
     check_weights,
     load_adapter,
-    load_vllm,
+    load_vlm,
     load_without_weights,
     meta_model,
     model_config,
@@ -29,19 +29,19 @@ from mixlens.models.vllm import (
 make_torchvision_importable()
 
 __all__ = [
+    "VLM",
     "Adapter",
     "Batch",
     "Encoded",
     "LookingAdapter",
     "ShrinkingAdapter",
     "TokenSpans",
-    "Vllm",
     "check_model",
     "check_weights",
     "fingerprint",
     "keep_freed_memory",
     "load_adapter",
-    "load_vllm",
+    "load_vlm",
     "load_without_weights",
     "meta_model",
     "model_config",

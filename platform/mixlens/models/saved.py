@@ -20,7 +20,7 @@ from mixlens.errors import CheckpointError, explain, first_line
 from mixlens.models.adapter import Adapter
 from mixlens.models.folder import ADAPTER_WEIGHTS, CONFIG
 from mixlens.models.processor import load_processor
-from mixlens.models.vllm import Vllm, model_folder
+from mixlens.models.vlm import VLM, model_folder
 
 _PROCESSOR, _IMAGES = "processor_config.json", "preprocessor_config.json"
 _VIDEOS, _TOKENIZER = "video_preprocessor_config.json", "tokenizer_config.json"
@@ -49,13 +49,13 @@ def save_config(model: Any, folder: Path) -> None:
     _write(path, config)
 
 
-def save_adapter_names(vllm: Vllm, folder: Path) -> None:
+def save_adapter_names(vlm: VLM, folder: Path) -> None:
     """Name the layers of CLIP and SigLIP in a file of adapters as all releases of peft find them.
 
     transformers 5.6 took the level `vision_model` out of their modules. Older releases leave
     adapters without it unloaded, with a warning; newer ones know both names.
     """
-    if vllm.adapter.config.vision_config.model_type not in _HAD_A_LEVEL_MORE:
+    if vlm.adapter.config.vision_config.model_type not in _HAD_A_LEVEL_MORE:
         return
     path = folder / ADAPTER_WEIGHTS
     named = {
@@ -65,7 +65,7 @@ def save_adapter_names(vllm: Vllm, folder: Path) -> None:
     save_file(named, path, metadata={"format": "pt"})
 
 
-def save_processor(vllm: Vllm, folder: Path) -> None:
+def save_processor(vlm: VLM, folder: Path) -> None:
     """Write the files of the processor into a model folder.
 
     They are those that it was loaded from, or where these do not give it again (they were changed
@@ -74,8 +74,8 @@ def save_processor(vllm: Vllm, folder: Path) -> None:
     Raises:
         CheckpointError: neither gives the same tokens and the same pixels again.
     """
-    own = _files_of(vllm.processor)
-    names = _names(vllm.processor)
+    own = _files_of(vlm.processor)
+    names = _names(vlm.processor)
     for copies in (True, False) if own else (False,):
         for name in names:
             _remove(folder / name)
@@ -83,32 +83,32 @@ def save_processor(vllm: Vllm, folder: Path) -> None:
             for file in own:
                 _copy(file, folder / file.name)
         else:
-            vllm.processor.save_pretrained(folder)
+            vlm.processor.save_pretrained(folder)
         _add_old_names(folder)
-        difference = differs(vllm, folder)
+        difference = differs(vlm, folder)
         if difference is None:
             return
     raise CheckpointError(
-        explain("processor", vllm.processor.tokenizer.name_or_path,
+        explain("processor", vlm.processor.tokenizer.name_or_path,
                 f"saved and opened again, it reads otherwise than in training: {difference}",
                 "Use a checkpoint whose tokenizer and processor files were written by a newer "
                 "transformers. The weights and the last checkpoint of the run are kept.")
     )  # fmt: skip
 
 
-def differs(vllm: Vllm, folder: Path) -> str | None:
-    """What the processor in `folder` reads otherwise than that of `vllm`; None: nothing."""
+def differs(vlm: VLM, folder: Path) -> str | None:
+    """What the processor in `folder` reads otherwise than that of `vlm`; None: nothing."""
     from mixlens.models.families import adapters
 
-    config = vllm.adapter.config
+    config = vlm.adapter.config
     try:
         again = load_processor(str(folder), config)
     except CheckpointError as error:
         return first_line(error)
-    if again.chat_template != vllm.processor.chat_template:
+    if again.chat_template != vlm.processor.chat_template:
         return "its chat template is another"
-    return _other_tokens(vllm.processor.tokenizer, again.tokenizer) or _other_inputs(
-        vllm.adapter, adapters()[config.model_type](again, config)
+    return _other_tokens(vlm.processor.tokenizer, again.tokenizer) or _other_inputs(
+        vlm.adapter, adapters()[config.model_type](again, config)
     )
 
 

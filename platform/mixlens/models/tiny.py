@@ -55,7 +55,7 @@ HEAD_WIDTH = 32
 INITIAL_SPREAD = 0.06
 
 
-def build_tiny_vllm(folder: Path, words: Iterable[str], seed: int = 0, size: str = "base") -> None:
+def build_tiny_vlm(folder: Path, words: Iterable[str], seed: int = 0, size: str = "base") -> None:
     """Write an ordinary Hugging Face folder of the model with random weights.
 
     Args:

@@ -12,7 +12,7 @@ from torch import nn
 from mixlens.errors import CheckpointError, explain
 from mixlens.models.folder import read_json
 from mixlens.models.identity import fingerprint
-from mixlens.models.vllm import load_vllm, model_config
+from mixlens.models.vlm import load_vlm, model_config
 
 RECORD = "twin.json"
 
@@ -23,7 +23,7 @@ def random_twin(model_path: str, folder: str | Path, part: Part, seed: int = 0) 
     """Write a model with the same configuration, tokenizer and processor but random weights.
 
     The weights are drawn as the model class itself draws them before training, in the checkpoint's
-    own number type. The folder is an ordinary one that `load_vllm` loads, and appears under its
+    own number type. The folder is an ordinary one that `load_vlm` loads, and appears under its
     name only when it is complete; a second call with the same arguments returns at once.
 
     Args:
@@ -72,13 +72,13 @@ def _twin(model_path: str, part: Part, seed: int) -> tuple[Any, Any]:
         random = AutoModelForImageTextToText.from_config(config, dtype=dtype)
     if part == "all":
         return random, AutoProcessor.from_pretrained(source)
-    vllm = load_vllm(model_path, dtype)
-    trained = vllm.model
+    vlm = load_vlm(model_path, dtype)
+    trained = vlm.model
     if hasattr(trained, "merge_and_unload"):
         trained = trained.merge_and_unload()
     of_language = {
         id(tensor)
-        for part in vllm.adapter.towers(random)["language"]
+        for part in vlm.adapter.towers(random)["language"]
         if isinstance(part, nn.Module)
         for tensor in chain(part.parameters(), part.buffers())
     }
@@ -87,4 +87,4 @@ def _twin(model_path: str, part: Part, seed: int) -> tuple[Any, Any]:
         for name, tensor in chain(random.named_parameters(), random.named_buffers()):
             if id(tensor) not in of_language:
                 tensor.copy_(weights[name])
-    return random, vllm.processor
+    return random, vlm.processor

@@ -12,7 +12,7 @@ from torch import Tensor
 from mixlens.errors import SpecError, explain
 from mixlens.evaluation.answers import LONG_GROUPS, answer_limits
 from mixlens.evaluation.generate import Asked, asked_tokens, on_device, respond
-from mixlens.models import LookingAdapter, ShrinkingAdapter, Vllm
+from mixlens.models import VLM, LookingAdapter, ShrinkingAdapter
 from mixlens.probing.observe import Observed, observe
 from mixlens.probing.policies import (
     keep_highest,
@@ -74,27 +74,27 @@ class _Batch:
     limits: Sequence[int]
 
 
-def check_deletion(vllm: Vllm, spec: DeletionSpec) -> None:
+def check_deletion(vlm: VLM, spec: DeletionSpec) -> None:
     """Refuse what cannot be measured of a model.
 
     Raises:
         SpecError: a place of deletion that the decoder does not have or that its family cannot
             delete at, or a policy or control that its family does not give.
     """
-    adapter = vllm.adapter
-    blocks = len(adapter.blocks(vllm.model)["language"])
+    adapter = vlm.adapter
+    blocks = len(adapter.blocks(vlm.model)["language"])
     if max(spec.layers) >= blocks:
         raise SpecError(
             explain("evaluation.deletion.layers", max(spec.layers),
                     f"the decoder has {blocks} blocks",
                     f"Use {ENCODER} (behind the encoder) to {blocks - 1}.")
         )  # fmt: skip
-    late = [layer for layer in spec.layers if 0 < layer < adapter.whole_until(vllm.model)]
+    late = [layer for layer in spec.layers if 0 < layer < adapter.whole_until(vlm.model)]
     if late:
         raise SpecError(
             explain("evaluation.deletion.layers", late,
                     "the encoder still adds to visual tokens there",
-                    f"Use {ENCODER}, 0, or {adapter.whole_until(vllm.model)} and above.")
+                    f"Use {ENCODER}, 0, or {adapter.whole_until(vlm.model)} and above.")
         )  # fmt: skip
     if spec.downsampling and not isinstance(adapter, ShrinkingAdapter):
         raise SpecError(
@@ -126,7 +126,7 @@ def settings(spec: DeletionSpec) -> list[Setting]:
 
 
 def delete(
-    vllm: Vllm,
+    vlm: VLM,
     examples: Sequence[Example],
     spec: DeletionSpec,
     batch_size: int = 256,
@@ -138,7 +138,7 @@ def delete(
     setting, whatever is asked about it. `spec.examples` is the caller's to heed.
 
     Args:
-        vllm: the model.
+        vlm: the model.
         examples: images with the turns to ask; results do not depend on how they are batched.
         spec: what to delete.
         batch_size: questions a forward pass (more if a single image has more).
@@ -155,17 +155,17 @@ def delete(
     Raises:
         SpecError: see `check_deletion`.
     """
-    check_deletion(vllm, spec)
+    check_deletion(vlm, spec)
     if saliency_of is None:
         saliency_of = saliencies(examples) if SALIENCY in spec.policies else {}
     parts: list[pa.Table] = []
     with torch.inference_mode():
-        for batch in _batches(vllm, examples, batch_size):
-            parts += _deleted(vllm, batch, spec, saliency_of)
+        for batch in _batches(vlm, examples, batch_size):
+            parts += _deleted(vlm, batch, spec, saliency_of)
     return pa.concat_tables([DELETED.empty_table(), *parts])
 
 
-def _batches(vllm: Vllm, examples: Sequence[Example], size: int) -> Iterator[_Batch]:
+def _batches(vlm: VLM, examples: Sequence[Example], size: int) -> Iterator[_Batch]:
     """Images with their short questions, at most `size` questions each."""
     turns = [[t for t in example.turns if t.group not in LONG_GROUPS] for example in examples]
     ends, filled, number = [], 0, 0
@@ -183,37 +183,37 @@ def _batches(vllm: Vllm, examples: Sequence[Example], size: int) -> Iterator[_Ba
                 [examples[place] for place in places],
                 own,
                 [i for i, _ in asks],
-                asked_tokens(vllm, [turn.question for turn in own]),
-                answer_limits(vllm, own),
+                asked_tokens(vlm, [turn.question for turn in own]),
+                answer_limits(vlm, own),
             )
 
 
 def _deleted(
-    vllm: Vllm, batch: _Batch, spec: DeletionSpec, saliency_of: Mapping[str, float]
+    vlm: VLM, batch: _Batch, spec: DeletionSpec, saliency_of: Mapping[str, float]
 ) -> Iterator[pa.Table]:
     """The results of one batch, a table a setting."""
     images = [example.image for example in batch.examples]
-    inputs = on_device(vllm, vllm.adapter.image_batch(images))
-    whole = look(vllm, inputs)
+    inputs = on_device(vlm, vlm.adapter.image_batch(images))
+    whole = look(vlm, inputs)
     # The first passes also pay for kernels and memory that later ones find ready.
-    whole = look(vllm, inputs)
+    whole = look(vlm, inputs)
     exists = whole.encoded.exists.cpu()
     tokens = exists.sum(-1)
-    prefill(vllm, whole, exists, ENCODER)
+    prefill(vlm, whole, exists, ENCODER)
     seen = Observed()
     if set(spec.policies) - set(SEEDED):
-        seen = observe(vllm, images, spec.layers, "attention" in spec.policies)
+        seen = observe(vlm, images, spec.layers, "attention" in spec.policies)
     for setting in settings(spec):
         if setting.policy == DOWNSAMPLING:
-            assert isinstance(vllm.adapter, ShrinkingAdapter)  # checked before
-            fewer = vllm.adapter.smaller_batch(images, 1 - setting.share)
-            smaller = look(vllm, on_device(vllm, fewer))
+            assert isinstance(vlm.adapter, ShrinkingAdapter)  # checked before
+            fewer = vlm.adapter.smaller_batch(images, 1 - setting.share)
+            smaller = look(vlm, on_device(vlm, fewer))
             stays = smaller.encoded.exists.cpu()
-            read = prefill(vllm, smaller, stays, ENCODER)
+            read = prefill(vlm, smaller, stays, ENCODER)
         else:
             stays = _stays(setting, batch.examples, seen, exists, saliency_of)
-            read = prefill(vllm, whole, stays, setting.layer)
-        yield _answered(vllm, batch, setting, read, tokens.tolist(), stays.sum(-1).tolist())
+            read = prefill(vlm, whole, stays, setting.layer)
+        yield _answered(vlm, batch, setting, read, tokens.tolist(), stays.sum(-1).tolist())
 
 
 def _stays(
@@ -269,7 +269,7 @@ def _scores(
 
 
 def _answered(
-    vllm: Vllm,
+    vlm: VLM,
     batch: _Batch,
     setting: Setting,
     read: Read,
@@ -277,7 +277,7 @@ def _answered(
     kept: Sequence[int],
 ) -> pa.Table:
     """Ask every question of the batch about the images as they were read, and score the answers."""
-    said = respond(vllm, read.prefix, batch.asked, batch.owner, batch.limits, read.passes)
+    said = respond(vlm, read.prefix, batch.asked, batch.owner, batch.limits, read.passes)
     rows = []
     for turn, place, (response, _) in zip(batch.turns, batch.owner, said, strict=True):
         example, scores = batch.examples[place], score(turn, response)

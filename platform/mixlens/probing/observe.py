@@ -11,7 +11,7 @@ from torch import Tensor, nn
 
 from mixlens.activations.streams import PROMPT
 from mixlens.evaluation.generate import on_device
-from mixlens.models import LookingAdapter, Vllm
+from mixlens.models import VLM, LookingAdapter
 from mixlens.models.adapter import Image
 from mixlens.spec.measure import ENCODER
 
@@ -34,13 +34,11 @@ class Observed:
     attention: dict[int, Float[Tensor, "images tokens"]] = field(default_factory=dict)
 
 
-def observe(
-    vllm: Vllm, images: Sequence[Image], layers: Sequence[int], attention: bool
-) -> Observed:
+def observe(vlm: VLM, images: Sequence[Image], layers: Sequence[int], attention: bool) -> Observed:
     """One forward pass over images with a fixed text; attention is only looked at on request."""
     seen = Observed()
-    adapter, model = vllm.adapter, vllm.model
-    batch = on_device(vllm, adapter.question_batch(images, [PROMPT] * len(images)))
+    adapter, model = vlm.adapter, vlm.model
+    batch = on_device(vlm, adapter.question_batch(images, [PROMPT] * len(images)))
     spans = adapter.spans(batch["input_ids"], batch["attention_mask"])
     begun = (batch["input_ids"] == adapter.image_token_id).long().cumsum(-1) > 0
     behind = spans.text & begun

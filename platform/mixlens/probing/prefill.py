@@ -18,7 +18,7 @@ from torch import Tensor
 
 from mixlens.errors import CheckpointError, explain
 from mixlens.evaluation.generate import Passes, Prefix, next_position
-from mixlens.models import Batch, Encoded, Vllm
+from mixlens.models import VLM, Batch, Encoded
 from mixlens.models.family import TOKEN_TYPES
 from mixlens.probing.blocks import causal, changed, picked, seen_of
 
@@ -75,21 +75,21 @@ class Read:
     passes: Passes
 
 
-def look(vllm: Vllm, batch: Batch) -> Look:
+def look(vlm: VLM, batch: Batch) -> Look:
     """Encode the images of an `image_batch` that is on the model's device."""
-    adapter, device = vllm.adapter, batch["input_ids"].device
+    adapter, device = vlm.adapter, batch["input_ids"].device
     visual = adapter.spans(batch["input_ids"], batch["attention_mask"]).visual
     start = _now(device)
-    encoded = adapter.encode(vllm.model, batch)
+    encoded = adapter.encode(vlm.model, batch)
     seconds = (_now(device) - start) / len(visual)
     return Look(batch, adapter.positions(batch), visual, encoded, seconds)
 
 
-def prefill(vllm: Vllm, seen: Look, stays: Bool[Tensor, "images tokens"], layer: int) -> Read:
+def prefill(vlm: VLM, seen: Look, stays: Bool[Tensor, "images tokens"], layer: int) -> Read:
     """Read images without the visual tokens that do not stay.
 
     Args:
-        vllm: the model.
+        vlm: the model.
         seen: the images.
         stays: which visual tokens stay; images may differ in how many.
         layer: the decoder block before which the others go; -1 (behind the vision encoder) and 0
@@ -104,19 +104,19 @@ def prefill(vllm: Vllm, seen: Look, stays: Bool[Tensor, "images tokens"], layer:
         torch.cuda.reset_peak_memory_stats(device)
         before = torch.cuda.memory_allocated(device)
     start = _now(device)
-    crossed = bool(vllm.adapter.cross_attention(vllm.model))
+    crossed = bool(vlm.adapter.cross_attention(vlm.model))
     read = _read_beside if crossed else _read_in_sequence
-    prefix, passes = read(vllm, seen, stays, layer)
+    prefix, passes = read(vlm, seen, stays, layer)
     seconds = (_now(device) - start) / len(stays)
     if device.type == "cuda":
         peak = (torch.cuda.max_memory_allocated(device) - before) / len(stays)
     else:
-        peak = _reckoned(vllm.model.config.get_text_config(), prefix)
+        peak = _reckoned(vlm.model.config.get_text_config(), prefix)
     return Read(prefix, Cost(seen.seconds + seconds, peak), passes)
 
 
 def _read_in_sequence(
-    vllm: Vllm, seen: Look, stays: Bool[Tensor, "images tokens"], layer: int
+    vlm: VLM, seen: Look, stays: Bool[Tensor, "images tokens"], layer: int
 ) -> tuple[Prefix, Passes]:
     """Where visual tokens stand in the decoder's sequence."""
     batch, whole = seen.batch, seen.batch["attention_mask"]
@@ -125,17 +125,17 @@ def _read_in_sequence(
     index, exists = packing(chosen)
     if index.shape[1] == 0:
         raise CheckpointError(
-            explain("model", vllm.path, "no text stands before the image, so nothing would be left "
+            explain("model", vlm.path, "no text stands before the image, so nothing would be left "
                     "to read", "Leave out the share 1.")
         )  # fmt: skip
     start = next_position(seen.positions)
     if layer <= 0:
-        cache = _pass(vllm, seen, stays, index, exists)
-        return Prefix(cache, exists.long(), start, behind=vllm.adapter.behind(batch)), _as_it_is
-    late = vllm.adapter.blocks(vllm.model)["language"][layer:]
+        cache = _pass(vlm, seen, stays, index, exists)
+        return Prefix(cache, exists.long(), start, behind=vlm.adapter.behind(batch)), _as_it_is
+    late = vlm.adapter.blocks(vlm.model)["language"][layer:]
     everything = torch.arange(whole.shape[1], device=whole.device).expand_as(whole)
     with _shortened(late, index, exists):
-        cache = _pass(vllm, seen, seen.encoded.exists, everything, whole.bool())
+        cache = _pass(vlm, seen, seen.encoded.exists, everything, whole.bool())
 
     @contextmanager
     def passes(keys: Int[Tensor, "rows keys"], queries: int) -> Iterator[None]:
@@ -148,7 +148,7 @@ def _read_in_sequence(
         with changed(late, change):
             yield
 
-    behind = vllm.adapter.behind(batch)
+    behind = vlm.adapter.behind(batch)
     return Prefix(cache, whole, start, exists.long(), behind), passes
 
 
@@ -160,14 +160,14 @@ def _cache_among(kwargs: Kwargs) -> Any:
 
 
 def _pass(
-    vllm: Vllm,
+    vlm: VLM,
     seen: Look,
     stays: Bool[Tensor, "images tokens"],
     index: Int[Tensor, "images kept"],
     exists: Bool[Tensor, "images kept"],
 ) -> Any:
     """The keys and values of a pass over the places `index` of the images."""
-    padding = vllm.processor.tokenizer.pad_token_id or 0
+    padding = vlm.processor.tokenizer.pad_token_id or 0
     # What stands at a place of padding could be a placeholder whose token is gone.
     kept = {
         name: seen.batch[name].gather(1, index).masked_fill(~exists, padding if at == 0 else 0)
@@ -176,13 +176,13 @@ def _pass(
     }
     planes = seen.positions.dim() == 3
     at = index.expand(len(seen.positions), -1, -1) if planes else index
-    out = vllm.model(
+    out = vlm.model(
         **kept,
         attention_mask=exists.long(),
         position_ids=seen.positions.gather(-1, at),
         use_cache=True,
         logits_to_keep=1,
-        **vllm.adapter.without(seen.batch, seen.encoded, stays),
+        **vlm.adapter.without(seen.batch, seen.encoded, stays),
     )
     return out.past_key_values
 
@@ -210,11 +210,11 @@ def _shortened(
 
 
 def _read_beside(
-    vllm: Vllm, seen: Look, stays: Bool[Tensor, "images tokens"], layer: int
+    vlm: VLM, seen: Look, stays: Bool[Tensor, "images tokens"], layer: int
 ) -> tuple[Prefix, Passes]:
     """Where the decoder reads visual tokens by cross-attention."""
-    blocks = vllm.adapter.blocks(vllm.model)["language"]
-    late = [blocks[i] for i in vllm.adapter.cross_attention(vllm.model) if i >= layer]
+    blocks = vlm.adapter.blocks(vlm.model)["language"]
+    late = [blocks[i] for i in vlm.adapter.cross_attention(vlm.model) if i >= layer]
     # Tokens of empty tiles are no visual tokens and stay: what stands before the image sees them.
     index, there = packing(stays | ~seen.encoded.exists)
     if index.shape[1] == 0:
@@ -234,13 +234,13 @@ def _read_beside(
         }
 
     with changed(late, fewer):
-        out = vllm.model(
+        out = vlm.model(
             input_ids=seen.batch["input_ids"],
             attention_mask=seen.batch["attention_mask"],
             position_ids=seen.positions,
             use_cache=True,
             logits_to_keep=1,
-            **vllm.adapter.without(seen.batch, seen.encoded, stays),
+            **vlm.adapter.without(seen.batch, seen.encoded, stays),
         )
 
     @contextmanager
@@ -260,7 +260,7 @@ def _read_beside(
         seen.batch["attention_mask"],
         next_position(seen.positions),
         exists.long(),
-        vllm.adapter.behind(seen.batch),
+        vlm.adapter.behind(seen.batch),
     ), passes
 
 

@@ -33,8 +33,8 @@ def estimate_cost(runs: tuple[RunSpec, ...], pending: int) -> list[tuple[str, st
     """
     run = runs[-1]
     resources = run.resources
-    vllm = load_without_weights(run.model)
-    adapter = vllm.adapter
+    vlm = load_without_weights(run.model)
+    adapter = vlm.adapter
     counted = []
     for one in {runs[0].name: runs[0], run.name: run}.values():
         micro = one.training.micro_batch
@@ -48,7 +48,7 @@ def estimate_cost(runs: tuple[RunSpec, ...], pending: int) -> list[tuple[str, st
         padding = sum(map(padding_share, batches)) / len(batches)
         counted.append((tokens_of(adapter, largest, micro), padding))
     tokens, padding = max(counted, key=lambda found: found[0].decoder)
-    shape = shape_of(vllm.model, adapter.towers(vllm.model))
+    shape = shape_of(vlm.model, adapter.towers(vlm.model))
     on_gpu = resources.gpus_per_worker > 0
     device: Literal["cpu", "cuda"] = "cuda" if on_gpu else "cpu"
     setting = setting_of(run.training, device, resources.workers, resources.workers)

@@ -230,15 +230,15 @@ def _look(
     load: Load, unit: Batch, model: str, held_out: HeldOut, ask: bool
 ) -> tuple[pa.Table, list[dict[str, Any]], dict[Place, PositionSums], Effort]:
     """Answers, attributes and position sums of some held-out examples; what it took to answer."""
-    vllm, evaluation = load(model), held_out.evaluation
+    vlm, evaluation = load(model), held_out.evaluation
     examples = _held_out(load, model, held_out, range(*unit))
     answers, effort = ANSWERS.empty_table(), Effort(0, 0, 0.0)
     if ask:
         answers, effort = answer_timed(
-            vllm, examples, _QUESTIONS * evaluation.batch_size, evaluation.max_new_tokens
+            vlm, examples, _QUESTIONS * evaluation.batch_size, evaluation.max_new_tokens
         )
     attributes = [{"example_id": e.example_id, **e.attributes} for e in examples]
-    return answers, attributes, position_sums(vllm, [e.image for e in examples]), effort
+    return answers, attributes, position_sums(vlm, [e.image for e in examples]), effort
 
 
 def _by_vllm(
@@ -292,9 +292,9 @@ def _score(
 ) -> pa.Table:
     """The table of answers about some held-out examples, from the tokens of the answers."""
     places, said = unit
-    vllm, examples = load(model), _held_out(load, model, held_out, range(*places))
-    asks = asks_of(vllm, examples, held_out.evaluation.max_new_tokens)
-    return table_of(vllm, examples, asks, said)
+    vlm, examples = load(model), _held_out(load, model, held_out, range(*places))
+    asks = asks_of(vlm, examples, held_out.evaluation.max_new_tokens)
+    return table_of(vlm, examples, asks, said)
 
 
 def _reduce(

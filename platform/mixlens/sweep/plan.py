@@ -19,7 +19,7 @@ from mixlens.mixture.order import order_of
 from mixlens.mixture.refused import refused
 from mixlens.models import (
     load_adapter,
-    load_vllm,
+    load_vlm,
     load_without_weights,
     model_config,
     model_folder,
@@ -285,18 +285,18 @@ def _parameters(model: str) -> float | None:
 
 def _seconds_a_step(run: RunSpec) -> float:
     """Time one micro-batch forwards and backwards on one core, scaled to an optimiser step."""
-    vllm = load_vllm(run.model)
+    vlm = load_vlm(run.model)
     positions = range(run.training.micro_batch)
-    examples, _ = Decoder(run, vllm.adapter.refuses)(positions, Reader(run)(positions))
+    examples, _ = Decoder(run, vlm.adapter.refuses)(positions, Reader(run)(positions))
     threads = torch.get_num_threads()
     torch.set_num_threads(1)
     seconds = []
     for _ in range(2):  # the first one also allocates
         start = time.perf_counter()
-        batch = vllm.adapter.training_batch(examples)
+        batch = vlm.adapter.training_batch(examples)
         in_bf16 = computes_in_bf16(run.training.precision, "cpu")
         with torch.autocast("cpu", torch.bfloat16, enabled=in_bf16):
-            loss = vllm.model(**batch).loss
+            loss = vlm.model(**batch).loss
         loss.backward()
         seconds.append(time.perf_counter() - start)
     torch.set_num_threads(threads)

@@ -35,11 +35,11 @@ def train_alone(run: RunSpec, directory: Path) -> Path:
     directory.mkdir(parents=True, exist_ok=True)
     import_deepspeed()
     context = (from_torchrun if "RANK" in os.environ else alone)(directory)
-    vllm = load_trainable(run, context)
+    vlm = load_trainable(run, context)
     stream = LocalStream(
-        run, context.rank, context.world_size, collate_of(run, vllm), vllm.adapter.refuses
+        run, context.rank, context.world_size, collate_of(run, vlm), vlm.adapter.refuses
     )
-    return train(run, context, vllm, stream)
+    return train(run, context, vlm, stream)
 
 
 def main() -> None:

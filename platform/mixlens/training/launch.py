@@ -213,12 +213,12 @@ def _train(run: RunSpec, rank: int, world_size: int, directory: Path, cursor: An
     begin = context.latest_checkpoint() or run.model
     # Ray patches `print` so that the line would stand there twice.
     sys.stderr.write(f"worker {rank} of {world_size}, process {os.getpid()}, from {begin}\n")
-    vllm = load_trainable(run, context)
+    vlm = load_trainable(run, context)
     shard = ray.train.get_dataset_shard("train")
     stream = RayStream(
-        shard, run, rank, world_size, collate_of(run, vllm), cursor, vllm.adapter.refuses
+        shard, run, rank, world_size, collate_of(run, vlm), cursor, vlm.adapter.refuses
     )
-    train(run, context, vllm, stream)
+    train(run, context, vlm, stream)
 
 
 class RayContext(WorkerContext):

@@ -12,7 +12,7 @@ from mixlens.errors import DataError, explain
 from mixlens.mixture.batches import MicroBatch, micro_positions
 from mixlens.mixture.batches import accumulation as micro_batches_a_step
 from mixlens.mixture.order import order_of
-from mixlens.models import Vllm
+from mixlens.models import VLM
 from mixlens.spec import RunSpec
 from mixlens.training import checkpoint
 from mixlens.training.context import WorkerContext
@@ -35,8 +35,8 @@ class Stream(Protocol):
         ...
 
 
-def train(run: RunSpec, context: WorkerContext, vllm: Vllm, stream: Stream) -> Path:
-    """Fine-tune `vllm` as `run` says; returns the folder of the finished model.
+def train(run: RunSpec, context: WorkerContext, vlm: VLM, stream: Stream) -> Path:
+    """Fine-tune `vlm` as `run` says; returns the folder of the finished model.
 
     Every rank calls it. It continues from the newest checkpoint of the run, if there is one.
     The number of workers, the accumulation and interruptions change no result beyond rounding:
@@ -61,13 +61,13 @@ def train(run: RunSpec, context: WorkerContext, vllm: Vllm, stream: Stream) -> P
     order = order_of(run)
 
     # Model and optimiser.
-    model = add_lora(vllm, training.lora, run.seed) if training.lora else vllm.model
-    freeze(model, vllm.adapter.towers(model), training.freeze)
+    model = add_lora(vlm, training.lora, run.seed) if training.lora else vlm.model
+    freeze(model, vlm.adapter.towers(model), training.freeze)
     if training.activation_checkpointing:
         model.gradient_checkpointing_enable({"use_reentrant": False})
         # It has the inputs require gradients, and by that frozen towers too would be run backwards.
         model.disable_input_require_grads()
-    groups = parameter_groups(model, vllm.adapter.towers(model), training)
+    groups = parameter_groups(model, vlm.adapter.towers(model), training)
     model.train()
     engine = start_engine(model, adamw(groups, training), training, world_size, context.device)
     if latest:
@@ -76,7 +76,7 @@ def train(run: RunSpec, context: WorkerContext, vllm: Vllm, stream: Stream) -> P
     replaced = Replaced(run, context, first)
     trained_on = TrainedOn(context, first)
 
-    model_flops = ModelFlops(run, vllm.adapter, world_size, context.device)
+    model_flops = ModelFlops(run, vlm.adapter, world_size, context.device)
     interval = Interval(context.device, model_flops.peak)
     for step in range(first, training.steps):
         asked_at = time.perf_counter()
@@ -105,7 +105,7 @@ def train(run: RunSpec, context: WorkerContext, vllm: Vllm, stream: Stream) -> P
             inputs = {name: value.to(context.device) for name, value in rows.tensors.items()}
             labels = inputs.pop("labels")
             before = before_answers(labels)
-            inputs = vllm.adapter.model_inputs(inputs)
+            inputs = vlm.adapter.model_inputs(inputs)
             logits = engine(**inputs, use_cache=False, logits_to_keep=before).logits
             loss = answer_loss_sum(logits, labels[:, before + 1]) / answers
             # DeepSpeed divides by the accumulation and averages over workers: undo both.
@@ -143,7 +143,7 @@ def train(run: RunSpec, context: WorkerContext, vllm: Vllm, stream: Stream) -> P
             interval.restart()  # saving is no training time
     assert next(steps, None) is None, "the stream went on after its last step"
 
-    model_folder = save_model(engine, vllm, context.directory)
+    model_folder = save_model(engine, vlm, context.directory)
     if context.rank == 0:
         replaced.write_table()
         finish(run, context.directory)

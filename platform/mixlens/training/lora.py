@@ -6,12 +6,12 @@ import torch
 from torch import nn
 
 from mixlens.errors import SpecError, explain
-from mixlens.models import Vllm
+from mixlens.models import VLM
 from mixlens.models.towers import tower_of
 from mixlens.spec import LoraSpec
 
 
-def add_lora(vllm: Vllm, lora: LoraSpec, seed: int) -> Any:
+def add_lora(vlm: VLM, lora: LoraSpec, seed: int) -> Any:
     """A peft model around `vllm.model` with adapters on every linear layer of `lora.towers`.
 
     The output layer stays as it is (it is usually tied to the embedding); everything but the
@@ -23,12 +23,12 @@ def add_lora(vllm: Vllm, lora: LoraSpec, seed: int) -> Any:
     """
     from peft import LoraConfig, get_peft_model
 
-    towers = vllm.adapter.towers(vllm.model)
-    tower = tower_of(vllm.model, towers)
-    head = vllm.model.get_output_embeddings()
+    towers = vlm.adapter.towers(vlm.model)
+    tower = tower_of(vlm.model, towers)
+    head = vlm.model.get_output_embeddings()
     wanted = [
         name
-        for name, layer in vllm.model.named_modules()
+        for name, layer in vlm.model.named_modules()
         if isinstance(layer, nn.Linear)
         and layer is not head
         and tower[f"{name}.weight"] in lora.towers
@@ -43,10 +43,10 @@ def add_lora(vllm: Vllm, lora: LoraSpec, seed: int) -> Any:
         lora_alpha=lora.alpha,
         lora_dropout=lora.dropout,
         target_modules=wanted,
-        base_model_name_or_path=vllm.path,
+        base_model_name_or_path=vlm.path,
     )
     torch.manual_seed(seed)
-    model = get_peft_model(vllm.model, config, autocast_adapter_dtype=False)
+    model = get_peft_model(vlm.model, config, autocast_adapter_dtype=False)
     # peft takes the base's name from the config object it was loaded with, which may be relative.
-    model.peft_config["default"].base_model_name_or_path = vllm.path
+    model.peft_config["default"].base_model_name_or_path = vlm.path
     return model

@@ -8,7 +8,7 @@ from typing import Any
 import torch
 
 from mixlens.errors import CheckpointError, explain
-from mixlens.models import load_vllm, model_config, save_config, save_processor
+from mixlens.models import load_vlm, model_config, save_config, save_processor
 
 DROWNED = 0.01  # from this share on it is told
 Tell = Callable[[str], None]
@@ -35,21 +35,21 @@ def merge(folder: Path, target: Path, tell: Tell = lambda message: None) -> Path
         raise CheckpointError(
             explain("TARGET", str(target), "it exists", "Name a new folder, or remove this one.")
         )
-    vllm = load_vllm(str(folder), _stored_dtype(model_config(str(folder))))
-    share = share_drowned(vllm.model)
+    vlm = load_vlm(str(folder), _stored_dtype(model_config(str(folder))))
+    share = share_drowned(vlm.model)
     if share >= DROWNED:
         tell(
             f"{100 * share:.0f} % of the weights that the adapters move stay as they were: what is "
-            f"added is less than half the distance between two numbers of {_name(vllm.model)}. The "
+            f"added is less than half the distance between two numbers of {_name(vlm.model)}. The "
             "merged model is that much nearer to its base. Use the adapters unmerged where this "
             "matters."
         )
-    model = vllm.model.merge_and_unload(safe_merge=True)
+    model = vlm.model.merge_and_unload(safe_merge=True)
     part = target.with_name(target.name + ".part")
     shutil.rmtree(part, ignore_errors=True)
     model.save_pretrained(part, safe_serialization=True)
     save_config(model, part)
-    save_processor(vllm, part)
+    save_processor(vlm, part)
     return part.rename(target)
 
 

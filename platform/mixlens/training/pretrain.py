@@ -4,7 +4,7 @@ import shutil
 from collections.abc import Iterator
 from pathlib import Path
 
-from mixlens.models.tiny import build_tiny_vllm
+from mixlens.models.tiny import build_tiny_vlm
 from mixlens.spec import PretrainSpec
 from mixlens.tasks import prompts_digest, vocabulary
 from mixlens.training.alone import train_alone
@@ -17,7 +17,7 @@ def pretrain(spec: PretrainSpec, folder: Path) -> Iterator[tuple[int, Path]]:
     """
     model = folder / "random-weights"
     if not (model / "config.json").is_file():
-        build_tiny_vllm(model, vocabulary(), seed=spec.seed)
+        build_tiny_vlm(model, vocabulary(), seed=spec.seed)
     for number in range(len(spec.stages)):
         run = spec.run(number, str(model)).model_copy(update={"prompts_digest": prompts_digest()})
         model = train_alone(run, folder / f"stage-{number}-{run.digest()}")

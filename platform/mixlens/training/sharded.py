@@ -9,14 +9,14 @@ from typing import Any
 import torch
 
 from mixlens.mixture.batches import Collate
-from mixlens.models import Vllm, check_weights, load_vllm
+from mixlens.models import VLM, check_weights, load_vlm
 from mixlens.spec import RunSpec, TrainingSpec
 from mixlens.training.context import WorkerContext
 from mixlens.training.optimizer import whole_shape
 from mixlens.training.zero import check_nvme, deepspeed_config, import_deepspeed, weights_dtype
 
 
-def load_trainable(run: RunSpec, context: WorkerContext) -> Vllm:
+def load_trainable(run: RunSpec, context: WorkerContext) -> VLM:
     """The model that `run` starts from, where and how this worker trains it.
 
     All ranks must call it: at ZeRO stage 3 they load one model together.
@@ -30,15 +30,15 @@ def load_trainable(run: RunSpec, context: WorkerContext) -> Vllm:
     check_nvme(training)
     with sharded(training, context.world_size, device):
         dtype = weights_dtype(training, device.type)
-        vllm = load_vllm(run.model, dtype, str(device), training.attention)
+        vlm = load_vlm(run.model, dtype, str(device), training.attention)
     if is_sharded(training, context.world_size):
         check_weights(run.model)
-    return vllm
+    return vlm
 
 
-def collate_of(run: RunSpec, vllm: Vllm) -> Collate:
+def collate_of(run: RunSpec, vlm: VLM) -> Collate:
     """What makes a micro-batch of examples, for the attention that `run` asks for."""
-    return partial(vllm.adapter.training_batch, unmasked=run.training.unmasked)
+    return partial(vlm.adapter.training_batch, unmasked=run.training.unmasked)
 
 
 @contextmanager

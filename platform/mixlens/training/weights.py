@@ -7,13 +7,13 @@ from typing import Any
 import torch.distributed as dist
 from torch import Tensor
 
-from mixlens.models import Vllm, save_adapter_names, save_config, save_processor
+from mixlens.models import VLM, save_adapter_names, save_config, save_processor
 from mixlens.training.records import MODEL
 from mixlens.training.sharded import whole_shapes
 from mixlens.training.zero import import_deepspeed
 
 
-def save_model(engine: Any, vllm: Vllm, directory: Path) -> Path:
+def save_model(engine: Any, vlm: VLM, directory: Path) -> Path:
     """Write `directory/model`: weights and processor, or adapters and the name of their base.
 
     The parameters are gathered one at a time, so no rank but 0 ever holds more than its share,
@@ -31,10 +31,10 @@ def save_model(engine: Any, vllm: Vllm, directory: Path) -> Path:
         with whole_shapes():
             model.save_pretrained(part, state_dict=state, safe_serialization=True, **options)
         if is_lora:
-            save_adapter_names(vllm, part)
+            save_adapter_names(vlm, part)
         else:
             save_config(model, part)
-        save_processor(vllm, part)
+        save_processor(vlm, part)
         shutil.rmtree(folder, ignore_errors=True)
         part.rename(folder)
     dist.barrier()

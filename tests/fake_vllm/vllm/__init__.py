@@ -85,10 +85,10 @@ class AsyncLLMEngine:
         return cls(args)
 
     def _load(self, path):
-        from mixlens.models import load_vllm
+        from mixlens.models import load_vlm
 
         if path not in self.loaded:
-            self.loaded[path] = load_vllm(path)
+            self.loaded[path] = load_vlm(path)
         return self.loaded[path]
 
     async def generate(self, request_id, prompt, sampling_params, lora_request):

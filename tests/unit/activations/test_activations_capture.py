@@ -12,16 +12,16 @@ from torch import nn
 from mixlens.activations.capture import capture
 from mixlens.activations.streams import PROMPT, visit
 from mixlens.errors import CheckpointError
-from mixlens.models import load_vllm
-from mixlens.models.tiny import build_tiny_vllm
+from mixlens.models import load_vlm
+from mixlens.models.tiny import build_tiny_vlm
 from mixlens.tasks import vocabulary
 
 
 @pytest.fixture(scope="module")
-def vllm(tmp_path_factory):
+def vlm(tmp_path_factory):
     folder = tmp_path_factory.mktemp("tiny")
-    build_tiny_vllm(folder, vocabulary(), seed=1, size="test")
-    return load_vllm(str(folder))
+    build_tiny_vlm(folder, vocabulary(), seed=1, size="test")
+    return load_vlm(str(folder))
 
 
 @pytest.fixture(scope="module")
@@ -33,11 +33,11 @@ def images():
     ]
 
 
-def test_states_are_those_of_transformers(vllm, images):
-    batch = vllm.adapter.question_batch(images, [PROMPT] * 3)
+def test_states_are_those_of_transformers(vlm, images):
+    batch = vlm.adapter.question_batch(images, [PROMPT] * 3)
     seen = []
-    with torch.inference_mode(), capture(vllm, lambda *state: seen.append(state)):
-        output = vllm.model(**batch, output_hidden_states=True)
+    with torch.inference_mode(), capture(vlm, lambda *state: seen.append(state)):
+        output = vlm.model(**batch, output_hidden_states=True)
     expected = output.hidden_states
     assert [(stack, layer) for stack, layer, _ in seen] == [
         ("vision", -1),
@@ -46,26 +46,26 @@ def test_states_are_those_of_transformers(vllm, images):
     for (_, _, states), theirs in zip(seen[1:-1], expected[:-1], strict=True):
         assert torch.equal(states, theirs)
     with torch.inference_mode():  # their last one is normalised
-        norm = vllm.model.model.language_model.norm
+        norm = vlm.model.model.language_model.norm
         assert torch.allclose(norm(seen[-1][2]), expected[-1], atol=1e-6)
-        projected = vllm.adapter.projector(vllm.model)(seen[0][2])
+        projected = vlm.adapter.projector(vlm.model)(seen[0][2])
     theirs = output.image_hidden_states  # a list, one tensor an image, from transformers 5.24 on
     theirs = torch.cat(list(theirs)) if isinstance(theirs, list) else theirs
     assert torch.allclose(projected, theirs.reshape(projected.shape))
 
 
-def test_hooks_are_gone_afterwards_even_after_an_error(vllm, images):
-    batch = vllm.adapter.question_batch(images, [PROMPT] * 3)
+def test_hooks_are_gone_afterwards_even_after_an_error(vlm, images):
+    batch = vlm.adapter.question_batch(images, [PROMPT] * 3)
     calls = []
 
     def fail(*state):
         calls.append(state)
         raise ArithmeticError
 
-    with pytest.raises(ArithmeticError), capture(vllm, fail):
-        vllm.model(**batch)
+    with pytest.raises(ArithmeticError), capture(vlm, fail):
+        vlm.model(**batch)
     assert len(calls) == 1
-    vllm.model(**batch)
+    vlm.model(**batch)
     assert len(calls) == 1
 
 
@@ -142,16 +142,16 @@ def test_blocks_that_read_beside_the_sequence_give_what_they_read(values_first):
     assert not any(tensor.requires_grad for tensor in found.values())
 
 
-def test_streams_hold_the_tokens_they_name(vllm, images):
-    batch = vllm.adapter.question_batch(images, [PROMPT] * 3)
+def test_streams_hold_the_tokens_they_name(vlm, images):
+    batch = vlm.adapter.question_batch(images, [PROMPT] * 3)
     with torch.inference_mode():
-        output = vllm.model(**batch, output_hidden_states=True)
+        output = vlm.model(**batch, output_hidden_states=True)
     seen = {}
-    visit(vllm, images, lambda place, tokens, exists: seen.update({place: (tokens, exists)}))
+    visit(vlm, images, lambda place, tokens, exists: seen.update({place: (tokens, exists)}))
 
-    visual = batch["input_ids"] == vllm.model.config.image_token_id
+    visual = batch["input_ids"] == vlm.model.config.image_token_id
     after = batch["input_ids"][0].tolist()[int(visual[0].nonzero().max()) + 1 :]
-    words = vllm.processor.tokenizer(f" {PROMPT}", add_special_tokens=False).input_ids
+    words = vlm.processor.tokenizer(f" {PROMPT}", add_special_tokens=False).input_ids
     assert after[: len(words)] == words  # the prompt stands behind the image
     for layer in (0, 1):
         states = output.hidden_states[layer]
@@ -171,11 +171,11 @@ def test_streams_hold_the_tokens_they_name(vllm, images):
         assert exists.shape == (3, 64)
         assert exists.all()
     with torch.inference_mode():
-        projected = vllm.adapter.projector(vllm.model)(seen["vision", -1][0])
+        projected = vlm.adapter.projector(vlm.model)(seen["vision", -1][0])
     torch.testing.assert_close(projected, seen["visual", 0][0])
 
 
-def test_one_layer_is_alive_at_a_time(vllm, images):
+def test_one_layer_is_alive_at_a_time(vlm, images):
     alive = []
 
     def take(place, tokens, exists):
@@ -186,17 +186,17 @@ def test_one_layer_is_alive_at_a_time(vllm, images):
         )
         alive.append((place, weakref.ref(tokens)))
 
-    visit(vllm, images, take)
+    visit(vlm, images, take)
     assert len(alive) == 2 + 2 * 3
 
 
-def test_a_model_that_sees_nothing_is_refused(vllm, images, monkeypatch):
-    spans = vllm.adapter.spans
+def test_a_model_that_sees_nothing_is_refused(vlm, images, monkeypatch):
+    spans = vlm.adapter.spans
 
     def blind(*args):
         found = spans(*args)
         return SimpleNamespace(visual=found.visual & False, text=found.text)
 
-    monkeypatch.setattr(vllm.adapter, "spans", blind)
+    monkeypatch.setattr(vlm.adapter, "spans", blind)
     with pytest.raises(CheckpointError, match="no visual token"):
-        visit(vllm, images, lambda *_: None)
+        visit(vlm, images, lambda *_: None)

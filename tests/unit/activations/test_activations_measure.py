@@ -22,8 +22,8 @@ from mixlens.metrics import (
     token_norms,
     top_subspace,
 )
-from mixlens.models import load_vllm
-from mixlens.models.tiny import build_tiny_vllm
+from mixlens.models import load_vlm
+from mixlens.models.tiny import build_tiny_vlm
 from mixlens.sources import open_source
 from mixlens.spec import SceneComponent, SceneSpec
 from mixlens.tasks import vocabulary
@@ -34,13 +34,13 @@ IMAGES = 11
 @pytest.fixture(scope="module")
 def folder(tmp_path_factory):
     folder = tmp_path_factory.mktemp("tiny")
-    build_tiny_vllm(folder, vocabulary(), seed=2, size="test")
+    build_tiny_vlm(folder, vocabulary(), seed=2, size="test")
     return folder
 
 
 @pytest.fixture(scope="module")
-def vllm(folder):
-    return load_vllm(str(folder))
+def vlm(folder):
+    return load_vlm(str(folder))
 
 
 @pytest.fixture(scope="module")
@@ -53,8 +53,8 @@ def examples():
 
 
 @pytest.fixture(scope="module")
-def measured(vllm, examples):
-    return measure(vllm, examples, batch_size=4)
+def measured(vlm, examples):
+    return measure(vlm, examples, batch_size=4)
 
 
 def cells_of(image: np.ndarray) -> torch.Tensor:
@@ -65,14 +65,14 @@ def cells_of(image: np.ndarray) -> torch.Tensor:
 
 
 @pytest.fixture(scope="module")
-def states(vllm, examples):
+def states(vlm, examples):
     """[images, tokens, width] of three places, straight from transformers."""
-    batch = vllm.adapter.question_batch([e.image for e in examples], [PROMPT] * IMAGES)
+    batch = vlm.adapter.question_batch([e.image for e in examples], [PROMPT] * IMAGES)
     with torch.inference_mode():
-        hidden = vllm.model(**batch, output_hidden_states=True).hidden_states
-    visual = batch["input_ids"] == vllm.model.config.image_token_id
+        hidden = vlm.model(**batch, output_hidden_states=True).hidden_states
+    visual = batch["input_ids"] == vlm.model.config.image_token_id
     first = int(visual[0].nonzero().max()) + 1
-    words = vllm.processor.tokenizer(f" {PROMPT}", add_special_tokens=False).input_ids
+    words = vlm.processor.tokenizer(f" {PROMPT}", add_special_tokens=False).input_ids
     return {
         ("pixels", -1): torch.stack([cells_of(example.image) for example in examples]),
         ("visual", 0): hidden[0][visual].reshape(IMAGES, 64, -1),
@@ -148,8 +148,8 @@ def test_every_stream_and_layer_is_there(measured):
 
 
 @pytest.mark.parametrize("batch_size", [1, 3, 64])
-def test_batch_size_changes_nothing(vllm, examples, measured, batch_size):
-    other = measure(vllm, examples, batch_size=batch_size)
+def test_batch_size_changes_nothing(vlm, examples, measured, batch_size):
+    other = measure(vlm, examples, batch_size=batch_size)
     for name in ("image_metrics", "pooled_metrics"):
         here, there = (getattr(m, name).to_pandas() for m in (measured, other))
         keys = [column for column in here if column not in ("value", "low", "high")]
@@ -165,7 +165,7 @@ def test_text_that_no_image_has_touched_is_not_estimable(measured):
     assert pooled["n"] == 0
 
 
-def test_a_broken_image_spoils_no_other(vllm, examples, measured):
+def test_a_broken_image_spoils_no_other(vlm, examples, measured):
     count = 0
 
     def poison(module, args, output):
@@ -176,9 +176,9 @@ def test_a_broken_image_spoils_no_other(vllm, examples, measured):
             count = 1
         return output
 
-    handle = vllm.adapter.projector(vllm.model).register_forward_hook(poison)
+    handle = vlm.adapter.projector(vlm.model).register_forward_hook(poison)
     try:
-        broken = measure(vllm, examples, batch_size=IMAGES)
+        broken = measure(vlm, examples, batch_size=IMAGES)
     finally:
         handle.remove()
     for metric in ("redundancy_score", "effective_rank", "gini", "subspace_alignment_previous"):
@@ -189,19 +189,19 @@ def test_a_broken_image_spoils_no_other(vllm, examples, measured):
     assert np.isfinite([pooled["value"], pooled["low"], pooled["high"]]).all()
 
 
-def test_alignment_with_the_model_before(vllm, examples, measured, tmp_path):
+def test_alignment_with_the_model_before(vlm, examples, measured, tmp_path):
     ids = [example.example_id for example in examples]
     write_subspaces(tmp_path, ids[:7], {k: v[:7] for k, v in measured.subspaces.items()})
     write_subspaces(tmp_path, ids[7:], {k: v[7:] for k, v in measured.subspaces.items()})
     base = read_subspaces(tmp_path, ids)
-    same = measure(vllm, examples, base_subspaces=base)
+    same = measure(vlm, examples, base_subspaces=base)
     metric = "subspace_alignment_base"
     for place in (("vision", -1), ("visual", 0), ("visual", 2), ("text", 2)):
         found = values_of(same.image_metrics, *place, metric)
         np.testing.assert_allclose(found, 1, atol=5e-4)
 
-    build_tiny_vllm(tmp_path / "other", vocabulary(), seed=9, size="test")
-    other = measure(load_vllm(str(tmp_path / "other")), examples, base_subspaces=base)
+    build_tiny_vlm(tmp_path / "other", vocabulary(), seed=9, size="test")
+    other = measure(load_vlm(str(tmp_path / "other")), examples, base_subspaces=base)
     found = values_of(other.image_metrics, "visual", 2, metric)
     expected = subspace_alignment(measured.subspaces["visual", 2], other.subspaces["visual", 2])
     np.testing.assert_allclose(found, expected, atol=5e-4)
@@ -237,6 +237,6 @@ def test_where_images_differ_in_tokens_the_mean_is_that_of_all_positions():
         assert merged.mean().tolist() == [[11 / 4, 9 / 4]] * 2
 
 
-def test_two_images_are_too_few(vllm, examples):
+def test_two_images_are_too_few(vlm, examples):
     with pytest.raises(DataError, match="at least 3"):
-        measure(vllm, examples[:2])
+        measure(vlm, examples[:2])

@@ -23,8 +23,8 @@ from mixlens.metrics import (
     token_norms,
     top_subspace,
 )
-from mixlens.models import load_vllm
-from mixlens.models.tiny import build_tiny_vllm
+from mixlens.models import load_vlm
+from mixlens.models.tiny import build_tiny_vlm
 from mixlens.sources import open_source
 from mixlens.spec import SceneComponent, SceneSpec
 from mixlens.tasks import vocabulary
@@ -33,10 +33,10 @@ IMAGES = 24
 
 
 @pytest.fixture(scope="module")
-def vllm(tmp_path_factory):
+def vlm(tmp_path_factory):
     folder = tmp_path_factory.mktemp("tiny")
-    build_tiny_vllm(folder, vocabulary(), seed=2, size="test")
-    return load_vllm(str(folder))
+    build_tiny_vlm(folder, vocabulary(), seed=2, size="test")
+    return load_vlm(str(folder))
 
 
 @pytest.fixture(scope="module")
@@ -54,19 +54,19 @@ def images(examples):
 
 
 @pytest.fixture(scope="module")
-def sums(vllm, images):
-    return position_sums(vllm, images)
+def sums(vlm, images):
+    return position_sums(vlm, images)
 
 
 @pytest.fixture(scope="module")
-def table(vllm, images, sums):
-    return null_values(vllm, images, sums)
+def table(vlm, images, sums):
+    return null_values(vlm, images, sums)
 
 
 @pytest.fixture(scope="module")
-def states(vllm, images):
+def states(vlm, images):
     seen = {}
-    visit(vllm, images, lambda place, tokens, exists: seen.update({place: tokens.clone()}))
+    visit(vlm, images, lambda place, tokens, exists: seen.update({place: tokens.clone()}))
     return seen
 
 
@@ -114,7 +114,7 @@ def test_gaussian_nulls_are_of_as_many_tokens_as_wide(table, states):
     assert found["vision", -1] == found["visual", 1]
 
 
-def test_each_shape_is_drawn_once(vllm, images, sums, states, monkeypatch):
+def test_each_shape_is_drawn_once(vlm, images, sums, states, monkeypatch):
     drawn = []
     gaussian = nulls.gaussian_null
 
@@ -123,7 +123,7 @@ def test_each_shape_is_drawn_once(vllm, images, sums, states, monkeypatch):
         return gaussian(tokens, mask, seed)
 
     monkeypatch.setattr(nulls, "gaussian_null", count)
-    null_values(vllm, images, sums)
+    null_values(vlm, images, sums)
     assert len(drawn) == len(set(drawn)) == len({tokens.shape for tokens in states.values()})
 
 
@@ -159,8 +159,8 @@ def test_pseudo_images_of_two_layers_mix_the_same_tokens(table, states):
     assert row["low"] > chance["high"]
 
 
-def test_every_metric_has_both_nulls(vllm, examples):
-    measured = measure(vllm, examples[:12], batch_size=5)
+def test_every_metric_has_both_nulls(vlm, examples):
+    measured = measure(vlm, examples[:12], batch_size=5)
     assert measured.nulls.schema == NULLS
     keys = ["stream", "layer", "metric"]
     wanted = set(measured.image_metrics.select(keys).to_pandas().itertuples(index=False, name=None))
@@ -175,11 +175,11 @@ def test_every_metric_has_both_nulls(vllm, examples):
     assert (frame["n"].max(), frame["n"].min()) == (5, 0)
 
 
-def test_what_cannot_be_estimated_is_nan(table, vllm, images, sums):
+def test_what_cannot_be_estimated_is_nan(table, vlm, images, sums):
     untouched = row_of(table, "text", 0, "redundancy_score", "pseudo_images")
     assert math.isnan(untouched["value"])
     assert untouched["n"] == 0
-    one = null_values(vllm, images[:1], sums)
+    one = null_values(vlm, images[:1], sums)
     for metric, ends in (("gini", False), ("redundancy_score", True)):
         row = row_of(one, "visual", 1, metric, "gaussian")
         assert math.isnan(row["value"]) is ends
@@ -188,15 +188,15 @@ def test_what_cannot_be_estimated_is_nan(table, vllm, images, sums):
     assert row_of(one, "visual", 1, "subspace_alignment_previous", "gaussian")["n"] == 0
 
 
-def test_a_broken_token_is_left_out(vllm, images, sums):
+def test_a_broken_token_is_left_out(vlm, images, sums):
     def poison(module, args, output):
         output = output.clone()
         output[4, 10] = torch.nan
         return output
 
-    handle = vllm.adapter.projector(vllm.model).register_forward_hook(poison)
+    handle = vlm.adapter.projector(vlm.model).register_forward_hook(poison)
     try:
-        table = null_values(vllm, images, sums)
+        table = null_values(vlm, images, sums)
     finally:
         handle.remove()
     for metric in ("gini", "effective_rank", "redundancy_score"):
@@ -206,7 +206,7 @@ def test_a_broken_token_is_left_out(vllm, images, sums):
 
 
 @pytest.mark.parametrize("room", [reduce, nulls])
-def test_one_layer_is_alive_at_a_time(vllm, images, sums, monkeypatch, room):
+def test_one_layer_is_alive_at_a_time(vlm, images, sums, monkeypatch, room):
     """Storages, not tensors: a view kept of a layer would keep all of it."""
     states = torch.ones(2, 2)
     kept, view = weakref.ref(states.untyped_storage()), states[0]
@@ -217,7 +217,7 @@ def test_one_layer_is_alive_at_a_time(vllm, images, sums, monkeypatch, room):
 
     storages = []
 
-    def watched(vllm, images, take):
+    def watched(vlm, images, take):
         def watch(place, tokens, exists):
             # The model itself holds its patches and what its encoder gave.
             alive = [p for p, kept in storages if kept() is not None and p[1] >= 0]
@@ -225,11 +225,11 @@ def test_one_layer_is_alive_at_a_time(vllm, images, sums, monkeypatch, room):
             storages.append((place, weakref.ref(tokens.untyped_storage())))
             take(place, tokens, exists)
 
-        visit(vllm, images, watch)
+        visit(vlm, images, watch)
 
     monkeypatch.setattr(room, "visit", watched)
     if room is reduce:
-        image_values(vllm, images[:4], sums, 3)
+        image_values(vlm, images[:4], sums, 3)
     else:
-        null_values(vllm, images[:4], sums)
+        null_values(vlm, images[:4], sums)
     assert len(storages) == 8

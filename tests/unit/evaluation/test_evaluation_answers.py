@@ -9,8 +9,8 @@ from mixlens.evaluation import ANSWERS, answer, generate
 from mixlens.evaluation.answers import SHORT_LIMIT, answer_timed
 from mixlens.evaluation.generate import asked_tokens, next_position, say, spoken
 from mixlens.evaluation.throughput import Effort, joined, read_throughput, write_throughput
-from mixlens.models import Vllm, load_vllm
-from mixlens.models.tiny import build_tiny_vllm
+from mixlens.models import VLM, load_vlm
+from mixlens.models.tiny import build_tiny_vlm
 from mixlens.sources import open_source
 from mixlens.spec import SceneComponent, SceneSpec
 from mixlens.tasks import Turn, vocabulary
@@ -22,10 +22,10 @@ COMPONENT = SceneComponent(
 
 
 @pytest.fixture(scope="module")
-def vllm(tmp_path_factory) -> Vllm:
+def vlm(tmp_path_factory) -> VLM:
     folder = tmp_path_factory.mktemp("tiny")
-    build_tiny_vllm(folder, vocabulary(), seed=0, size="test")
-    loaded = load_vllm(str(folder))
+    build_tiny_vlm(folder, vocabulary(), seed=0, size="test")
+    loaded = load_vlm(str(folder))
     with torch.no_grad():  # larger weights: answers that depend on image and question
         for parameter in loaded.model.parameters():
             if parameter.ndim > 1:
@@ -46,34 +46,34 @@ def asks(examples):
 
 
 @pytest.fixture(scope="module")
-def reference(vllm, examples, asks) -> list[list[int]]:
+def reference(vlm, examples, asks) -> list[list[int]]:
     """The first six tokens of every answer, from transformers, one question at a time."""
     found = []
     for place, question in asks:
-        batch = vllm.adapter.question_batch([examples[place].image], [question])
+        batch = vlm.adapter.question_batch([examples[place].image], [question])
         with torch.inference_mode():
-            ids = vllm.model.generate(**batch, max_new_tokens=6, do_sample=False)
+            ids = vlm.model.generate(**batch, max_new_tokens=6, do_sample=False)
         found.append(ids[0, batch["input_ids"].shape[1] :].tolist())
     return found
 
 
-def text_of(vllm, tokens) -> str:
-    return vllm.processor.tokenizer.decode(tokens, skip_special_tokens=True).strip()
+def text_of(vlm, tokens) -> str:
+    return vlm.processor.tokenizer.decode(tokens, skip_special_tokens=True).strip()
 
 
-def generate_all(vllm, examples, asks, limits):
+def generate_all(vlm, examples, asks, limits):
     images = [example.image for example in examples]
-    return generate(vllm, images, [q for _, q in asks], [place for place, _ in asks], limits)
+    return generate(vlm, images, [q for _, q in asks], [place for place, _ in asks], limits)
 
 
-def test_answers_are_those_of_generate(vllm, examples, asks, reference):
+def test_answers_are_those_of_generate(vlm, examples, asks, reference):
     limits = [2 + i % 5 for i in range(len(asks))]
-    expected = [text_of(vllm, ids[:n]) for ids, n in zip(reference, limits, strict=True)]
-    assert [said for said, _ in generate_all(vllm, examples, asks, limits)] == expected
+    expected = [text_of(vlm, ids[:n]) for ids, n in zip(reference, limits, strict=True)]
+    assert [said for said, _ in generate_all(vlm, examples, asks, limits)] == expected
     assert len(set(expected)) > len(expected) / 3  # they differ, so mixing rows up would show
 
 
-def test_answers_end_at_the_end_token(vllm, examples, asks, reference, monkeypatch):
+def test_answers_end_at_the_end_token(vlm, examples, asks, reference, monkeypatch):
     def holding(token):
         return sum(token in ids for ids in reference)
 
@@ -81,15 +81,15 @@ def test_answers_end_at_the_end_token(vllm, examples, asks, reference, monkeypat
     tokens = {token for ids in reference for token in ids}
     end = min(tokens, key=lambda token: abs(holding(token) - len(asks) / 2))
     assert 0 < holding(end) < len(asks)
-    monkeypatch.setattr(vllm.model.generation_config, "eos_token_id", end)
-    found = generate_all(vllm, examples, asks, [6] * len(asks))
+    monkeypatch.setattr(vlm.model.generation_config, "eos_token_id", end)
+    found = generate_all(vlm, examples, asks, [6] * len(asks))
     for ids, (said, finished) in zip(reference, found, strict=True):
         assert finished == (end in ids)
-        assert said == text_of(vllm, ids[: ids.index(end)] if end in ids else ids)
+        assert said == text_of(vlm, ids[: ids.index(end)] if end in ids else ids)
 
 
 def test_what_a_row_says_after_its_answer_is_no_part_of_it(
-    vllm, examples, asks, reference, monkeypatch
+    vlm, examples, asks, reference, monkeypatch
 ):
     # One answer is cut at a token or two; the rest goes on, and while it does that row says the
     # token that ends answers.
@@ -102,27 +102,27 @@ def test_what_a_row_says_after_its_answer_is_no_part_of_it(
         for cut in (1, 2)
         if ids[cut] not in ids[:cut] and held(ids[cut]) <= 0.1 * len(asks)
     )
-    monkeypatch.setattr(vllm.model.generation_config, "eos_token_id", end)
+    monkeypatch.setattr(vlm.model.generation_config, "eos_token_id", end)
     limits = [cut if place == row else 6 for place in range(len(asks))]
-    said, finished = generate_all(vllm, examples, asks, limits)[row]
-    assert (said, finished) == (text_of(vllm, reference[row][:cut]), False)
+    said, finished = generate_all(vlm, examples, asks, limits)[row]
+    assert (said, finished) == (text_of(vlm, reference[row][:cut]), False)
 
 
 def test_tokens_are_those_that_were_made_with_the_end_among_them(
-    vllm, examples, asks, reference, monkeypatch
+    vlm, examples, asks, reference, monkeypatch
 ):
     end = reference[0][2]
-    monkeypatch.setattr(vllm.model.generation_config, "eos_token_id", end)
+    monkeypatch.setattr(vlm.model.generation_config, "eos_token_id", end)
     images = [example.image for example in examples]
-    said = say(vllm, images, [q for _, q in asks], [i for i, _ in asks], [6] * len(asks))
+    said = say(vlm, images, [q for _, q in asks], [i for i, _ in asks], [6] * len(asks))
     expected = [ids[: ids.index(end) + 1] if end in ids else ids for ids in reference]
     assert said == expected
 
 
-def test_the_time_of_generation_alone_is_told(vllm, examples, monkeypatch):
+def test_the_time_of_generation_alone_is_told(vlm, examples, monkeypatch):
     now, told = [0.0], []
 
-    def slowly(vllm, images, questions, image_of, limits):
+    def slowly(vlm, images, questions, image_of, limits):
         now[0] += 3.0
         told.append(len(questions))
         return [[5] * 4] * len(questions)
@@ -134,7 +134,7 @@ def test_the_time_of_generation_alone_is_told(vllm, examples, monkeypatch):
     monkeypatch.setattr("mixlens.evaluation.answers.say", slowly)
     monkeypatch.setattr("mixlens.evaluation.answers.score", scored)
     monkeypatch.setattr("mixlens.evaluation.answers.time.perf_counter", lambda: now[0])
-    table, effort = answer_timed(vllm, examples, batch_size=7)
+    table, effort = answer_timed(vlm, examples, batch_size=7)
     assert len(told) > 2
     assert (effort.answers, effort.tokens) == (len(table), 4 * len(table))
     assert effort.seconds == 3.0 * len(told)
@@ -152,8 +152,8 @@ def test_workers_answer_side_by_side(tmp_path):
     assert read_throughput(tmp_path / "nothing") == {}
 
 
-def test_the_table_has_a_row_a_turn_in_order_with_its_scores(vllm, examples):
-    table = answer(vllm, examples, batch_size=7, max_new_tokens=20)
+def test_the_table_has_a_row_a_turn_in_order_with_its_scores(vlm, examples):
+    table = answer(vlm, examples, batch_size=7, max_new_tokens=20)
     assert table.schema == ANSWERS
     rows = table.to_pylist()
     turns = [(example, turn) for example in examples for turn in example.turns]
@@ -167,38 +167,38 @@ def test_the_table_has_a_row_a_turn_in_order_with_its_scores(vllm, examples):
             assert (row[key] is not None) == (turn.group == "scene_graph")
 
 
-def test_batch_size_changes_no_answer(vllm, examples):
-    small = answer(vllm, examples, batch_size=3, max_new_tokens=16)
-    large = answer(vllm, examples, batch_size=256, max_new_tokens=16)
+def test_batch_size_changes_no_answer(vlm, examples):
+    small = answer(vlm, examples, batch_size=3, max_new_tokens=16)
+    large = answer(vlm, examples, batch_size=256, max_new_tokens=16)
     assert small["response"].to_pylist() == large["response"].to_pylist()
 
 
-def test_a_right_answer_scores_one(vllm, examples, monkeypatch):
-    def knows(vllm, images, questions, image_of, limits):
+def test_a_right_answer_scores_one(vlm, examples, monkeypatch):
+    def knows(vlm, images, questions, image_of, limits):
         by_question = {
             (id(example.image), turn.question): turn.answer
             for example in examples
             for turn in example.turns
         }
-        end = vllm.processor.tokenizer.eos_token_id
+        end = vlm.processor.tokenizer.eos_token_id
         return [
             [
-                *vllm.processor.tokenizer(f" {by_question[id(images[i]), question]}").input_ids,
+                *vlm.processor.tokenizer(f" {by_question[id(images[i]), question]}").input_ids,
                 end,
             ]
             for question, i in zip(questions, image_of, strict=True)
         ]
 
     monkeypatch.setattr("mixlens.evaluation.answers.say", knows)
-    rows = answer(vllm, examples, batch_size=4).to_pylist()
+    rows = answer(vlm, examples, batch_size=4).to_pylist()
     assert all(row["exact"] == row["relaxed"] == row["finished"] == 1 for row in rows)
     assert {row["object_f1"] for row in rows if row["group"] == "scene_graph"} == {1}
 
 
-def test_short_answers_get_few_tokens_but_enough_for_every_choice(vllm, examples, monkeypatch):
+def test_short_answers_get_few_tokens_but_enough_for_every_choice(vlm, examples, monkeypatch):
     seen = {}
 
-    def spy(vllm, images, questions, image_of, limits):
+    def spy(vlm, images, questions, image_of, limits):
         seen.update(zip(questions, limits, strict=True))
         return [[]] * len(questions)
 
@@ -206,8 +206,8 @@ def test_short_answers_get_few_tokens_but_enough_for_every_choice(vllm, examples
     long = "xyzzy " * 6
     turn = Turn("which spell ?", "no", "coarse", "spell", 1, "spell.0", choices=("no", long))
     example = replace(examples[0], turns=(*examples[0].turns, turn))
-    rows = answer(vllm, [example], max_new_tokens=77).to_pylist()
-    tokens = len(vllm.processor.tokenizer(f" {long}", add_special_tokens=False).input_ids)
+    rows = answer(vlm, [example], max_new_tokens=77).to_pylist()
+    tokens = len(vlm.processor.tokenizer(f" {long}", add_special_tokens=False).input_ids)
     assert tokens > SHORT_LIMIT
     for turn in examples[0].turns:
         assert seen[turn.question] == (77 if turn.group == "scene_graph" else SHORT_LIMIT)
@@ -223,24 +223,24 @@ def test_text_goes_on_from_the_largest_position_of_an_image():
     assert next_position(three).tolist() == [5, 4]
 
 
-def test_questions_are_padded_on_the_left(vllm):
+def test_questions_are_padded_on_the_left(vlm):
     questions = ["what colour is the circle ?", "what ?"]
-    asked = asked_tokens(vllm, questions)
+    asked = asked_tokens(vlm, questions)
     for ids, present, question in zip(asked.ids, asked.present, questions, strict=True):
-        assert vllm.processor.tokenizer.decode(ids[present.bool()]) == f" {question}<|assistant|>"
+        assert vlm.processor.tokenizer.decode(ids[present.bool()]) == f" {question}<|assistant|>"
     assert asked.present.sum(-1).tolist() == [7, 3]
     assert asked.present[:, -3:].all()
 
 
-def test_what_is_said_ends_at_its_first_end(vllm, monkeypatch):
-    tokens = vllm.processor.tokenizer(" a red circle").input_ids
+def test_what_is_said_ends_at_its_first_end(vlm, monkeypatch):
+    tokens = vlm.processor.tokenizer(" a red circle").input_ids
     red = tokens[1]
-    end = vllm.processor.tokenizer.eos_token_id
-    assert spoken(vllm, tokens) == ("a red circle", False)
-    assert spoken(vllm, [*tokens, end]) == ("a red circle", True)
-    assert spoken(vllm, [*tokens, end, *tokens, end]) == ("a red circle", True)
-    assert spoken(vllm, []) == ("", False)
-    monkeypatch.setattr(vllm.model.generation_config, "eos_token_id", [end, red])
-    assert spoken(vllm, tokens) == ("a", True)  # any of several ends
-    monkeypatch.setattr(vllm.model.generation_config, "eos_token_id", None)
-    assert spoken(vllm, [*tokens, end]) == ("a red circle", True)  # the tokenizer's
+    end = vlm.processor.tokenizer.eos_token_id
+    assert spoken(vlm, tokens) == ("a red circle", False)
+    assert spoken(vlm, [*tokens, end]) == ("a red circle", True)
+    assert spoken(vlm, [*tokens, end, *tokens, end]) == ("a red circle", True)
+    assert spoken(vlm, []) == ("", False)
+    monkeypatch.setattr(vlm.model.generation_config, "eos_token_id", [end, red])
+    assert spoken(vlm, tokens) == ("a", True)  # any of several ends
+    monkeypatch.setattr(vlm.model.generation_config, "eos_token_id", None)
+    assert spoken(vlm, [*tokens, end]) == ("a red circle", True)  # the tokenizer's

@@ -30,7 +30,7 @@ from mixlens.evaluation.serving import (
     said_row,
     served_lora,
 )
-from mixlens.models import Vllm, load_vllm
+from mixlens.models import VLM, load_vlm
 from mixlens.sources import open_source
 from mixlens.spec import LoraSpec, MeasureSpec, ResourceSpec, SceneComponent, SceneSpec, SweepSpec
 from mixlens.training.lora import add_lora
@@ -63,8 +63,8 @@ def examples():
 
 
 @pytest.fixture(scope="module")
-def llava(folders) -> Vllm:
-    return load_vllm(folders("llava"))
+def llava(folders) -> VLM:
+    return load_vlm(folders("llava"))
 
 
 def requests(table) -> list[dict]:
@@ -73,23 +73,23 @@ def requests(table) -> list[dict]:
 
 @pytest.mark.parametrize("family", ["llava", "qwen2_vl", "gemma3"])
 def test_prompts_are_those_of_the_processor_before_its_visual_tokens(family, folders, examples):
-    vllm = load_vllm(folders(family))
-    table, served = question_rows(vllm, examples, 0, 20)
-    asks = asks_of(vllm, examples, 20)
-    token = vllm.adapter.image_token_id
+    vlm = load_vlm(folders(family))
+    table, served = question_rows(vlm, examples, 0, 20)
+    asks = asks_of(vlm, examples, 20)
+    token = vlm.adapter.image_token_id
     lengths = []
     for request, ask in zip(requests(table), asks, strict=True):
         image = examples[ask.place].image
-        batch = vllm.adapter.question_batch([image], [ask.turn.question])
+        batch = vlm.adapter.question_batch([image], [ask.turn.question])
         ids = batch["input_ids"][0].tolist()
         lengths.append(len(ids) + ask.limit)
         if family == "gemma3":  # it writes other line breaks around its visual tokens
             content = [{"type": "image"}, {"type": "text", "text": ask.turn.question}]
-            text = vllm.processor.apply_chat_template(
+            text = vlm.processor.apply_chat_template(
                 [{"role": "user", "content": content}], add_generation_prompt=True
             )
-            ids = vllm.processor.tokenizer(text, add_special_tokens=False)["input_ids"]
-            assert request["asked"].count(vllm.processor.tokenizer.bos_token_id) == 1
+            ids = vlm.processor.tokenizer(text, add_special_tokens=False)["input_ids"]
+            assert request["asked"].count(vlm.processor.tokenizer.bos_token_id) == 1
         else:
             runs = [(each, list(run)) for each, run in groupby(ids)]
             ids = [i for each, run in runs for i in ([each] if each == token else run)]
@@ -214,8 +214,8 @@ def test_engines_may_have_a_python_of_their_own(monkeypatch):
 
 
 def adapters(llava_folder, folder, **lora):
-    vllm = load_vllm(llava_folder)
-    add_lora(vllm, LoraSpec(**lora), 0).save_pretrained(folder)
+    vlm = load_vlm(llava_folder)
+    add_lora(vlm, LoraSpec(**lora), 0).save_pretrained(folder)
     return str(folder)
 
 
@@ -223,8 +223,8 @@ def test_adapters_of_the_language_model_go_over_as_they_are(folders, tmp_path, e
     folder = adapters(folders("llava"), tmp_path / "a", rank=20, towers=("language",))
     assert served_lora(folder) == folder
     assert served_lora(folders("llava")) is None
-    vllm = load_vllm(folder)
-    _, served = question_rows(vllm, examples, 0, 20)
+    vlm = load_vlm(folder)
+    _, served = question_rows(vlm, examples, 0, 20)
     assert (served.model, served.lora) == (folders("llava"), folder)
     config = engine_config(served, ResourceSpec(gpus_per_actor=1))
     kwargs = vLLMEngineProcessorConfig(**config).engine_kwargs

@@ -6,17 +6,17 @@ import math
 import pytest
 import torch
 
-from mixlens.models import load_vllm
+from mixlens.models import load_vlm
 from mixlens.models.attention import PLAIN, plain_attention
-from mixlens.models.tiny import build_tiny_vllm
+from mixlens.models.tiny import build_tiny_vlm
 from mixlens.models.turns import Item, TurnTokens, pack
 
 
 @pytest.fixture(scope="module")
 def models(tmp_path_factory):
     folder = tmp_path_factory.mktemp("attention")
-    build_tiny_vllm(folder, ["a", "b"], size="test")
-    model = load_vllm(str(folder)).model
+    build_tiny_vlm(folder, ["a", "b"], size="test")
+    model = load_vlm(str(folder)).model
     assert model.config._attn_implementation == PLAIN
     eager = copy.deepcopy(model)
     eager.set_attn_implementation("eager")

@@ -18,7 +18,7 @@ from tiny_templates import (
 )
 
 from mixlens.models.conversation import Chat
-from mixlens.models.tiny import CHAT_TEMPLATE, build_tiny_vllm
+from mixlens.models.tiny import CHAT_TEMPLATE, build_tiny_vlm
 
 UNMARKED = CHAT_TEMPLATE.replace("{% generation %}", "").replace("{% endgeneration %}", "")
 
@@ -189,7 +189,7 @@ def test_the_end_is_a_special_token_of_the_tokenizer(tmp_path):
 def test_the_built_in_model_is_spoken_to_by_its_template(tmp_path):
     from transformers import AutoProcessor
 
-    build_tiny_vllm(tmp_path, ["red"], size="test")
+    build_tiny_vlm(tmp_path, ["red"], size="test")
     processor = AutoProcessor.from_pretrained(tmp_path)
     chat = Chat.of(processor.chat_template, processor.tokenizer)
     asking = {"role": "user", "content": [{"type": "image"}, {"type": "text", "text": "what ?"}]}

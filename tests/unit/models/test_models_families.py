@@ -16,7 +16,7 @@ from mixlens.activations.measure import measure
 from mixlens.activations.streams import visit
 from mixlens.errors import CheckpointError
 from mixlens.evaluation.generate import asked_tokens, generate, respond
-from mixlens.models import LookingAdapter, ShrinkingAdapter, Vllm, load_vllm
+from mixlens.models import VLM, LookingAdapter, ShrinkingAdapter, load_vlm
 from mixlens.models.family import SEQUENCES
 from mixlens.models.places import places
 from mixlens.probing.deletion import delete
@@ -31,10 +31,10 @@ SIZES = ((48, 48), (100, 60), (24, 64))  # a square, a tall and a wide image
 
 
 @pytest.fixture(scope="module", params=FAMILIES)
-def vllm(request: pytest.FixtureRequest, tmp_path_factory) -> Vllm:
+def vlm(request: pytest.FixtureRequest, tmp_path_factory) -> VLM:
     folder: Path = tmp_path_factory.mktemp("families") / request.param
     build(request.param, folder)
-    return load_vllm(str(folder))
+    return load_vlm(str(folder))
 
 
 def image(height: int, width: int, seed: int) -> np.ndarray:
@@ -56,73 +56,73 @@ def examples() -> list[Example]:
     ]
 
 
-def logits_of_turns(vllm: Vllm, batch: dict[str, torch.Tensor]) -> list[torch.Tensor]:
+def logits_of_turns(vlm: VLM, batch: dict[str, torch.Tensor]) -> list[torch.Tensor]:
     """What predicts the first token of each answer, in the order of rows and turns."""
     labels = batch.pop("labels")
-    given = vllm.model(**vllm.adapter.model_inputs(batch)).logits
+    given = vlm.model(**vlm.adapter.model_inputs(batch)).logits
     answered = labels >= 0
     begins = answered[:, 1:] & ~answered[:, :-1]
     return list(given[:, :-1][begins])
 
 
 @torch.no_grad()
-def alone(vllm: Vllm, examples: list[Example]) -> list[torch.Tensor]:
+def alone(vlm: VLM, examples: list[Example]) -> list[torch.Tensor]:
     """What the model itself, fed by its own processor, says first of every question."""
     return [
-        vllm.model(**vllm.adapter.question_batch([one.image], [turn.question])).logits[0, -1]
+        vlm.model(**vlm.adapter.question_batch([one.image], [turn.question])).logits[0, -1]
         for one in examples
         for turn in one.turns
     ]
 
 
-def test_inputs_are_those_of_the_model_s_own_processor(vllm: Vllm, examples):
+def test_inputs_are_those_of_the_model_s_own_processor(vlm: VLM, examples):
     for one in examples:
         shown, asked = (
             {"type": "image", "image": one.image},
             {"type": "text", "text": "what is it ?"},
         )
-        theirs = vllm.processor.apply_chat_template(
+        theirs = vlm.processor.apply_chat_template(
             [{"role": "user", "content": [shown, asked]}],
             add_generation_prompt=True,
             tokenize=True,
             return_dict=True,
             return_tensors="pt",
         )
-        ours = vllm.adapter.question_batch([one.image], ["what is it ?"])
+        ours = vlm.adapter.question_batch([one.image], ["what is it ?"])
         assert ours.keys() == theirs.keys()
-        if vllm.model.config.model_type == "llava":  # squeezed, where theirs is cropped
+        if vlm.model.config.model_type == "llava":  # squeezed, where theirs is cropped
             theirs = {**theirs, "pixel_values": ours["pixel_values"]}
         for name, value in theirs.items():
             torch.testing.assert_close(ours[name], value, msg=name)
 
 
-def test_a_question_is_its_image_and_then_its_own_tokens(vllm: Vllm, examples):
+def test_a_question_is_its_image_and_then_its_own_tokens(vlm: VLM, examples):
     questions = [one.turns[0].question for one in examples]
-    behind = vllm.adapter.question_tokens(questions)
+    behind = vlm.adapter.question_tokens(questions)
     for one, question, told in zip(examples, questions, behind, strict=True):
-        begun = vllm.adapter.image_batch([one.image])["input_ids"][0].tolist()
-        whole = vllm.adapter.question_batch([one.image], [question])["input_ids"][0].tolist()
+        begun = vlm.adapter.image_batch([one.image])["input_ids"][0].tolist()
+        whole = vlm.adapter.question_batch([one.image], [question])["input_ids"][0].tolist()
         assert begun + told == whole
 
 
-def test_spans_are_the_processor_s_own_counts(vllm: Vllm, examples):
+def test_spans_are_the_processor_s_own_counts(vlm: VLM, examples):
     images = [one.image for one in examples]
-    batch = vllm.adapter.question_batch(images, ["what is it ?", "which ?", "is it red ?"])
-    spans = vllm.adapter.spans(batch["input_ids"], batch["attention_mask"])
+    batch = vlm.adapter.question_batch(images, ["what is it ?", "which ?", "is it red ?"])
+    spans = vlm.adapter.spans(batch["input_ids"], batch["attention_mask"])
     together = spans.visual.int() + spans.text.int() + spans.special.int()
     assert torch.equal(together, batch["attention_mask"].int())
-    if hasattr(vllm.processor, "_get_num_multimodal_tokens") and spans.visual.any():
-        counted = vllm.processor._get_num_multimodal_tokens(
+    if hasattr(vlm.processor, "_get_num_multimodal_tokens") and spans.visual.any():
+        counted = vlm.processor._get_num_multimodal_tokens(
             image_sizes=[list(one.shape[:2]) for one in images]
         )["num_image_tokens"]
         # Some count what marks rows and crops with them: all but the text before the image.
-        begun = vllm.adapter.image_batch(images)["attention_mask"].sum(-1)
+        begun = vlm.adapter.image_batch(images)["attention_mask"].sum(-1)
         before = {int(tokens) - count for tokens, count in zip(begun, counted, strict=True)}
         assert spans.visual.sum(-1).tolist() == list(counted) or len(before) == 1
-    encoded = vllm.adapter.encode(vllm.model, vllm.adapter.image_batch(images))
+    encoded = vlm.adapter.encode(vlm.model, vlm.adapter.image_batch(images))
     if spans.visual.any():
         assert torch.equal(encoded.exists.sum(-1), spans.visual.sum(-1))
-    text = [vllm.processor.tokenizer.decode(row[here]) for row, here in
+    text = [vlm.processor.tokenizer.decode(row[here]) for row, here in
             zip(batch["input_ids"], spans.text, strict=True)]  # fmt: skip
     assert all(
         asked in told.replace("\n", " ")
@@ -130,11 +130,11 @@ def test_spans_are_the_processor_s_own_counts(vllm: Vllm, examples):
     )
 
 
-def test_every_visual_token_has_its_place(vllm: Vllm, examples):
+def test_every_visual_token_has_its_place(vlm: VLM, examples):
     images = [one.image for one in examples]
-    batch = vllm.adapter.image_batch(images)
-    views = vllm.adapter.views(batch, [one.shape[:2] for one in images])
-    encoded = vllm.adapter.encode(vllm.model, batch)
+    batch = vlm.adapter.image_batch(images)
+    views = vlm.adapter.views(batch, [one.shape[:2] for one in images])
+    encoded = vlm.adapter.encode(vlm.model, batch)
     for of_image, exists in zip(views, encoded.exists, strict=True):
         found = places(of_image)
         assert len(found.view) == int(exists.sum())
@@ -145,21 +145,21 @@ def test_every_visual_token_has_its_place(vllm: Vllm, examples):
             assert int((cells[:, 0] == number).sum()) == view.rows * view.columns
 
 
-def test_what_is_under_a_token_moves_that_token_most(vllm: Vllm):
+def test_what_is_under_a_token_moves_that_token_most(vlm: VLM):
     """A bright spot in one place of an image changes the token whose cell holds that place."""
     height, width = 64, 96
     rows, columns = torch.tensor([0.2, 0.5, 0.8]), torch.tensor([0.15, 0.5, 0.85])
     plain = np.full((height, width, 3), 90, np.uint8)
-    batch = vllm.adapter.image_batch([plain])
-    (views,) = vllm.adapter.views(batch, [(height, width)])
-    before = vllm.adapter.encode(vllm.model, batch)
+    batch = vlm.adapter.image_batch([plain])
+    (views,) = vlm.adapter.views(batch, [(height, width)])
+    before = vlm.adapter.encode(vlm.model, batch)
     found, hits = places(views), []
     for down in rows:
         for right in columns:
             spotted = plain.copy()
             y, x = int(down * height), int(right * width)
             spotted[y - 3 : y + 3, x - 3 : x + 3] = (255, 0, 255)
-            after = vllm.adapter.encode(vllm.model, vllm.adapter.image_batch([spotted]))
+            after = vlm.adapter.encode(vlm.model, vlm.adapter.image_batch([spotted]))
             moved = (after.tokens - before.tokens).norm(dim=-1)[before.exists]
             for number, view in enumerate(views):
                 top, left, bottom, right_edge = view.box
@@ -173,15 +173,15 @@ def test_what_is_under_a_token_moves_that_token_most(vllm: Vllm):
     assert np.mean(hits) > 0.8, np.mean(hits)
 
 
-def test_every_turn_gets_the_logits_that_it_would_get_alone(vllm: Vllm, examples):
-    expected = alone(vllm, examples)
+def test_every_turn_gets_the_logits_that_it_would_get_alone(vlm: VLM, examples):
+    expected = alone(vlm, examples)
     with torch.no_grad():
         for unmasked in (False, True):
-            if unmasked and vllm.adapter.sees_both_ways:
+            if unmasked and vlm.adapter.sees_both_ways:
                 with pytest.raises(CheckpointError, match="takes no masks"):
-                    vllm.adapter.training_batch(examples, unmasked)
+                    vlm.adapter.training_batch(examples, unmasked)
                 continue
-            found = logits_of_turns(vllm, vllm.adapter.training_batch(examples, unmasked))
+            found = logits_of_turns(vlm, vlm.adapter.training_batch(examples, unmasked))
             assert len(found) == len(expected) == 6
             torch.testing.assert_close(
                 torch.stack(found), torch.stack(expected), rtol=1e-4, atol=1e-4
@@ -189,11 +189,11 @@ def test_every_turn_gets_the_logits_that_it_would_get_alone(vllm: Vllm, examples
     assert (expected[1] - expected[2]).abs().max() > 0.01  # the image and the question matter
 
 
-def test_labels_are_the_answers_and_one_end(vllm: Vllm, examples):
+def test_labels_are_the_answers_and_one_end(vlm: VLM, examples):
     each = [replace(one, turns=(turn,)) for one in examples for turn in one.turns]
-    rows = [vllm.adapter.training_batch([one])["labels"] for one in each]
-    tokenizer = vllm.processor.tokenizer
-    ends = vllm.model.generation_config.eos_token_id or tokenizer.eos_token_id
+    rows = [vlm.adapter.training_batch([one])["labels"] for one in each]
+    tokenizer = vlm.processor.tokenizer
+    ends = vlm.model.generation_config.eos_token_id or tokenizer.eos_token_id
     ends = {ends} if isinstance(ends, int) else set(ends)
     answers = [turn.answer for one in examples for turn in one.turns]
     for (row,), answer in zip(rows, answers, strict=True):
@@ -205,18 +205,18 @@ def test_labels_are_the_answers_and_one_end(vllm: Vllm, examples):
     )  # fmt: skip
 
 
-def test_answers_are_those_of_the_model_s_own_generation(vllm: Vllm, examples):
+def test_answers_are_those_of_the_model_s_own_generation(vlm: VLM, examples):
     questions, owner = ["what is it ?", "which ?", "how many are there ?", "which ?"], [0, 1, 1, 2]
     images = [one.image for one in examples]
-    ours = generate(vllm, images, questions, owner, [6] * 4)
+    ours = generate(vlm, images, questions, owner, [6] * 4)
     for (said, _), asked, place in zip(ours, questions, owner, strict=True):
-        batch = vllm.adapter.question_batch([images[place]], [asked])
-        theirs = vllm.model.generate(**batch, do_sample=False, max_new_tokens=6)
+        batch = vlm.adapter.question_batch([images[place]], [asked])
+        theirs = vlm.model.generate(**batch, do_sample=False, max_new_tokens=6)
         told = theirs[0, batch["input_ids"].shape[1] :]
-        assert said == vllm.processor.tokenizer.decode(told, skip_special_tokens=True).strip()
+        assert said == vlm.processor.tokenizer.decode(told, skip_special_tokens=True).strip()
 
 
-def test_both_streams_are_extracted_and_their_metrics_are_finite(vllm: Vllm, examples):
+def test_both_streams_are_extracted_and_their_metrics_are_finite(vlm: VLM, examples):
     seen: dict[tuple[str, int], torch.Tensor] = {}
 
     def take(place, tokens, exists):
@@ -224,18 +224,18 @@ def test_both_streams_are_extracted_and_their_metrics_are_finite(vllm: Vllm, exa
         assert tokens[exists].isfinite().all()
         seen[place] = exists.sum(-1)
 
-    visit(vllm, [one.image for one in examples], take)
-    blocks = len(vllm.adapter.blocks(vllm.model)["language"])
-    reads = vllm.adapter.cross_attention(vllm.model)
+    visit(vlm, [one.image for one in examples], take)
+    blocks = len(vlm.adapter.blocks(vlm.model)["language"])
+    reads = vlm.adapter.cross_attention(vlm.model)
     assert {layer for stream, layer in seen if stream == "text"} == set(range(blocks + 1))
     layers = {0, *(block + 1 for block in reads)} if reads else set(range(blocks + 1))
     assert {layer for stream, layer in seen if stream == "visual"} == layers
-    encoded = vllm.adapter.encode(
-        vllm.model, vllm.adapter.image_batch([one.image for one in examples])
+    encoded = vlm.adapter.encode(
+        vlm.model, vlm.adapter.image_batch([one.image for one in examples])
     )
     for layer in layers:
         assert torch.equal(seen["visual", layer], encoded.exists.sum(-1))
-    measured = measure(vllm, examples)
+    measured = measure(vlm, examples)
     pooled = {
         (row["stream"], row["layer"]): row["value"]
         for row in measured.pooled_metrics.to_pylist()
@@ -252,38 +252,38 @@ def test_both_streams_are_extracted_and_their_metrics_are_finite(vllm: Vllm, exa
 
 
 @torch.no_grad()
-def test_nothing_deleted_is_the_model_itself(vllm: Vllm, examples):
+def test_nothing_deleted_is_the_model_itself(vlm: VLM, examples):
     """At every place of deletion, with images of different sizes in one batch."""
     images = [one.image for one in examples]
-    seen = look(vllm, vllm.adapter.image_batch(images))
-    whole = vllm.model(**seen.batch, position_ids=seen.positions, use_cache=True)
-    blocks = len(vllm.adapter.blocks(vllm.model)["language"])
-    for layer in (-1, *range(max(1, vllm.adapter.whole_until(vllm.model)), blocks)):
-        read = prefill(vllm, seen, seen.encoded.exists, layer)
+    seen = look(vlm, vlm.adapter.image_batch(images))
+    whole = vlm.model(**seen.batch, position_ids=seen.positions, use_cache=True)
+    blocks = len(vlm.adapter.blocks(vlm.model)["language"])
+    for layer in (-1, *range(max(1, vlm.adapter.whole_until(vlm.model)), blocks)):
+        read = prefill(vlm, seen, seen.encoded.exists, layer)
         for place, (ours, theirs) in enumerate(
             zip(read.prefix.cache.layers, whole.past_key_values.layers, strict=True)
         ):
-            if place not in vllm.adapter.cross_attention(vllm.model):  # those leave empty tiles out
+            if place not in vlm.adapter.cross_attention(vlm.model):  # those leave empty tiles out
                 torch.testing.assert_close(ours.keys, theirs.keys, rtol=1e-4, atol=1e-4)
         questions = ["which ?", "is it red ?", "which ?"]
-        asked = asked_tokens(vllm, questions)
-        said = respond(vllm, read.prefix, asked, [0, 1, 2], [4] * 3, read.passes)
-        assert said == generate(vllm, images, questions, [0, 1, 2], [4] * 3)
+        asked = asked_tokens(vlm, questions)
+        said = respond(vlm, read.prefix, asked, [0, 1, 2], [4] * 3, read.passes)
+        assert said == generate(vlm, images, questions, [0, 1, 2], [4] * 3)
 
 
 @torch.no_grad()
-def test_half_the_tokens_gone_are_physically_gone(vllm: Vllm, examples):
+def test_half_the_tokens_gone_are_physically_gone(vlm: VLM, examples):
     images = [one.image for one in examples]
-    seen = look(vllm, vllm.adapter.image_batch(images))
+    seen = look(vlm, vlm.adapter.image_batch(images))
     counts = seen.encoded.exists.sum(-1)
     stays = seen.encoded.exists & (torch.arange(seen.encoded.exists.shape[1]) % 2 == 0)
-    blocks = len(vllm.adapter.blocks(vllm.model)["language"])
-    reads = vllm.adapter.cross_attention(vllm.model)
+    blocks = len(vlm.adapter.blocks(vlm.model)["language"])
+    reads = vlm.adapter.cross_attention(vlm.model)
     for layer in (-1, blocks - 1):
-        read = prefill(vllm, seen, stays, layer)
+        read = prefill(vlm, seen, stays, layer)
         held = [part.keys.shape[2] for part in read.prefix.cache.layers]
         late = [block for block in reads or range(blocks) if block >= layer]
-        whole = prefill(vllm, seen, seen.encoded.exists, layer)
+        whole = prefill(vlm, seen, seen.encoded.exists, layer)
         for block in late:
             window = getattr(read.prefix.cache.layers[block], "sliding_window", None)
             if window is None:
@@ -295,15 +295,15 @@ def test_half_the_tokens_gone_are_physically_gone(vllm: Vllm, examples):
         assert read.cost.peak_bytes < whole.cost.peak_bytes
 
 
-def test_answers_without_tokens_are_well_formed(vllm: Vllm, examples):
+def test_answers_without_tokens_are_well_formed(vlm: VLM, examples):
     policies = ["random", "norm", "leverage", "unique", "saliency", "attention"]
-    blocks = len(vllm.adapter.blocks(vllm.model)["language"])
-    places_of = [blocks - 1, *([-1] if isinstance(vllm.adapter, LookingAdapter) else [])]
+    blocks = len(vlm.adapter.blocks(vlm.model)["language"])
+    places_of = [blocks - 1, *([-1] if isinstance(vlm.adapter, LookingAdapter) else [])]
     spec = DeletionSpec(
         layers=places_of, policies=policies, shares=[0.5], seeds=[0],
-        downsampling=isinstance(vllm.adapter, ShrinkingAdapter),
+        downsampling=isinstance(vlm.adapter, ShrinkingAdapter),
     )  # fmt: skip
-    found = delete(vllm, examples, spec).to_pandas()
+    found = delete(vlm, examples, spec).to_pandas()
     assert set(found.policy) == {*policies, *(["downsampling"] if spec.downsampling else [])}
     fewer = found[found.share == 0.5]
     exact = fewer[~fewer.policy.isin(["saliency", "downsampling"])]
@@ -314,48 +314,48 @@ def test_answers_without_tokens_are_well_formed(vllm: Vllm, examples):
     assert (everything.tokens_kept == everything.tokens).all()
 
 
-def test_examples_without_an_image_are_conversations_of_their_own(vllm: Vllm, examples):
+def test_examples_without_an_image_are_conversations_of_their_own(vlm: VLM, examples):
     text = example(None, 9, ("what colour is a red circle ?", "red"))
     with torch.no_grad():
-        only = vllm.adapter.training_batch([text])
+        only = vlm.adapter.training_batch([text])
         assert any(name not in (*SEQUENCES, "labels", "position_ids") for name in only)
-        (among_none,) = logits_of_turns(vllm, only)
-        mixed = logits_of_turns(vllm, vllm.adapter.training_batch([*examples, text]))
+        (among_none,) = logits_of_turns(vlm, only)
+        mixed = logits_of_turns(vlm, vlm.adapter.training_batch([*examples, text]))
         torch.testing.assert_close(
-            torch.stack(mixed[:-1]), torch.stack(alone(vllm, examples)), rtol=1e-4, atol=1e-4
+            torch.stack(mixed[:-1]), torch.stack(alone(vlm, examples)), rtol=1e-4, atol=1e-4
         )
         chat = [{"role": "user", "content": [{"type": "text", "text": text.turns[0].question}]}]
-        ids = vllm.processor.apply_chat_template(
+        ids = vlm.processor.apply_chat_template(
             chat,
             add_generation_prompt=True,
             tokenize=True,
             return_dict=True,
             return_tensors="pt",
         )["input_ids"]
-        if vllm.adapter.cross_attention(vllm.model):
+        if vlm.adapter.cross_attention(vlm.model):
             return  # in a batch with images, text alone still passes its cross-attention layers
-        expected = vllm.model(input_ids=ids).logits[0, -1]
+        expected = vlm.model(input_ids=ids).logits[0, -1]
     torch.testing.assert_close(among_none, expected, rtol=1e-4, atol=1e-4)
     torch.testing.assert_close(mixed[-1], expected, rtol=1e-4, atol=1e-4)
 
 
 def test_several_examples_in_a_row_get_the_logits_that_they_would_get_alone(
-    vllm: Vllm, examples, monkeypatch
+    vlm: VLM, examples, monkeypatch
 ):
     """Whatever the width of the decoder makes of it: here all share a row that can."""
     monkeypatch.setattr("mixlens.models.family.items_a_row", lambda lengths, width: len(lengths))
     with torch.no_grad():
-        batch = vllm.adapter.training_batch(examples)
-        assert len(batch["input_ids"]) == (1 if vllm.adapter.shares_rows else len(examples))
-        found = logits_of_turns(vllm, batch)
+        batch = vlm.adapter.training_batch(examples)
+        assert len(batch["input_ids"]) == (1 if vlm.adapter.shares_rows else len(examples))
+        found = logits_of_turns(vlm, batch)
         torch.testing.assert_close(
-            torch.stack(found), torch.stack(alone(vllm, examples)), rtol=1e-4, atol=1e-4
+            torch.stack(found), torch.stack(alone(vlm, examples)), rtol=1e-4, atol=1e-4
         )
 
 
-def test_towers_hold_every_parameter(vllm: Vllm):
+def test_towers_hold_every_parameter(vlm: VLM):
     held = set()
-    for tower, parts in vllm.adapter.towers(vllm.model).items():
+    for tower, parts in vlm.adapter.towers(vlm.model).items():
         own = [
             id(weight)
             for part in parts
@@ -363,31 +363,31 @@ def test_towers_hold_every_parameter(vllm: Vllm):
         ]
         assert own, tower
         held |= set(own)
-    assert held == {id(weight) for weight in vllm.model.parameters()}
-    assert ("cross_attention" in vllm.adapter.towers(vllm.model)) == bool(
-        vllm.adapter.cross_attention(vllm.model)
+    assert held == {id(weight) for weight in vlm.model.parameters()}
+    assert ("cross_attention" in vlm.adapter.towers(vlm.model)) == bool(
+        vlm.adapter.cross_attention(vlm.model)
     )
 
 
-def test_blocks_put_out_the_hidden_states_that_transformers_reports(vllm: Vllm, examples):
-    batch = vllm.adapter.question_batch([examples[0].image], ["what colour ?"])
+def test_blocks_put_out_the_hidden_states_that_transformers_reports(vlm: VLM, examples):
+    batch = vlm.adapter.question_batch([examples[0].image], ["what colour ?"])
     seen: list[torch.Tensor] = []
     handles = [
         block.register_forward_hook(
             lambda _m, _i, out: seen.append(out[0] if isinstance(out, tuple) else out)
         )
-        for block in vllm.adapter.blocks(vllm.model)["language"]
+        for block in vlm.adapter.blocks(vlm.model)["language"]
     ]
     with torch.no_grad():
-        states = vllm.model(**batch, output_hidden_states=True).hidden_states
+        states = vlm.model(**batch, output_hidden_states=True).hidden_states
     for handle in handles:
         handle.remove()
     # The last reported state stands after the final norm; a deep stack adds behind its blocks.
     for number, (ours, theirs) in enumerate(zip(seen[:-1], states[1:-1], strict=True)):
-        if number >= vllm.adapter.whole_until(vllm.model):
+        if number >= vlm.adapter.whole_until(vlm.model):
             torch.testing.assert_close(ours, theirs)
-    vision = vllm.adapter.blocks(vllm.model)["vision"]
+    vision = vlm.adapter.blocks(vlm.model)["vision"]
     assert len(vision) >= 2
-    encoder = vllm.adapter.towers(vllm.model)["vision"][0]
+    encoder = vlm.adapter.towers(vlm.model)["vision"][0]
     inside = {id(module) for module in encoder.modules()}
     assert all(id(block) in inside for block in vision)

@@ -13,9 +13,9 @@ import torch
 from model_folders import Tensors, copy_with, edit_json, save_adapters
 
 from mixlens.errors import CheckpointError
-from mixlens.models import fingerprint, load_vllm
+from mixlens.models import fingerprint, load_vlm
 from mixlens.models.identity import cache_file, file_digests
-from mixlens.models.tiny import build_tiny_vllm
+from mixlens.models.tiny import build_tiny_vlm
 
 
 @pytest.fixture(autouse=True)
@@ -27,7 +27,7 @@ def own_cache(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
 
 @pytest.fixture
 def base(tmp_path: Path) -> Path:
-    build_tiny_vllm(tmp_path / "base", ["red"], size="test")
+    build_tiny_vlm(tmp_path / "base", ["red"], size="test")
     return tmp_path / "base"
 
 
@@ -85,10 +85,10 @@ def test_it_does_not_follow_what_decides_nothing(base: Path, tmp_path: Path):
 def test_shards_count_by_what_they_hold_and_only_those_that_the_index_names(
     base: Path, tmp_path: Path
 ):
-    vllm = load_vllm(str(base))
+    vlm = load_vlm(str(base))
     shards = tmp_path / "shards"
-    vllm.model.save_pretrained(shards, max_shard_size="20KB")
-    vllm.processor.save_pretrained(shards)
+    vlm.model.save_pretrained(shards, max_shard_size="20KB")
+    vlm.processor.save_pretrained(shards)
     before = of(shards)
     index = shards / "model.safetensors.index.json"
     files = sorted(shards.glob("model-*.safetensors"))
@@ -110,7 +110,7 @@ def test_shards_count_by_what_they_hold_and_only_those_that_the_index_names(
 
 @pytest.mark.case
 def test_adapters_count_with_their_base(base: Path, tmp_path: Path):
-    adapters = save_adapters(load_vllm(str(base)).model, base, tmp_path / "adapters", ["q_proj"])
+    adapters = save_adapters(load_vlm(str(base)).model, base, tmp_path / "adapters", ["q_proj"])
     before = of(adapters)
     assert before != of(base)
     # The base may lie elsewhere, and sets of modules are written in any order.
@@ -135,7 +135,7 @@ def test_a_hub_id_stands_for_its_commit(tmp_path: Path, monkeypatch: pytest.Monk
     repository = tmp_path / "hub" / "models--some--model"
     (repository / "refs").mkdir(parents=True)
     for commit in ("0" * 40, "1" * 40):
-        build_tiny_vllm(repository / "snapshots" / commit, ["red"], size="test")
+        build_tiny_vlm(repository / "snapshots" / commit, ["red"], size="test")
     monkeypatch.setattr("huggingface_hub.constants.HF_HUB_CACHE", str(tmp_path / "hub"))
     found = []
     for commit in ("0" * 40, "1" * 40, "0" * 40):

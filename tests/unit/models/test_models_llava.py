@@ -11,10 +11,10 @@ from PIL import Image
 from transformers import AutoModelForImageTextToText, AutoProcessor
 from transformers.models.clip.image_processing_pil_clip import CLIPImageProcessorPil
 
-from mixlens.models import Vllm, load_vllm
+from mixlens.models import VLM, load_vlm
 from mixlens.models.families.llava import LlavaAdapter
 from mixlens.models.places import patches, places
-from mixlens.models.tiny import build_tiny_vllm
+from mixlens.models.tiny import build_tiny_vlm
 from mixlens.sources.example import Example
 from mixlens.tasks.turn import Turn
 
@@ -24,13 +24,13 @@ WORDS = ["what", "colour", "is", "the", "circle", "?", "red", "blue", "large"]
 @pytest.fixture(scope="module")
 def folder(tmp_path_factory: pytest.TempPathFactory) -> Path:
     folder = tmp_path_factory.mktemp("tiny")
-    build_tiny_vllm(folder, WORDS, seed=3, size="test")
+    build_tiny_vlm(folder, WORDS, seed=3, size="test")
     return folder
 
 
 @pytest.fixture(scope="module")
-def vllm(folder: Path) -> Vllm:
-    return load_vllm(str(folder))
+def vlm(folder: Path) -> VLM:
+    return load_vlm(str(folder))
 
 
 def example(*turns: tuple[str, str], seed: int = 0) -> Example:
@@ -39,13 +39,13 @@ def example(*turns: tuple[str, str], seed: int = 0) -> Example:
     return Example("a/0", "a", image, made, {})
 
 
-def parts_of(vllm: Vllm, batch: dict[str, torch.Tensor]) -> list[tuple[int, slice]]:
+def parts_of(vlm: VLM, batch: dict[str, torch.Tensor]) -> list[tuple[int, slice]]:
     """Row and places of each example of a training batch, in order: an image begins each."""
     ids, present = batch["input_ids"], batch["attention_mask"]
     present = present.bool() if present.dim() == 2 else present.diagonal(dim1=-2, dim2=-1)[:, 0]
     found = []
     for row, tokens in enumerate(ids):
-        visual = tokens == vllm.adapter.image_token_id
+        visual = tokens == vlm.adapter.image_token_id
         starts = [
             place for place in range(len(tokens) - 1) if visual[place + 1] and not visual[place]
         ]
@@ -64,74 +64,74 @@ def each(request: pytest.FixtureRequest, monkeypatch: pytest.MonkeyPatch) -> int
     return request.param
 
 
-def test_examples_share_a_row_where_that_is_less_to_compute(vllm: Vllm):
+def test_examples_share_a_row_where_that_is_less_to_compute(vlm: VLM):
     short = example(("what ?", "blue"), seed=1)
     long = example(*[(QUESTIONS[0], "red blue")] * 14, seed=2)
     for examples, rows in (([short, long], 1), ([short, short], 2), ([long, long], 2)):
-        batch = vllm.adapter.training_batch(examples)
+        batch = vlm.adapter.training_batch(examples)
         assert len(batch["labels"]) == rows
-        assert len(batch["pixel_values"]) == len(parts_of(vllm, batch)) == 2
+        assert len(batch["pixel_values"]) == len(parts_of(vlm, batch)) == 2
 
 
-def test_labels_are_the_answers_and_what_ends_them(vllm: Vllm, each: int):
+def test_labels_are_the_answers_and_what_ends_them(vlm: VLM, each: int):
     one = example(("what colour is the circle ?", "red"), ("is the circle large ?", "zebra !"))
-    batch = vllm.adapter.training_batch([one, example(("what ?", "blue"))])
+    batch = vlm.adapter.training_batch([one, example(("what ?", "blue"))])
     assert len(batch["labels"]) == 2 // each
-    parts = [batch["labels"][row][where] for row, where in parts_of(vllm, batch)]
-    told = [vllm.processor.tokenizer.decode(part[part >= 0]) for part in parts]
+    parts = [batch["labels"][row][where] for row, where in parts_of(vlm, batch)]
+    told = [vlm.processor.tokenizer.decode(part[part >= 0]) for part in parts]
     assert told == [" red<|end|> zebra !<|end|>", " blue<|end|>"]
     # A label stands where its token stands: the model shifts them itself.
     labelled = batch["labels"] >= 0
     assert torch.equal(batch["labels"][labelled], batch["input_ids"][labelled])
 
 
-def test_every_turn_gets_the_logits_that_it_would_get_alone(vllm: Vllm, each: int):
+def test_every_turn_gets_the_logits_that_it_would_get_alone(vlm: VLM, each: int):
     first = example(*[(asked, "red blue") for asked in QUESTIONS], seed=1)
     second = example(("what ?", "blue"), seed=2)  # shorter, so padded in a row of its own
-    batch = vllm.adapter.training_batch([first, second])
+    batch = vlm.adapter.training_batch([first, second])
     assert len(batch["input_ids"]) == 2 // each
     assert bool((batch["input_ids"] == 0).any()) == (each == 1)
-    parts, labels = parts_of(vllm, batch), batch.pop("labels")
+    parts, labels = parts_of(vlm, batch), batch.pop("labels")
     assert len(parts) == 2
     asks = (QUESTIONS, ["what ?"])
     with torch.no_grad():
-        together = vllm.model(**batch).logits
+        together = vlm.model(**batch).logits
         for image, asked, (row, where) in zip((first, second), asks, parts, strict=True):
             answered = labels[row][where] >= 0
             starts = (answered[1:] & ~answered[:-1]).nonzero().flatten()
             assert len(starts) == len(asked)
             for start, text in zip(starts, asked, strict=True):
-                alone = vllm.adapter.question_batch([image.image], [text])
-                expected = vllm.model(**alone).logits[0, -1]
+                alone = vlm.adapter.question_batch([image.image], [text])
+                expected = vlm.model(**alone).logits[0, -1]
                 found = together[row][where][start]
                 torch.testing.assert_close(found, expected, rtol=1e-4, atol=1e-5)
 
 
-def test_without_masks_every_turn_has_a_row_of_its_own(vllm: Vllm):
+def test_without_masks_every_turn_has_a_row_of_its_own(vlm: VLM):
     first = example(*[(asked, "red blue") for asked in QUESTIONS], seed=1)
     second = example(("what ?", "blue"), seed=2)
-    batch = vllm.adapter.training_batch([first, second], unmasked=True)
+    batch = vlm.adapter.training_batch([first, second], unmasked=True)
     labels = batch.pop("labels")
     assert batch["attention_mask"].shape == labels.shape == batch["position_ids"].shape
     assert batch["pixel_values"].shape[0] == len(labels) == 4
     asks = [(first, asked) for asked in QUESTIONS] + [(second, "what ?")]
     with torch.no_grad():
-        together = vllm.model(**batch).logits
+        together = vlm.model(**batch).logits
         for row, (image, text) in enumerate(asks):
             start = int((labels[row] >= 0).nonzero()[0]) - 1
-            alone = vllm.adapter.question_batch([image.image], [text])
-            expected = vllm.model(**alone).logits[0, -1]
+            alone = vlm.adapter.question_batch([image.image], [text])
+            expected = vlm.model(**alone).logits[0, -1]
             torch.testing.assert_close(together[row, start], expected, rtol=1e-4, atol=1e-5)
-            told = vllm.processor.tokenizer.decode(labels[row][labels[row] >= 0])
+            told = vlm.processor.tokenizer.decode(labels[row][labels[row] >= 0])
             assert told == (" red blue<|end|>" if image is first else " blue<|end|>")
 
 
-def test_a_question_and_its_answer_follow_the_image_as_when_asked(vllm: Vllm, each: int):
+def test_a_question_and_its_answer_follow_the_image_as_when_asked(vlm: VLM, each: int):
     one = example(("what ?", "blue"), (QUESTIONS[0], "red"), seed=2)
-    asked = vllm.adapter.question_batch([one.image], [QUESTIONS[0]])
-    trained = vllm.adapter.training_batch([example(("what ?", "red"), seed=1), one])
+    asked = vlm.adapter.question_batch([one.image], [QUESTIONS[0]])
+    trained = vlm.adapter.training_batch([example(("what ?", "red"), seed=1), one])
     assert len(trained["input_ids"]) == 2 // each
-    row, where = parts_of(vllm, trained)[1]
+    row, where = parts_of(vlm, trained)[1]
     ids, labels, positions = (
         trained[name][row][where] for name in ("input_ids", "labels", "position_ids")
     )
@@ -144,27 +144,27 @@ def test_a_question_and_its_answer_follow_the_image_as_when_asked(vllm: Vllm, ea
     assert positions[answer - len(behind)] == 65
 
 
-def test_what_is_asked_is_an_image_and_the_question_s_own_tokens(vllm: Vllm):
+def test_what_is_asked_is_an_image_and_the_question_s_own_tokens(vlm: VLM):
     image = example(seed=3).image
-    begun = vllm.adapter.image_batch([image, image])
+    begun = vlm.adapter.image_batch([image, image])
     assert begun["input_ids"].shape == (2, 65)
-    assert torch.equal(vllm.adapter.positions(begun), torch.arange(65).expand(2, 65))
-    for question, behind in zip(QUESTIONS, vllm.adapter.question_tokens(QUESTIONS), strict=True):
-        asked = vllm.adapter.question_batch([image], [question])["input_ids"][0].tolist()
+    assert torch.equal(vlm.adapter.positions(begun), torch.arange(65).expand(2, 65))
+    for question, behind in zip(QUESTIONS, vlm.adapter.question_tokens(QUESTIONS), strict=True):
+        asked = vlm.adapter.question_batch([image], [question])["input_ids"][0].tolist()
         assert begun["input_ids"][0].tolist() + behind == asked
 
 
-def test_words_of_the_vocabulary_are_one_token_and_others_survive(vllm: Vllm):
-    tokenizer = vllm.processor.tokenizer
+def test_words_of_the_vocabulary_are_one_token_and_others_survive(vlm: VLM):
+    tokenizer = vlm.processor.tokenizer
     assert len(tokenizer(" what colour is the circle ?")["input_ids"]) == 6
     text = " Zürich, naïve: 42 % & <b>"
     assert tokenizer.decode(tokenizer(text)["input_ids"]) == text
 
 
-def test_spans_divide_all_but_the_padding(vllm: Vllm):
+def test_spans_divide_all_but_the_padding(vlm: VLM):
     images = [example().image] * 2
-    batch = vllm.adapter.question_batch(images, ["what ?", "what colour is the circle ?"])
-    spans = vllm.adapter.spans(batch["input_ids"], batch["attention_mask"])
+    batch = vlm.adapter.question_batch(images, ["what ?", "what colour is the circle ?"])
+    spans = vlm.adapter.spans(batch["input_ids"], batch["attention_mask"])
     together = spans.visual.int() + spans.text.int() + spans.special.int()
     assert torch.equal(together, batch["attention_mask"].int())
     assert spans.visual.sum(1).tolist() == [64, 64]
@@ -173,23 +173,23 @@ def test_spans_divide_all_but_the_padding(vllm: Vllm):
     assert batch["attention_mask"][0, 0] == 0  # padding stands left, for generation
 
 
-def test_padding_changes_no_answer(vllm: Vllm):
+def test_padding_changes_no_answer(vlm: VLM):
     images = [example(seed=seed).image for seed in (1, 2)]
     questions = ["what ?", "what colour is the circle ?"]
-    both = vllm.adapter.question_batch(images, questions)
-    alone = vllm.adapter.question_batch(images[:1], questions[:1])
+    both = vlm.adapter.question_batch(images, questions)
+    alone = vlm.adapter.question_batch(images[:1], questions[:1])
     with torch.no_grad():
-        together = vllm.model(**both).logits[0, -1]
-        single = vllm.model(**alone).logits[0, -1]
+        together = vlm.model(**both).logits[0, -1]
+        single = vlm.model(**alone).logits[0, -1]
     torch.testing.assert_close(together, single, rtol=1e-4, atol=1e-5)
 
 
-def test_patches_are_the_pixels_of_the_image_in_token_order(vllm: Vllm):
+def test_patches_are_the_pixels_of_the_image_in_token_order(vlm: VLM):
     image = np.zeros((32, 32, 3), np.uint8)
     image[4:8, 8:12] = (255, 128, 0)  # patch row 1, column 2 of the 8 x 8 grid
-    batch = vllm.adapter.question_batch([image], ["what ?"])
-    (views,) = vllm.adapter.views(batch, [(32, 32)])
-    found, exist = patches(image, views, vllm.adapter.cell_side())
+    batch = vlm.adapter.question_batch([image], ["what ?"])
+    (views,) = vlm.adapter.views(batch, [(32, 32)])
+    found, exist = patches(image, views, vlm.adapter.cell_side())
     assert found.shape == (64, 3 * 4 * 4)
     assert exist.all()
     lit = found.abs().sum(-1) > 1e-4
@@ -204,12 +204,12 @@ def test_patches_are_the_pixels_of_the_image_in_token_order(vllm: Vllm):
     torch.testing.assert_close(found, given, atol=1e-6, rtol=0)
 
 
-def test_encoded_and_raw_images_are_the_same_input(vllm: Vllm):
+def test_encoded_and_raw_images_are_the_same_input(vlm: VLM):
     image = example().image
     file = io.BytesIO()
     Image.fromarray(image).save(file, "PNG")
     raw, encoded = (
-        vllm.adapter.question_batch([given], ["what ?"])["pixel_values"]
+        vlm.adapter.question_batch([given], ["what ?"])["pixel_values"]
         for given in (image, file.getvalue())
     )
     assert torch.equal(raw, encoded)
@@ -227,34 +227,34 @@ def processor(request: pytest.FixtureRequest) -> CLIPImageProcessorPil:
     return CLIPImageProcessorPil(**SQUARES[request.param])
 
 
-def pixels_of(vllm: Vllm, image_processor: CLIPImageProcessorPil, images: list) -> torch.Tensor:
+def pixels_of(vlm: VLM, image_processor: CLIPImageProcessorPil, images: list) -> torch.Tensor:
     """What the adapter makes of images with this image processor."""
-    parts = copy.copy(vllm.processor)
+    parts = copy.copy(vlm.processor)
     parts.image_processor = image_processor
-    adapter = LlavaAdapter(parts, vllm.model.config)
+    adapter = LlavaAdapter(parts, vlm.model.config)
     return adapter.question_batch(images, ["what ?"] * len(images))["pixel_values"]
 
 
 @pytest.mark.parametrize("side", [20, 32, 224])
-def test_square_images_are_what_the_processor_makes_of_them(vllm, processor, side):
+def test_square_images_are_what_the_processor_makes_of_them(vlm, processor, side):
     random = np.random.default_rng(side)
     squares = [random.integers(0, 256, (side, side, 3), np.uint8) for _ in range(3)]
     expected = processor(squares, return_tensors="pt")["pixel_values"]
-    assert torch.equal(pixels_of(vllm, processor, squares), expected)
+    assert torch.equal(pixels_of(vlm, processor, squares), expected)
     # A photograph in the same batch changes nothing of them.
     photograph = random.integers(0, 256, (30, 50, 3), np.uint8)
-    mixed = pixels_of(vllm, processor, [squares[0], photograph, *squares[1:]])
+    mixed = pixels_of(vlm, processor, [squares[0], photograph, *squares[1:]])
     assert torch.equal(mixed[[0, 2, 3]], expected)
-    assert torch.equal(mixed[1:2], pixels_of(vllm, processor, [photograph]))
+    assert torch.equal(mixed[1:2], pixels_of(vlm, processor, [photograph]))
 
 
 @pytest.mark.parametrize(("height", "width"), [(64, 96), (96, 64), (33, 32), (480, 640), (8, 400)])
-def test_all_of_a_photograph_reaches_the_encoder(vllm, processor, height, width):
+def test_all_of_a_photograph_reaches_the_encoder(vlm, processor, height, width):
     """Places in fractions of its sides stay where they are: at edges, corners and inside."""
     down, right = np.mgrid[:height, :width]
     ramp = np.stack([(down + 0.5) / height, (right + 0.5) / width, np.zeros_like(down)], -1)
     image = (ramp * 255).round().astype(np.uint8)
-    pixels = pixels_of(vllm, processor, [image])
+    pixels = pixels_of(vlm, processor, [image])
     assert pixels.shape == (1, 3, 32, 32)
     mean, std = (torch.tensor(v).view(3, 1, 1) for v in (processor.image_mean, processor.image_std))
     seen = (pixels[0] * std + mean)[:2]
@@ -263,7 +263,7 @@ def test_all_of_a_photograph_reaches_the_encoder(vllm, processor, height, width)
     assert (seen - expected).abs().max() < 0.035  # a pixel is 0.031 wide
 
 
-def test_a_photograph_s_file_is_the_photograph(vllm: Vllm):
+def test_a_photograph_s_file_is_the_photograph(vlm: VLM):
     """Upright and in RGB, with as many tokens as any image."""
     random = np.random.default_rng(0)
     picture = Image.fromarray(random.integers(0, 256, (30, 50, 3), np.uint8))
@@ -273,30 +273,30 @@ def test_a_photograph_s_file_is_the_photograph(vllm: Vllm):
     picture.save(file, "PNG", exif=exif)
     upright = np.rot90(np.asarray(picture), -1)
     from_file, from_array = (
-        vllm.adapter.question_batch([given], ["what ?"]) for given in (file.getvalue(), upright)
+        vlm.adapter.question_batch([given], ["what ?"]) for given in (file.getvalue(), upright)
     )
     assert torch.equal(from_file["pixel_values"], from_array["pixel_values"])
-    visual = vllm.adapter.spans(from_file["input_ids"], from_file["attention_mask"]).visual
+    visual = vlm.adapter.spans(from_file["input_ids"], from_file["attention_mask"]).visual
     assert visual.sum() == 64
     photograph = Example("p/0", "p", file.getvalue(), example(("what ?", "red")).turns, {})
-    batch = vllm.adapter.training_batch([photograph, example(("what ?", "blue"))])
+    batch = vlm.adapter.training_batch([photograph, example(("what ?", "blue"))])
     assert torch.equal(batch["pixel_values"][:1], from_array["pixel_values"])
 
 
-def test_towers_hold_every_parameter_once(vllm: Vllm):
-    towers = vllm.adapter.towers(vllm.model)
+def test_towers_hold_every_parameter_once(vlm: VLM):
+    towers = vlm.adapter.towers(vlm.model)
     held = [
         id(parameter)
         for modules in towers.values()
         for parameter in {id(p): p for m in modules for p in m.parameters()}.values()
     ]
-    assert sorted(held) == sorted({id(parameter) for parameter in vllm.model.parameters()})
+    assert sorted(held) == sorted({id(parameter) for parameter in vlm.model.parameters()})
 
 
-def test_blocks_put_out_the_hidden_states_that_transformers_reports(vllm: Vllm):
-    batch = vllm.adapter.question_batch([example().image], ["what colour ?"])
+def test_blocks_put_out_the_hidden_states_that_transformers_reports(vlm: VLM):
+    batch = vlm.adapter.question_batch([example().image], ["what colour ?"])
     seen: list[torch.Tensor] = []
-    blocks = vllm.adapter.blocks(vllm.model)["language"]
+    blocks = vlm.adapter.blocks(vlm.model)["language"]
     handles = [
         block.register_forward_hook(
             lambda _m, _i, out: seen.append(out[0] if isinstance(out, tuple) else out)
@@ -304,7 +304,7 @@ def test_blocks_put_out_the_hidden_states_that_transformers_reports(vllm: Vllm):
         for block in blocks
     ]
     with torch.no_grad():
-        states = vllm.model(**batch, output_hidden_states=True).hidden_states
+        states = vlm.model(**batch, output_hidden_states=True).hidden_states
     for handle in handles:
         handle.remove()
     # The last reported state stands after the final norm, so it is left out.
@@ -312,7 +312,7 @@ def test_blocks_put_out_the_hidden_states_that_transformers_reports(vllm: Vllm):
         torch.testing.assert_close(ours, theirs)
 
 
-def test_the_folder_is_an_ordinary_checkpoint(folder: Path, vllm: Vllm):
+def test_the_folder_is_an_ordinary_checkpoint(folder: Path, vlm: VLM):
     model = AutoModelForImageTextToText.from_pretrained(folder)
     processor = AutoProcessor.from_pretrained(folder)
     chat = [
@@ -321,16 +321,16 @@ def test_the_folder_is_an_ordinary_checkpoint(folder: Path, vllm: Vllm):
     image = example().image
     text = processor.apply_chat_template(chat, add_generation_prompt=True)
     inputs = processor(images=[image], text=[text], return_tensors="pt", add_special_tokens=False)
-    ours = vllm.adapter.question_batch([image], ["what colour ?"])
+    ours = vlm.adapter.question_batch([image], ["what colour ?"])
     assert torch.equal(inputs["input_ids"], ours["input_ids"])
     with torch.no_grad():
         theirs = model(**{name: inputs[name] for name in ours}).logits
-        torch.testing.assert_close(theirs, vllm.model(**ours).logits, rtol=1e-4, atol=1e-5)
+        torch.testing.assert_close(theirs, vlm.model(**ours).logits, rtol=1e-4, atol=1e-5)
 
 
 def test_equal_seeds_make_equal_weights(tmp_path: Path, folder: Path):
-    build_tiny_vllm(tmp_path / "same", WORDS, seed=3, size="test")
-    build_tiny_vllm(tmp_path / "other", WORDS, seed=4, size="test")
+    build_tiny_vlm(tmp_path / "same", WORDS, seed=3, size="test")
+    build_tiny_vlm(tmp_path / "other", WORDS, seed=4, size="test")
     name = "model.safetensors"
     assert (tmp_path / "same" / name).read_bytes() == (folder / name).read_bytes()
     assert (tmp_path / "other" / name).read_bytes() != (folder / name).read_bytes()

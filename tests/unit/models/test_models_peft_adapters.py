@@ -11,9 +11,9 @@ from safetensors.torch import load_file
 from tiny_families import FAMILIES, build
 
 from mixlens.errors import CheckpointError
-from mixlens.models import check_model, check_weights, load_vllm
+from mixlens.models import check_model, check_weights, load_vlm
 from mixlens.models.family import BLANK
-from mixlens.models.tiny import build_tiny_vllm
+from mixlens.models.tiny import build_tiny_vlm
 from mixlens.training.merge import merge
 
 # How transformers 4.51.3 with peft 0.17.1 names what is called so now, as that version wrote it.
@@ -49,7 +49,7 @@ def made(tmp_path_factory: pytest.TempPathFactory) -> Callable[[str], tuple[Path
         base, adapters = root / family / "base", root / family / "adapters"
         if not base.exists():
             build(family, base)
-            model = load_vllm(str(base)).model
+            model = load_vlm(str(base)).model
             save_adapters(model, base, adapters, linear_layers(model))
         return base, adapters
 
@@ -57,9 +57,9 @@ def made(tmp_path_factory: pytest.TempPathFactory) -> Callable[[str], tuple[Path
 
 
 def logits(folder: Path) -> torch.Tensor:
-    vllm = load_vllm(str(folder))
+    vlm = load_vlm(str(folder))
     with torch.no_grad():
-        return vllm.model(**vllm.adapter.question_batch([BLANK], ["What is shown?"])).logits
+        return vlm.model(**vlm.adapter.question_batch([BLANK], ["What is shown?"])).logits
 
 
 def merged_beside(path: str) -> Path:
@@ -69,7 +69,7 @@ def merged_beside(path: str) -> Path:
 def refused(folder: Path, *looks: Callable[[str], object]) -> str:
     """What is said of adapters, which is the same before anything starts and in every job."""
     messages = []
-    for look in looks or (check_weights, load_vllm, merged_beside):
+    for look in looks or (check_weights, load_vlm, merged_beside):
         with pytest.raises(CheckpointError) as caught:
             look(str(folder))
         messages.append(str(caught.value))
@@ -90,7 +90,7 @@ def test_what_is_missing_misnamed_or_misshapen_is_refused(
 
     def changed(name_of: str, change: Callable[[Tensors], Tensors]) -> str:
         folder = copy_with(adapters, tmp_path / name_of / "adapters", change)
-        return refused(folder, check_weights, load_vllm)
+        return refused(folder, check_weights, load_vlm)
 
     said = changed("part", lambda all_: {k: v for k, v in all_.items() if k != name})
     assert f"1 tensors are missing ({name})" in said
@@ -129,7 +129,7 @@ def test_adapters_of_older_transformers_are_put_where_they_belong(
     assert (there != load_file(adapters / "adapter_model.safetensors").keys()) is bool(names)
     expected = logits(adapters)
 
-    layers = linear_layers(load_vllm(str(base)).model)
+    layers = linear_layers(load_vlm(str(base)).model)
     then = [as_451(layer, names) for layer in layers]
     for targets in (
         sorted({layer.rpartition(".")[2] for layer in layers}),  # what peft makes of many
@@ -152,7 +152,7 @@ def test_scales_of_single_layers_follow_their_layers(
     made: Callable[[str], tuple[Path, Path]], tmp_path: Path
 ):
     base, _ = made("qwen2_vl")
-    model = load_vllm(str(base)).model
+    model = load_vlm(str(base)).model
     layer = next(name for name in linear_layers(model) if "language_model" in name)
     own = {"rank_pattern": {layer: 3}, "alpha_pattern": {layer: 64}}
     adapters = save_adapters(model, base, tmp_path / "now", linear_layers(model), **own)
@@ -170,8 +170,8 @@ def test_scales_of_single_layers_follow_their_layers(
 @pytest.mark.case
 def test_names_that_nothing_is_known_of_are_refused(tmp_path: Path):
     base, adapters = tmp_path / "base", tmp_path / "adapters"
-    build_tiny_vllm(base, ["red"], size="test")
-    save_adapters(load_vllm(str(base)).model, base, adapters, ["q_proj", "v_proj"])
+    build_tiny_vlm(base, ["red"], size="test")
+    save_adapters(load_vlm(str(base)).model, base, adapters, ["q_proj", "v_proj"])
 
     def rename(tensors: Tensors) -> Tensors:
         return {
@@ -203,8 +203,8 @@ def test_a_configuration_that_does_not_fit_is_refused(
     fields: dict[str, object], told: str, tmp_path: Path
 ):
     base, adapters = tmp_path / "base", tmp_path / "adapters"
-    build_tiny_vllm(base, ["red"], size="test")
-    save_adapters(load_vllm(str(base)).model, base, adapters, ["q_proj", "v_proj"])
+    build_tiny_vlm(base, ["red"], size="test")
+    save_adapters(load_vlm(str(base)).model, base, adapters, ["q_proj", "v_proj"])
     check_model(str(adapters))
     fields = {name: str(adapters) if value == "SELF" else value for name, value in fields.items()}
     edit_json(adapters / "adapter_config.json", **fields)
@@ -216,8 +216,8 @@ def test_a_configuration_that_does_not_fit_is_refused(
 @pytest.mark.parametrize("damage", ["cut", "list", "empty", "no weights", "cut weights", "pickled"])
 def test_a_damaged_folder_of_adapters_is_named(damage: str, tmp_path: Path):
     base, adapters = tmp_path / "base", tmp_path / "adapters"
-    build_tiny_vllm(base, ["red"], size="test")
-    save_adapters(load_vllm(str(base)).model, base, adapters, ["q_proj"])
+    build_tiny_vlm(base, ["red"], size="test")
+    save_adapters(load_vlm(str(base)).model, base, adapters, ["q_proj"])
     config, weights = adapters / "adapter_config.json", adapters / "adapter_model.safetensors"
     match damage:
         case "cut":
@@ -246,8 +246,8 @@ def test_a_damaged_folder_of_adapters_is_named(damage: str, tmp_path: Path):
 
 def test_an_embedding_that_was_trained_too_is_loaded(tmp_path: Path):
     base, adapters = tmp_path / "base", tmp_path / "adapters"
-    build_tiny_vllm(base, ["red"], size="test")
-    model = load_vllm(str(base)).model
+    build_tiny_vlm(base, ["red"], size="test")
+    model = load_vlm(str(base)).model
     save_adapters(model, base, adapters, ["q_proj"], modules_to_save=["lm_head"])
 
     def louder(tensors: Tensors) -> Tensors:

@@ -10,7 +10,7 @@ from tiny_families import FAMILIES, build
 
 from mixlens.activations.streams import visit
 from mixlens.evaluation.generate import generate
-from mixlens.models import Vllm, load_vllm
+from mixlens.models import VLM, load_vlm
 from mixlens.models.family import ORDINARY_RATIO, ORDINARY_SIDE
 from mixlens.models.places import patches
 
@@ -25,10 +25,10 @@ ORDINARY = ((side, side), (side, far), (far, side), (40, 40 * ORDINARY_RATIO))
 
 
 @pytest.fixture(scope="module", params=FAMILIES)
-def vllm(request: pytest.FixtureRequest, tmp_path_factory) -> Vllm:
+def vlm(request: pytest.FixtureRequest, tmp_path_factory) -> VLM:
     folder: Path = tmp_path_factory.mktemp("pictures") / request.param
     build(request.param, folder)
-    return load_vllm(str(folder))
+    return load_vlm(str(folder))
 
 
 def picture(height: int, width: int) -> np.ndarray:
@@ -36,13 +36,13 @@ def picture(height: int, width: int) -> np.ndarray:
 
 
 @pytest.mark.parametrize("size", THIN, ids=str)
-def test_an_array_is_the_picture_that_pillow_makes_of_it(vllm: Vllm, size):
+def test_an_array_is_the_picture_that_pillow_makes_of_it(vlm: VLM, size):
     """However few its rows are: they are rows, not channels."""
     given = picture(*size)
-    ours = vllm.adapter.image_batch([given])
-    theirs = vllm.processor(
-        images=[[Image.fromarray(vllm.adapter.shown(given))]],
-        text=[vllm.processor.tokenizer.decode(vllm.adapter.begin_tokens())],
+    ours = vlm.adapter.image_batch([given])
+    theirs = vlm.processor(
+        images=[[Image.fromarray(vlm.adapter.shown(given))]],
+        text=[vlm.processor.tokenizer.decode(vlm.adapter.begin_tokens())],
         add_special_tokens=False,
         return_tensors="pt",
     )
@@ -53,20 +53,20 @@ def test_an_array_is_the_picture_that_pillow_makes_of_it(vllm: Vllm, size):
 
 @pytest.mark.parametrize("size", [*EXTREME, *ORDINARY], ids=str)
 @torch.no_grad()
-def test_a_picture_is_taken_through_all_or_refused_by_its_size(vllm: Vllm, size):
-    refused = vllm.adapter.refuses(*size)
+def test_a_picture_is_taken_through_all_or_refused_by_its_size(vlm: VLM, size):
+    refused = vlm.adapter.refuses(*size)
     high = max(size) / min(size) > 200
     if refused:
         assert high
-        assert vllm.model.config.model_type in NATIVE
+        assert vlm.model.config.model_type in NATIVE
         assert refused.startswith("absolute aspect ratio must be smaller than 200, got ")
         return
-    assert not (high and vllm.model.config.model_type in NATIVE)
+    assert not (high and vlm.model.config.model_type in NATIVE)
     given = picture(*size)
-    batch = vllm.adapter.image_batch([given])
-    (views,) = vllm.adapter.views(batch, [size])
-    pixels, exist = patches(vllm.adapter.shown(given), views, vllm.adapter.cell_side())
-    encoded = vllm.adapter.encode(vllm.model, batch)
+    batch = vlm.adapter.image_batch([given])
+    (views,) = vlm.adapter.views(batch, [size])
+    pixels, exist = patches(vlm.adapter.shown(given), views, vlm.adapter.cell_side())
+    encoded = vlm.adapter.encode(vlm.model, batch)
     assert len(pixels) == len(exist) == int(encoded.exists.sum())
-    visit(vllm, [given], lambda place, tokens, exists: tokens)
-    assert len(generate(vllm, [given], ["what ?"], [0], [2])) == 1
+    visit(vlm, [given], lambda place, tokens, exists: tokens)
+    assert len(generate(vlm, [given], ["what ?"], [0], [2])) == 1

@@ -10,8 +10,8 @@ from tiny_families import build
 
 from mixlens.errors import CheckpointError
 from mixlens.evaluation import answer
-from mixlens.models import check_model, load_vllm
-from mixlens.models.tiny import build_tiny_vllm
+from mixlens.models import check_model, load_vlm
+from mixlens.models.tiny import build_tiny_vlm
 from mixlens.sources import open_source
 from mixlens.spec import SweepSpec, load_spec
 
@@ -20,7 +20,7 @@ ROOT = Path(__file__).resolve().parents[3]
 
 @pytest.fixture
 def folder(tmp_path: Path) -> Path:
-    build_tiny_vllm(tmp_path / "model", ["red", "circle"], size="test")
+    build_tiny_vlm(tmp_path / "model", ["red", "circle"], size="test")
     return tmp_path / "model"
 
 
@@ -32,22 +32,22 @@ def test_a_tokenizer_without_a_token_to_pad_with_gives_the_same_numbers(folder: 
     images = [example.image for example in examples]
 
     def seen() -> tuple[dict[str, torch.Tensor], torch.Tensor, list[str]]:
-        vllm = load_vllm(str(folder))
+        vlm = load_vlm(str(folder))
         questions = ["Is there a red circle?", "What?", "Which colour has the largest of them?", ""]
-        batch = vllm.adapter.question_batch(images, questions)
+        batch = vlm.adapter.question_batch(images, questions)
         with torch.no_grad():
-            logits = vllm.model(**batch).logits[batch["attention_mask"].bool()]
-        training = vllm.adapter.training_batch(examples)
+            logits = vlm.model(**batch).logits[batch["attention_mask"].bool()]
+        training = vlm.adapter.training_batch(examples)
         mask = training["attention_mask"]
         there = mask.bool() if mask.dim() == 2 else mask[:, 0].diagonal(dim1=1, dim2=2).bool()
         kept = {"labels": training["labels"], "tokens": training["input_ids"][there]}
-        said = answer(vllm, examples, max_new_tokens=8)["response"].to_pylist()
+        said = answer(vlm, examples, max_new_tokens=8)["response"].to_pylist()
         return kept, logits, said
 
     before = seen()
     edit_json(folder / "tokenizer_config.json", pad_token=None)
     check_model(str(folder))
-    tokenizer = load_vllm(str(folder)).processor.tokenizer
+    tokenizer = load_vlm(str(folder)).processor.tokenizer
     assert tokenizer.pad_token == tokenizer.eos_token == "<|end|>"
     after = seen()
     assert torch.equal(before[0]["labels"], after[0]["labels"])
@@ -56,7 +56,7 @@ def test_a_tokenizer_without_a_token_to_pad_with_gives_the_same_numbers(folder: 
 
 
 @pytest.mark.case
-@pytest.mark.parametrize("look", [check_model, load_vllm])
+@pytest.mark.parametrize("look", [check_model, load_vlm])
 @pytest.mark.parametrize(
     ("file", "fields", "told"),
     [
@@ -86,7 +86,7 @@ def test_a_count_of_tokens_that_is_missing_is_named(tmp_path: Path):
 
 
 @pytest.mark.case
-@pytest.mark.parametrize("look", [check_model, load_vllm])
+@pytest.mark.parametrize("look", [check_model, load_vlm])
 @pytest.mark.parametrize(
     "file", ["config.json", "processor_config.json", "tokenizer_config.json", "tokenizer.json"]
 )

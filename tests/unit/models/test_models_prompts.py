@@ -17,7 +17,7 @@ from transformers import AutoProcessor
 
 from mixlens.errors import CheckpointError
 from mixlens.evaluation.generate import generate
-from mixlens.models import load_adapter, load_vllm
+from mixlens.models import load_adapter, load_vlm
 from mixlens.models.family import BLANK
 from mixlens.sources.example import NO_IMAGE, Example
 from mixlens.tasks.turn import Turn
@@ -160,7 +160,7 @@ def test_a_template_with_another_mark_of_an_image_is_refused_with_the_mark_that_
 def test_a_model_asked_behind_line_breaks_learns_what_it_is_asked(tmp_path):
     """Trained on four pictures it names them: by our own loop, and by the model's."""
     build("llava_next llama3", tmp_path)
-    vllm = load_vllm(str(tmp_path))
+    vlm = load_vlm(str(tmp_path))
     random = np.random.default_rng(0)
     pictures = [random.integers(0, 255, (32, 32, 3), np.uint8) for _ in range(4)]
     names = ["red", "Blue", "2", "large"]
@@ -168,21 +168,19 @@ def test_a_model_asked_behind_line_breaks_learns_what_it_is_asked(tmp_path):
         example(("what is it ?", name), image=image)
         for name, image in zip(names, pictures, strict=True)
     ]
-    optimizer = torch.optim.AdamW(vllm.model.parameters(), lr=3e-3)
-    labels = (batch := vllm.adapter.training_batch(examples)).pop("labels")
+    optimizer = torch.optim.AdamW(vlm.model.parameters(), lr=3e-3)
+    labels = (batch := vlm.adapter.training_batch(examples)).pop("labels")
     for _ in range(STEPS):
-        logits = vllm.model(**vllm.adapter.model_inputs(batch)).logits
+        logits = vlm.model(**vlm.adapter.model_inputs(batch)).logits
         loss = answer_loss_sum(logits[:, :-1], labels[:, 1:])
         optimizer.zero_grad()
         loss.backward()
         optimizer.step()
-    said = generate(vllm, pictures, ["what is it ?"] * 4, range(4), [6] * 4)
+    said = generate(vlm, pictures, ["what is it ?"] * 4, range(4), [6] * 4)
     assert said == [(name, True) for name in names]
-    asked = vllm.adapter.question_batch(pictures, ["what is it ?"] * 4)
-    told = vllm.model.generate(**asked, do_sample=False, max_new_tokens=6)
+    asked = vlm.adapter.question_batch(pictures, ["what is it ?"] * 4)
+    told = vlm.model.generate(**asked, do_sample=False, max_new_tokens=6)
     assert (
-        vllm.processor.batch_decode(
-            told[:, asked["input_ids"].shape[1] :], skip_special_tokens=True
-        )
+        vlm.processor.batch_decode(told[:, asked["input_ids"].shape[1] :], skip_special_tokens=True)
         == names
     )

@@ -13,7 +13,7 @@ from safetensors.torch import load_file
 from tiny_families import FAMILIES, build
 
 from mixlens.errors import CheckpointError
-from mixlens.models import load_vllm, save_adapter_names, save_config, save_processor
+from mixlens.models import load_vlm, save_adapter_names, save_config, save_processor
 from mixlens.models.saved import differs
 
 pytestmark = pytest.mark.case
@@ -68,10 +68,10 @@ def test_this_transformers_reads_a_saved_folder_as_before(family: str, tmp_path:
     rope = config["text_config"]["rope_parameters"]
     rope.get("full_attention", rope)["rope_theta"] = 123456.0
     write(base / "config.json", config)
-    vllm = load_vllm(str(base))
-    vllm.model.config.save_pretrained(saved)
-    save_config(vllm.model, saved)
-    save_processor(vllm, saved)
+    vlm = load_vlm(str(base))
+    vlm.model.config.save_pretrained(saved)
+    save_config(vlm.model, saved)
+    save_processor(vlm, saved)
 
     text = read(saved / "config.json")["text_config"]
     assert text["rope_theta"] == 123456.0
@@ -79,16 +79,16 @@ def test_this_transformers_reads_a_saved_folder_as_before(family: str, tmp_path:
         hf.AutoConfig.from_pretrained(folder).get_text_config().to_dict()
         for folder in (base, saved)
     )
-    before["tie_word_embeddings"] = vllm.model.config.to_dict().get("tie_word_embeddings", False)
+    before["tie_word_embeddings"] = vlm.model.config.to_dict().get("tie_word_embeddings", False)
     assert after == before | {"_name_or_path": after.get("_name_or_path")}
     again = hf.AutoProcessor.from_pretrained(saved)
     for part in ("image_processor", "video_processor"):
-        if hasattr(vllm.processor, part):
-            assert getattr(again, part).to_dict() == getattr(vllm.processor, part).to_dict()
+        if hasattr(vlm.processor, part):
+            assert getattr(again, part).to_dict() == getattr(vlm.processor, part).to_dict()
     special = "special_tokens_map", "all_special_ids", "padding_side", "chat_template"
     for name in special:
-        assert getattr(again.tokenizer, name) == getattr(vllm.processor.tokenizer, name)
-    assert differs(vllm, saved) is None
+        assert getattr(again.tokenizer, name) == getattr(vlm.processor.tokenizer, name)
+    assert differs(vlm, saved) is None
 
 
 def test_tokenizer_and_processors_have_old_names_too(tmp_path: Path):
@@ -96,7 +96,7 @@ def test_tokenizer_and_processors_have_old_names_too(tmp_path: Path):
     path = tmp_path / "base" / "tokenizer_config.json"
     tokens = ["<|im_start|>", "<|im_end|>"]
     write(path, read(path) | {"extra_special_tokens": tokens})
-    save_processor(load_vllm(str(tmp_path / "base")), made(tmp_path / "saved"))
+    save_processor(load_vlm(str(tmp_path / "base")), made(tmp_path / "saved"))
     saved = read(tmp_path / "saved" / "tokenizer_config.json")
     assert saved["tokenizer_class"] == "PreTrainedTokenizerFast"
     assert saved["additional_special_tokens"] == tokens
@@ -124,7 +124,7 @@ def test_published_files_stay_byte_for_byte(tmp_path: Path):
     config = read(base / "tokenizer_config.json")
     config |= {"tokenizer_class": "PreTrainedTokenizerFast", "additional_special_tokens": []}
     write(base / "tokenizer_config.json", config | {"extra_special_tokens": {}})
-    save_processor(load_vllm(str(base)), made(tmp_path / "saved"))
+    save_processor(load_vlm(str(base)), made(tmp_path / "saved"))
     for file in (tmp_path / "saved").iterdir():
         assert file.read_bytes() == (base / file.name).read_bytes()
     assert len(list((tmp_path / "saved").iterdir())) == 5
@@ -139,10 +139,10 @@ def test_no_pointer_to_code_that_the_folder_does_not_hold(tmp_path: Path):
         "tokenizer_config.json": {"AutoProcessor": "processing_molmo2.Molmo2Processor"},
     }.items():
         write(base / name, read(base / name) | {"auto_map": auto})
-    vllm = load_vllm(str(base))
-    vllm.model.config.save_pretrained(saved)
-    save_config(vllm.model, saved)
-    save_processor(vllm, saved)
+    vlm = load_vlm(str(base))
+    vlm.model.config.save_pretrained(saved)
+    save_config(vlm.model, saved)
+    save_processor(vlm, saved)
     assert not any("auto_map" in file.read_text() for file in saved.glob("*.json"))
     hf.AutoConfig.from_pretrained(saved, trust_remote_code=True)
     hf.AutoProcessor.from_pretrained(saved, trust_remote_code=True)
@@ -151,36 +151,36 @@ def test_no_pointer_to_code_that_the_folder_does_not_hold(tmp_path: Path):
 def test_a_tokenizer_that_transformers_does_not_save_whole_is_kept(tmp_path: Path):
     """`legacy` puts a blank behind special tokens; transformers 5 drops it when it saves."""
     base, again = llama_tokens(tmp_path / "base", legacy=True), tmp_path / "again"
-    vllm = load_vllm(str(base))
-    vllm.processor.save_pretrained(again)
-    assert "becomes the tokens" in str(differs(vllm, again))
-    save_processor(vllm, made(tmp_path / "saved"))
-    assert differs(vllm, tmp_path / "saved") is None
+    vlm = load_vlm(str(base))
+    vlm.processor.save_pretrained(again)
+    assert "becomes the tokens" in str(differs(vlm, again))
+    save_processor(vlm, made(tmp_path / "saved"))
+    assert differs(vlm, tmp_path / "saved") is None
     assert read(tmp_path / "saved" / "tokenizer_config.json")["legacy"] is True
 
 
 def test_files_that_changed_since_are_not_taken(tmp_path: Path):
     base = tmp_path / "base"
     build("llava", base)
-    vllm = load_vllm(str(base))
+    vlm = load_vlm(str(base))
     whole = read(base / "processor_config.json")
     whole["image_processor"]["image_mean"] = [0.0, 0.0, 0.0]
     write(base / "processor_config.json", whole)
-    save_processor(vllm, made(tmp_path / "saved"))
+    save_processor(vlm, made(tmp_path / "saved"))
     mean = read(tmp_path / "saved" / "processor_config.json")["image_processor"]["image_mean"]
-    assert mean == list(vllm.processor.image_processor.image_mean)
+    assert mean == list(vlm.processor.image_processor.image_mean)
     shutil.rmtree(base)
-    save_processor(vllm, made(tmp_path / "gone"))
-    assert differs(vllm, tmp_path / "gone") is None
+    save_processor(vlm, made(tmp_path / "gone"))
+    assert differs(vlm, tmp_path / "gone") is None
 
 
 def test_a_processor_that_neither_way_gives_again_is_an_error(tmp_path: Path):
     base = llama_tokens(tmp_path / "base", legacy=True)
-    vllm = load_vllm(str(base))
+    vlm = load_vlm(str(base))
     path = base / "tokenizer_config.json"
     write(path, read(path) | {"legacy": False})
     with pytest.raises(CheckpointError, match=r"opened again, it reads otherwise.*becomes the tok"):
-        save_processor(vllm, made(tmp_path / "saved"))
+        save_processor(vlm, made(tmp_path / "saved"))
 
 
 @pytest.mark.parametrize("family", ["llava", "gemma3", "internvl"])
@@ -189,10 +189,10 @@ def test_adapters_have_the_names_of_older_releases(family: str, tmp_path: Path):
     base, folder = tmp_path / "base", tmp_path / "adapters"
     build(family, base)
     config = LoraConfig(r=2, target_modules=["q_proj", "fc1"], init_lora_weights=False)
-    get_peft_model(load_vllm(str(base)).model, config).save_pretrained(folder)
+    get_peft_model(load_vlm(str(base)).model, config).save_pretrained(folder)
     before = load_file(folder / "adapter_model.safetensors")
-    was = dict(load_vllm(str(folder)).model.named_parameters())
-    save_adapter_names(load_vllm(str(base)), folder)
+    was = dict(load_vlm(str(folder)).model.named_parameters())
+    save_adapter_names(load_vlm(str(base)), folder)
     after = load_file(folder / "adapter_model.safetensors")
     assert len(after) == len(before)
     # 4.57 has vision_model within the towers of CLIP and SigLIP; InternVL has a tower of its own.
@@ -202,7 +202,7 @@ def test_adapters_have_the_names_of_older_releases(family: str, tmp_path: Path):
     assert all(f".vision_tower.{level}encoder." in name for name in vision)
     plain = hf.AutoModelForImageTextToText.from_pretrained(base)
     plain = PeftModel.from_pretrained(plain, folder)
-    for now in (load_vllm(str(folder)).model, plain):
+    for now in (load_vlm(str(folder)).model, plain):
         found = dict(now.named_parameters())
         assert found.keys() == was.keys()
         assert all(torch.equal(found[name], weight) for name, weight in was.items())
@@ -220,8 +220,8 @@ def test_adapters_have_the_names_of_older_releases(family: str, tmp_path: Path):
 )
 def test_what_differs_is_told(file: str, change: Any, told: str, tmp_path: Path):
     build("llava", tmp_path / "base")
-    vllm = load_vllm(str(tmp_path / "base"))
-    save_processor(vllm, made(tmp_path / "saved"))
+    vlm = load_vlm(str(tmp_path / "base"))
+    save_processor(vlm, made(tmp_path / "saved"))
     path = tmp_path / "saved" / file
     if isinstance(change, str):
         path.write_text(change)
@@ -230,7 +230,7 @@ def test_what_differs_is_told(file: str, change: Any, told: str, tmp_path: Path)
         for name, value in change.items():
             content[name] = content[name] | value if isinstance(value, dict) else value
         write(path, content)
-    assert told in str(differs(vllm, tmp_path / "saved"))
+    assert told in str(differs(vlm, tmp_path / "saved"))
 
 
 def llama_tokens(folder: Path, legacy: bool) -> Path:

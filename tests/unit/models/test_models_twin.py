@@ -9,7 +9,7 @@ import torch
 from peft import LoraConfig, get_peft_model
 
 from mixlens.errors import CheckpointError
-from mixlens.models import load_vllm
+from mixlens.models import load_vlm
 from mixlens.models.twin import random_twin
 
 MODEL = "builtin:tiny-vllm"
@@ -17,7 +17,7 @@ MODEL = "builtin:tiny-vllm"
 
 @pytest.fixture(scope="module")
 def trained():
-    return load_vllm(MODEL)
+    return load_vlm(MODEL)
 
 
 @pytest.fixture(scope="module")
@@ -27,10 +27,10 @@ def twins(tmp_path_factory):
 
 
 def weights_of(path: str, tower: str) -> dict[str, torch.Tensor]:
-    vllm = load_vllm(path)
+    vlm = load_vlm(path)
     return {
         f"{i}.{name}": weight
-        for i, module in enumerate(vllm.adapter.towers(vllm.model)[tower])
+        for i, module in enumerate(vlm.adapter.towers(vlm.model)[tower])
         for name, weight in module.state_dict().items()
     }
 
@@ -66,7 +66,7 @@ def test_random_weights_have_the_spread_of_the_class(twins, trained):
 def test_configuration_and_processor_are_the_model_s(twins, trained):
     image = np.zeros((40, 40, 3), np.uint8)
     for path in twins.values():
-        twin = load_vllm(path)
+        twin = load_vlm(path)
         ours, theirs = (v.model.config.to_dict() for v in (twin, trained))
         assert ours == theirs | {"_name_or_path": ours.get("_name_or_path")}
         batches = [v.adapter.question_batch([image], ["what is it ?"]) for v in (twin, trained)]
@@ -109,7 +109,7 @@ def test_what_an_interrupted_call_left_is_no_twin(tmp_path: Path):
     (tmp_path / "twin.unfinished").mkdir()
     (tmp_path / "twin.unfinished" / "model.safetensors").write_text("half")
     path = random_twin(MODEL, tmp_path / "twin", "all")
-    load_vllm(path)
+    load_vlm(path)
     assert not (tmp_path / "twin.unfinished").exists()
 
 
@@ -121,9 +121,9 @@ def test_a_folder_of_something_else_is_left_alone(tmp_path: Path):
 
 
 def test_adapters_count_as_weights_of_the_model(trained, tmp_path: Path):
-    vllm = load_vllm(MODEL)
+    vlm = load_vlm(MODEL)
     config = LoraConfig(r=2, target_modules=r".*vision_tower.*fc1", init_lora_weights=False)
-    peft = get_peft_model(vllm.model, config)
+    peft = get_peft_model(vlm.model, config)
     peft.save_pretrained(tmp_path / "adapters")
     settings = tmp_path / "adapters" / "adapter_config.json"
     settings.write_text(
@@ -132,7 +132,7 @@ def test_adapters_count_as_weights_of_the_model(trained, tmp_path: Path):
     twin = random_twin(str(tmp_path / "adapters"), tmp_path / "twin", "language")
     merged = peft.merge_and_unload().state_dict()
     base = trained.model.state_dict()
-    ours = load_vllm(twin).model.state_dict()
+    ours = load_vlm(twin).model.state_dict()
     moved = [name for name in ours if "fc1.weight" in name]
     assert moved
     for name in moved:

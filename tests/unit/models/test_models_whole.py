@@ -10,8 +10,8 @@ from safetensors.torch import load_file, save_file
 from tiny_families import FAMILIES, build
 
 from mixlens.errors import CheckpointError
-from mixlens.models import check_model, check_weights, load_vllm
-from mixlens.models.tiny import build_tiny_vllm
+from mixlens.models import check_model, check_weights, load_vlm
+from mixlens.models.tiny import build_tiny_vlm
 
 TIED = ("qwen3_vl", "internvl", "gemma3")
 # All of them take too long for a quick look at the cases.
@@ -36,7 +36,7 @@ def folders(tmp_path_factory: pytest.TempPathFactory) -> Callable[[str], Path]:
 def refused(folder: Path) -> str:
     """What is said of a folder, which is the same before anything starts and when it is loaded."""
     messages = []
-    for look in (check_weights, load_vllm):
+    for look in (check_weights, load_vlm):
         with pytest.raises(CheckpointError) as caught:
             look(str(folder))
         messages.append(str(caught.value))
@@ -92,7 +92,7 @@ def test_only_a_tied_head_may_be_absent(
     heads = [name for name in load_file(whole / "model.safetensors") if "lm_head" in name]
     if family in TIED:
         assert not heads
-        model = load_vllm(str(whole)).model
+        model = load_vlm(str(whole)).model
         assert model.get_output_embeddings().weight is model.get_input_embeddings().weight
     else:
         (head,) = heads
@@ -102,28 +102,28 @@ def test_only_a_tied_head_may_be_absent(
 
 @pytest.mark.case
 def test_buffers_that_the_model_computes_may_be_there(tmp_path: Path):
-    build_tiny_vllm(tmp_path / "whole", ["red"], size="test")
+    build_tiny_vlm(tmp_path / "whole", ["red"], size="test")
     old = "language_model.model.rotary_emb.inv_freq", "vision_tower.vision_model.position_ids"
     with_buffers = copy_with(
         tmp_path / "whole", tmp_path / "old", lambda all_: all_ | {name: ones() for name in old}
     )
     check_model(str(with_buffers))
-    load_vllm(str(with_buffers))
+    load_vlm(str(with_buffers))
 
 
 @pytest.mark.case
 def test_shards_are_those_that_the_index_names(tmp_path: Path):
-    build_tiny_vllm(tmp_path / "whole", ["red"], size="test")
-    vllm = load_vllm(str(tmp_path / "whole"))
+    build_tiny_vlm(tmp_path / "whole", ["red"], size="test")
+    vlm = load_vlm(str(tmp_path / "whole"))
     shards = tmp_path / "shards"
-    vllm.model.save_pretrained(shards, max_shard_size="20KB")
-    vllm.processor.save_pretrained(shards)
+    vlm.model.save_pretrained(shards, max_shard_size="20KB")
+    vlm.processor.save_pretrained(shards)
     files = sorted(shards.glob("model-*.safetensors"))
     assert len(files) > 2
     check_model(str(shards))
     # A file that no index names is not read, whatever it holds.
     save_file({"stray": ones()}, shards / "consolidated.safetensors")
-    load_vllm(str(shards))
+    load_vlm(str(shards))
     check_model(str(shards))
 
     kept = files[1].read_bytes()

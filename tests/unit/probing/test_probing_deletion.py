@@ -12,7 +12,7 @@ from mixlens.activations.streams import PROMPT
 from mixlens.errors import SpecError
 from mixlens.evaluation import answer, generate
 from mixlens.evaluation.generate import asked_tokens, on_device, respond
-from mixlens.models import Vllm, load_vllm, tiny
+from mixlens.models import VLM, load_vlm, tiny
 from mixlens.probing.deletion import (
     DELETED,
     SEEDLESS,
@@ -38,12 +38,12 @@ BLOCKS = 4
 
 
 @pytest.fixture(scope="module")
-def vllm(tmp_path_factory) -> Vllm:
+def vlm(tmp_path_factory) -> VLM:
     folder = tmp_path_factory.mktemp("tiny")
     with pytest.MonkeyPatch.context() as patch:
         patch.setitem(tiny.SIZES, "test", replace(tiny.SIZES["test"], layers=BLOCKS))
-        tiny.build_tiny_vllm(folder, vocabulary(), seed=0, size="test")
-    loaded = load_vllm(str(folder))
+        tiny.build_tiny_vlm(folder, vocabulary(), seed=0, size="test")
+    loaded = load_vlm(str(folder))
     with torch.no_grad():  # larger weights: answers that depend on image and question
         for parameter in loaded.model.parameters():
             if parameter.ndim > 1:
@@ -63,10 +63,10 @@ def asks(examples):
 
 
 @pytest.fixture(scope="module")
-def seen(vllm, examples):
+def seen(vlm, examples):
     with torch.inference_mode():
         images = [example.image for example in examples]
-        return look(vllm, on_device(vllm, vllm.adapter.image_batch(images)))
+        return look(vlm, on_device(vlm, vlm.adapter.image_batch(images)))
 
 
 @pytest.fixture(scope="module")
@@ -79,17 +79,17 @@ def ragged(examples):
     return stays
 
 
-def answers_with(vllm, seen, stays, layer, asks, limits):
+def answers_with(vlm, seen, stays, layer, asks, limits):
     first = []
-    handle = vllm.model.lm_head.register_forward_hook(lambda *call: first.append(call[2][:, -1]))
+    handle = vlm.model.lm_head.register_forward_hook(lambda *call: first.append(call[2][:, -1]))
     try:
         with torch.inference_mode():
-            read = prefill(vllm, seen, stays, layer)
+            read = prefill(vlm, seen, stays, layer)
             first.clear()
             said = respond(
-                vllm,
+                vlm,
                 read.prefix,
-                asked_tokens(vllm, [question for _, question in asks]),
+                asked_tokens(vlm, [question for _, question in asks]),
                 [place for place, _ in asks],
                 limits,
                 read.passes,
@@ -99,14 +99,14 @@ def answers_with(vllm, seen, stays, layer, asks, limits):
     return said, first[0]
 
 
-def masked(vllm, seen, stays, layer, place, question, steps):
+def masked(vlm, seen, stays, layer, place, question, steps):
     """Logits and greedy tokens of a full forward in which deleted keys are masked, by hand."""
-    model = vllm.model
+    model = vlm.model
     language = model.model.language_model
-    behind = asked_tokens(vllm, [question]).ids[0]
+    behind = asked_tokens(vlm, [question]).ids[0]
     shown = seen.batch["input_ids"][place][seen.batch["attention_mask"][place].bool()]
     ids = torch.cat([shown, behind])
-    visual = ids == vllm.adapter.image_token_id
+    visual = ids == vlm.adapter.image_token_id
     gone = torch.zeros_like(visual)
     gone[visual] = ~stays[place]
     said, first = [], None
@@ -132,37 +132,37 @@ def masked(vllm, seen, stays, layer, place, question, steps):
     return said, first
 
 
-def test_nothing_deleted_is_generation(vllm, examples, asks, seen):
+def test_nothing_deleted_is_generation(vlm, examples, asks, seen):
     limits = [STEPS] * len(asks)
     images = [example.image for example in examples]
-    expected = generate(vllm, images, [q for _, q in asks], [place for place, _ in asks], limits)
+    expected = generate(vlm, images, [q for _, q in asks], [place for place, _ in asks], limits)
     everything = torch.ones(len(examples), 64, dtype=torch.bool)
     for layer in (-1, 0, 1, BLOCKS - 1):
-        assert answers_with(vllm, seen, everything, layer, asks, limits)[0] == expected
+        assert answers_with(vlm, seen, everything, layer, asks, limits)[0] == expected
     assert len({said for said, _ in expected}) > len(expected) / 3
 
 
 @pytest.mark.parametrize("layer", [-1, 0, 1, 3])
-def test_deleting_is_masking_the_deleted_keys(vllm, asks, seen, ragged, layer, monkeypatch):
-    monkeypatch.setattr(vllm.model.generation_config, "eos_token_id", -1)
+def test_deleting_is_masking_the_deleted_keys(vlm, asks, seen, ragged, layer, monkeypatch):
+    monkeypatch.setattr(vlm.model.generation_config, "eos_token_id", -1)
     limits = [1 + row * 7 % STEPS for row in range(len(asks))]  # rows leave at different times
-    said, logits = answers_with(vllm, seen, ragged, layer, asks, limits)
-    whole, _ = answers_with(vllm, seen, torch.ones_like(ragged), layer, asks, limits)
+    said, logits = answers_with(vlm, seen, ragged, layer, asks, limits)
+    whole, _ = answers_with(vlm, seen, torch.ones_like(ragged), layer, asks, limits)
     changed = 0
     for row, (place, question) in enumerate(asks):
         with torch.inference_mode():
-            tokens, first = masked(vllm, seen, ragged, layer, place, question, limits[row])
+            tokens, first = masked(vlm, seen, ragged, layer, place, question, limits[row])
         torch.testing.assert_close(logits[row], first, rtol=2e-4, atol=2e-4)
-        decoded = vllm.processor.tokenizer.decode(tokens, skip_special_tokens=True).strip()
+        decoded = vlm.processor.tokenizer.decode(tokens, skip_special_tokens=True).strip()
         assert said[row][0] == decoded
         changed += said[row] != whole[row]
     assert changed > len(asks) / 4  # what was deleted mattered
 
 
 @pytest.mark.parametrize(("layer", "full"), [(-1, 0), (0, 0), (1, 1), (3, 3)])
-def test_blocks_behind_a_deletion_are_shorter(vllm, seen, layer, full):
+def test_blocks_behind_a_deletion_are_shorter(vlm, seen, layer, full):
     lengths = []
-    blocks = vllm.adapter.blocks(vllm.model)["language"]
+    blocks = vlm.adapter.blocks(vlm.model)["language"]
     handles = [
         block.register_forward_hook(lambda *call: lengths.append(call[2].shape[1]))
         for block in blocks
@@ -171,8 +171,8 @@ def test_blocks_behind_a_deletion_are_shorter(vllm, seen, layer, full):
     stays[:, ::8] = True
     try:
         with torch.inference_mode():
-            read = prefill(vllm, seen, stays, layer)
-            whole = prefill(vllm, seen, torch.ones_like(stays), layer).cost
+            read = prefill(vlm, seen, stays, layer)
+            whole = prefill(vlm, seen, torch.ones_like(stays), layer).cost
     finally:
         for handle in handles:
             handle.remove()
@@ -208,8 +208,8 @@ def every_word_counts():
 
 
 @pytest.fixture(scope="module")
-def results(vllm, examples):
-    return delete(vllm, examples, small_spec()).to_pandas()
+def results(vlm, examples):
+    return delete(vlm, examples, small_spec()).to_pandas()
 
 
 def test_every_setting_asks_every_short_question(results, examples):
@@ -230,8 +230,8 @@ def test_every_setting_asks_every_short_question(results, examples):
     ]
 
 
-def test_nothing_deleted_is_answered_as_in_the_evaluation(vllm, results, examples):
-    said = answer(vllm, examples).to_pandas()
+def test_nothing_deleted_is_answered_as_in_the_evaluation(vlm, results, examples):
+    said = answer(vlm, examples).to_pandas()
     said = said[said["group"] != "scene_graph"].reset_index()
     nothing = results[results["share"] == 0].reset_index()
     assert list(nothing["exact"]) == [fingerprint(response) for response in said["response"]]
@@ -263,8 +263,8 @@ def test_kept_tokens_are_counted(results):
     assert (results["prefill_s_per_image"] > 0).all()
 
 
-def test_batching_changes_no_answer(vllm, examples, results):
-    apart = delete(vllm, examples, small_spec(shares=(0.5,)), batch_size=1).to_pandas()
+def test_batching_changes_no_answer(vlm, examples, results):
+    apart = delete(vlm, examples, small_spec(shares=(0.5,)), batch_size=1).to_pandas()
     results = results[results["share"] < 0.9]
     keys = ["layer", "policy", "share", "seed", "example_id"]
     for column in ("exact", "relaxed", "tokens_kept"):
@@ -274,10 +274,10 @@ def test_batching_changes_no_answer(vllm, examples, results):
         assert (one == other).all()
 
 
-def test_budgets_hold_for_images_that_are_measured_elsewhere(vllm, examples):
+def test_budgets_hold_for_images_that_are_measured_elsewhere(vlm, examples):
     spec = small_spec(policies=("random", "saliency"), downsampling=False, layers=(-1,))
     known = {example.example_id: 1.0 + i for i, example in enumerate(examples)}
-    part = delete(vllm, examples[:2], spec, saliency_of=known).to_pandas()
+    part = delete(vlm, examples[:2], spec, saliency_of=known).to_pandas()
     half = part[(part["policy"] == "saliency") & (part["share"] == 0.5)]
     kept = half.groupby("example_id")["tokens_kept"].first()
     # 160 tokens in proportion to 1 : 2 : 3 : 4 : 5, none beyond 64.
@@ -298,32 +298,32 @@ def test_budgets_of_images_that_differ_in_tokens_are_shares_of_their_own():
     assert sum(_budgets(saliency_of, names, [64, 64, 64], 0.5)) == 3 * 32
 
 
-def test_before_block_0_is_after_the_encoder(vllm, seen, asks, ragged):
+def test_before_block_0_is_after_the_encoder(vlm, seen, asks, ragged):
     there, here = (
-        answers_with(vllm, seen, ragged, layer, asks, [STEPS] * len(asks)) for layer in (-1, 0)
+        answers_with(vlm, seen, ragged, layer, asks, [STEPS] * len(asks)) for layer in (-1, 0)
     )
     assert there[0] == here[0]
     assert torch.equal(there[1], here[1])
 
 
-def test_attention_and_states_are_those_of_transformers(vllm, examples):
+def test_attention_and_states_are_those_of_transformers(vlm, examples):
     images = [example.image for example in examples]
-    batch = vllm.adapter.question_batch(images, [PROMPT] * len(images))
-    vllm.model.set_attn_implementation("sdpa")
+    batch = vlm.adapter.question_batch(images, [PROMPT] * len(images))
+    vlm.model.set_attn_implementation("sdpa")
     try:
         layers = (-1, 0, 1, 3)
-        seen = observe(vllm, images, layers, attention=True)
-        assert vllm.model.config._attn_implementation == "sdpa"
-        vllm.model.set_attn_implementation("eager")
+        seen = observe(vlm, images, layers, attention=True)
+        assert vlm.model.config._attn_implementation == "sdpa"
+        vlm.model.set_attn_implementation("eager")
         with torch.inference_mode():
-            out = vllm.model(**batch, output_attentions=True, output_hidden_states=True)
-            vision = vllm.model.model.vision_tower(batch["pixel_values"], output_attentions=True)
+            out = vlm.model(**batch, output_attentions=True, output_hidden_states=True)
+            vision = vlm.model.model.vision_tower(batch["pixel_values"], output_attentions=True)
     finally:
-        vllm.model.set_attn_implementation("mixlens_plain")
+        vlm.model.set_attn_implementation("mixlens_plain")
     ids = batch["input_ids"][0]
-    visual = (ids == vllm.adapter.image_token_id).nonzero()[:, 0]
+    visual = (ids == vlm.adapter.image_token_id).nonzero()[:, 0]
     words = ["describe", "the", "image", "."]
-    text = [vllm.processor.tokenizer.convert_tokens_to_ids(f"Ġ{word}") for word in words]
+    text = [vlm.processor.tokenizer.convert_tokens_to_ids(f"Ġ{word}") for word in words]
     asking = [place for place, token in enumerate(ids.tolist()) if token in text]
     assert len(visual) == 64
     assert len(asking) == len(words)
@@ -338,24 +338,24 @@ def test_attention_and_states_are_those_of_transformers(vllm, examples):
 
 
 @pytest.mark.parametrize(("layers", "block"), [(-1, 1), (-2, 0), (1, 0), ([-2, -1], 1)])
-def test_the_vision_block_that_tokens_come_from(vllm, layers, block, monkeypatch):
-    monkeypatch.setattr(vllm.adapter.config, "vision_feature_layer", layers)
-    assert vllm.adapter.encoder_output(vllm.model) == (block, 1)
+def test_the_vision_block_that_tokens_come_from(vlm, layers, block, monkeypatch):
+    monkeypatch.setattr(vlm.adapter.config, "vision_feature_layer", layers)
+    assert vlm.adapter.encoder_output(vlm.model) == (block, 1)
 
 
 @pytest.mark.parametrize(("wanted", "grid"), [(64, 8), (48, 7), (32, 6), (16, 4), (6, 2), (1, 1)])
-def test_a_smaller_image_gives_fewer_tokens(vllm, examples, wanted, grid):
+def test_a_smaller_image_gives_fewer_tokens(vlm, examples, wanted, grid):
     images = [example.image for example in examples]
-    batch = vllm.adapter.image_batch(images)
-    fewer = vllm.adapter.smaller_batch(images, wanted / 64)
+    batch = vlm.adapter.image_batch(images)
+    fewer = vlm.adapter.smaller_batch(images, wanted / 64)
     shrunk = fewer["pixel_values"]
     with torch.inference_mode():
-        smaller = look(vllm, fewer)
-        found = vllm.model.get_image_features(
+        smaller = look(vlm, fewer)
+        found = vlm.model.get_image_features(
             pixel_values=shrunk, interpolate_pos_encoding=True, return_dict=True
         )
         assert smaller.encoded.exists.all()
-        prefix = prefill(vllm, smaller, smaller.encoded.exists, -1).prefix
+        prefix = prefill(vlm, smaller, smaller.encoded.exists, -1).prefix
     assert shrunk.shape[-1] == 4 * grid
     torch.testing.assert_close(smaller.encoded.tokens, torch.stack(list(found.pooler_output)))
     assert (smaller.visual.sum(-1) == grid**2).all()
@@ -375,9 +375,9 @@ def test_settings_start_with_nothing_deleted_and_name_each_once():
     assert all(one.share < 1 for one in found if one.policy == "downsampling")
 
 
-def test_a_block_that_is_not_there_is_named(vllm, examples):
+def test_a_block_that_is_not_there_is_named(vlm, examples):
     with pytest.raises(SpecError, match=r"got 4: the decoder has 4 blocks\. Use -1 .* to 3"):
-        delete(vllm, examples, small_spec(layers=(-1, 4)))
+        delete(vlm, examples, small_spec(layers=(-1, 4)))
 
 
 class Other:
@@ -402,48 +402,48 @@ class Other:
         ({"downsampling": False}, 3, r"deletion\.layers: got \[2\].*still adds.*0, or 3 and above"),
     ],
 )
-def test_what_a_family_cannot_do_is_told_before_anything_runs(vllm, examples, changes, until, told):
-    other = replace(vllm, adapter=Other(vllm.adapter, until))
+def test_what_a_family_cannot_do_is_told_before_anything_runs(vlm, examples, changes, until, told):
+    other = replace(vlm, adapter=Other(vlm.adapter, until))
     with pytest.raises(SpecError, match=told):
         delete(other, examples, small_spec(**changes))
 
 
-def test_what_a_family_can_do_is_not_refused(vllm):
-    check_deletion(replace(vllm, adapter=Other(vllm.adapter, 2)), small_spec(
+def test_what_a_family_can_do_is_not_refused(vlm):
+    check_deletion(replace(vlm, adapter=Other(vlm.adapter, 2)), small_spec(
         downsampling=False, layers=(-1, 0, 2, 3), policies=("random", "norm")))  # fmt: skip
-    check_deletion(replace(vllm, adapter=Other(vllm.adapter, 0)), small_spec(
+    check_deletion(replace(vlm, adapter=Other(vlm.adapter, 0)), small_spec(
         downsampling=False, layers=(0, 2)))  # fmt: skip
-    check_deletion(vllm, small_spec())
+    check_deletion(vlm, small_spec())
 
 
-def test_long_answers_alone_give_an_empty_table(vllm, examples):
+def test_long_answers_alone_give_an_empty_table(vlm, examples):
     only = [
         replace(e, turns=tuple(t for t in e.turns if t.group == "scene_graph")) for e in examples
     ]
-    table = delete(vllm, only, small_spec())
+    table = delete(vlm, only, small_spec())
     assert (table.num_rows, table.schema) == (0, DELETED)
 
 
-def test_an_image_without_counted_objects_has_none(vllm, examples):
+def test_an_image_without_counted_objects_has_none(vlm, examples):
     bare = [replace(examples[0], attributes={"ink_fraction": 0.1})]
     spec = small_spec(policies=("random",), downsampling=False, layers=(-1,))
-    assert np.isnan(delete(vllm, bare, spec).to_pandas()["object_count"]).all()
+    assert np.isnan(delete(vlm, bare, spec).to_pandas()["object_count"]).all()
 
 
-def test_fused_attention_gives_the_same_answers(vllm, examples, results):
-    vllm.model.set_attn_implementation("sdpa")
+def test_fused_attention_gives_the_same_answers(vlm, examples, results):
+    vlm.model.set_attn_implementation("sdpa")
     try:
-        fused = delete(vllm, examples, small_spec()).to_pandas()
+        fused = delete(vlm, examples, small_spec()).to_pandas()
     finally:
-        vllm.model.set_attn_implementation("mixlens_plain")
+        vlm.model.set_attn_implementation("mixlens_plain")
     for column in ("exact", "relaxed", "tokens_kept"):
         assert (fused[column] == results[column]).all()
 
 
-def test_a_lora_model_in_bf16_can_lose_all_its_tokens(vllm, examples, tmp_path):
-    vllm.model.save_pretrained(tmp_path)
-    vllm.processor.save_pretrained(tmp_path)
-    low = load_vllm(str(tmp_path), dtype=torch.bfloat16)
+def test_a_lora_model_in_bf16_can_lose_all_its_tokens(vlm, examples, tmp_path):
+    vlm.model.save_pretrained(tmp_path)
+    vlm.processor.save_pretrained(tmp_path)
+    low = load_vlm(str(tmp_path), dtype=torch.bfloat16)
     config = LoraConfig(target_modules=r".*language_model.*\.(q|v)_proj", init_lora_weights=False)
     tuned = replace(low, model=get_peft_model(low.model, config).eval())
     table = delete(tuned, examples[:2], small_spec(shares=(0.5, 1.0))).to_pandas()

@@ -6,7 +6,7 @@ import pytest
 import yaml
 
 from mixlens.errors import SpecError
-from mixlens.models.tiny import build_tiny_vllm
+from mixlens.models.tiny import build_tiny_vlm
 from mixlens.spec import DeletionSpec, MeasureSpec, ProbeSpec, load_measure
 from mixlens.sweep.plan import check_evaluation
 
@@ -149,7 +149,7 @@ def test_a_file_that_is_not_there(tmp_path: Path):
 @pytest.fixture(scope="module")
 def model(tmp_path_factory: pytest.TempPathFactory) -> str:
     folder = tmp_path_factory.mktemp("model")
-    build_tiny_vllm(folder, ["red"], size="test")
+    build_tiny_vlm(folder, ["red"], size="test")
     return str(folder)
 
 

@@ -5,7 +5,7 @@ from pathlib import Path
 
 from rich.console import Console
 
-from mixlens.models.tiny import build_tiny_vllm
+from mixlens.models.tiny import build_tiny_vlm
 from mixlens.spec import SweepSpec, load_spec
 from mixlens.sweep.plan import plan_sweep
 from mixlens.sweep.run import print_plan
@@ -15,7 +15,7 @@ ROOT = Path(__file__).resolve().parents[3]
 
 
 def test_the_plan_names_arms_and_gives_each_as_many_images_of_its_own(tmp_path: Path):
-    build_tiny_vllm(tmp_path / "model", ["red"], size="test")
+    build_tiny_vlm(tmp_path / "model", ["red"], size="test")
     overrides = [f"model={tmp_path / 'model'}", f"runs_dir={tmp_path / 'runs'}"]
     spec = load_spec(SweepSpec, ROOT / "sweeps" / "task_groups.yaml", overrides)
     plan = plan_sweep(spec, time_a_step=False)

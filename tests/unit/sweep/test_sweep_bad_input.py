@@ -16,7 +16,7 @@ from tiny_families import build
 
 from mixlens.errors import CheckpointError, ResourceError, SpecError
 from mixlens.lock import held
-from mixlens.models.tiny import build_tiny_vllm
+from mixlens.models.tiny import build_tiny_vlm
 from mixlens.spec import Layout, SweepSpec, load_spec
 from mixlens.sweep.plan import check_disk, check_evaluation, check_runs_dir, plan_sweep
 from mixlens.sweep.run import resolve, show_plan
@@ -28,7 +28,7 @@ QUICKSTART = Path("sweeps/quickstart.yaml")
 def spec(tmp_path: Path, *overrides: str) -> SweepSpec:
     model = tmp_path / "model"
     if not model.exists():
-        build_tiny_vllm(model, ["red"], size="test")
+        build_tiny_vlm(model, ["red"], size="test")
     overrides = (f"model={model}", f"runs_dir={tmp_path}", *overrides)
     return load_spec(SweepSpec, ROOT / QUICKSTART, overrides)
 

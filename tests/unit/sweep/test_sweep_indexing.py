@@ -11,7 +11,7 @@ import pytest
 from PIL import Image
 
 from mixlens.errors import DataError, SpecError
-from mixlens.models.tiny import build_tiny_vllm
+from mixlens.models.tiny import build_tiny_vlm
 from mixlens.sources import open_source
 from mixlens.spec import HELD_OUT_START, SweepSpec, held_out_of, load_spec
 from mixlens.sweep import progress
@@ -47,7 +47,7 @@ def photographs(clean_coco_set, tmp_path) -> SweepSpec:
     """A sweep over photographs only, in files of its own."""
     root = tmp_path / "photos"
     shutil.copytree(clean_coco_set.root, root)
-    build_tiny_vllm(tmp_path / "model", ["red"], size="test")
+    build_tiny_vlm(tmp_path / "model", ["red"], size="test")
     spec = SweepSpec.model_validate(
         {
             "name": "photographs",

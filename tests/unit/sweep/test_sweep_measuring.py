@@ -12,8 +12,8 @@ from mixlens.analysis.measured import model_tables
 from mixlens.analysis.measurement import load_model
 from mixlens.errors import DataError
 from mixlens.evaluation.throughput import Effort
-from mixlens.models import load_vllm
-from mixlens.models.tiny import build_tiny_vllm
+from mixlens.models import load_vlm
+from mixlens.models.tiny import build_tiny_vlm
 from mixlens.spec import (
     DeletionSpec,
     EvaluationSpec,
@@ -54,7 +54,7 @@ class Here:
 
     def load(self, path):
         if path not in self.loaded:
-            self.loaded[path] = load_vllm(path)
+            self.loaded[path] = load_vlm(path)
         return self.loaded[path]
 
     def map(self, function, units, *shared, done=lambda n: None):
@@ -69,7 +69,7 @@ class Here:
 @pytest.fixture(scope="module")
 def model(tmp_path_factory):
     folder = tmp_path_factory.mktemp("tiny")
-    build_tiny_vllm(folder, vocabulary(), seed=4, size="test")
+    build_tiny_vlm(folder, vocabulary(), seed=4, size="test")
     return str(folder)
 
 
@@ -155,7 +155,7 @@ def test_vllm_gives_the_answers_and_nothing_else(measured, model, tmp_path, monk
     plain = {"probes": None, "deletion": None, "engine": "vllm"}
     asked = HELD_OUT.model_copy(update={"evaluation": HELD_OUT.evaluation.model_copy(update=plain)})
     pool, told = Here(), []
-    end = load_vllm(model).processor.tokenizer.eos_token_id
+    end = load_vlm(model).processor.tokenizer.eos_token_id
 
     def says_its_number(files, served, resources, done):
         said = {}
@@ -174,7 +174,7 @@ def test_vllm_gives_the_answers_and_nothing_else(measured, model, tmp_path, monk
         pd.testing.assert_frame_equal(getattr(own, name), getattr(other, name))
     same = ["example_id", "group", "question", "answer", "choices"]
     pd.testing.assert_frame_equal(own.examples[same], other.examples[same])
-    tokenizer = load_vllm(model).processor.tokenizer
+    tokenizer = load_vlm(model).processor.tokenizer
     unit = np.searchsorted(other.attributes["example_id"], other.examples["example_id"]) // 8 * 8
     number = other.examples.groupby(unit).cumcount()
     expected = [

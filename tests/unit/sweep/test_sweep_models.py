@@ -7,7 +7,7 @@ import pytest
 from job_inside import run_inside
 from model_folders import Tensors, copy_with, edit_json, save_adapters
 
-from mixlens.models import load_vllm
+from mixlens.models import load_vlm
 from mixlens.models.folder import BUILTIN
 
 ROOT = Path(__file__).resolve().parents[3]
@@ -33,7 +33,7 @@ def without_patch_size(folder: Path) -> Path:
 
 def adapters(folder: Path) -> Path:
     made = folder.with_name("made")
-    save_adapters(load_vllm(str(SHIPPED)).model, SHIPPED, made, r".*language_model.*\.q_proj")
+    save_adapters(load_vlm(str(SHIPPED)).model, SHIPPED, made, r".*language_model.*\.q_proj")
 
     def lost(tensors: Tensors) -> Tensors:
         now, then = "model.language_model.layers", "model.layers"
@@ -43,7 +43,7 @@ def adapters(folder: Path) -> Path:
 
 
 def without_weights(folder: Path) -> Path:
-    save_adapters(load_vllm(str(SHIPPED)).model, SHIPPED, folder, ["q_proj"])
+    save_adapters(load_vlm(str(SHIPPED)).model, SHIPPED, folder, ["q_proj"])
     (folder / "adapter_model.safetensors").unlink()
     return folder
 

@@ -8,8 +8,8 @@ from rich.console import Console
 from mixlens.activations.measure import measure
 from mixlens.activations.subspaces import FOLDER, write_subspaces
 from mixlens.mixture.order import held_out_indices
-from mixlens.models import load_vllm
-from mixlens.models.tiny import build_tiny_vllm
+from mixlens.models import load_vlm
+from mixlens.models.tiny import build_tiny_vlm
 from mixlens.sources import open_source
 from mixlens.spec import Layout, SweepSpec, load_spec
 from mixlens.sweep.plan import check_disk, plan_sweep
@@ -21,7 +21,7 @@ ROOT = Path(__file__).resolve().parents[3]
 
 @pytest.fixture
 def spec(tmp_path: Path) -> SweepSpec:
-    build_tiny_vllm(tmp_path / "model", ["red"], size="test")
+    build_tiny_vlm(tmp_path / "model", ["red"], size="test")
     overrides = [f"model={tmp_path / 'model'}", f"runs_dir={tmp_path / 'runs'}", "seeds=[0]"]
     return load_spec(SweepSpec, ROOT / "sweeps" / "quickstart.yaml", overrides)
 
@@ -71,7 +71,7 @@ def test_the_estimate_covers_the_subspaces_that_a_measurement_writes(
     source = open_source("held_out", spec.components["held_out"])
     images = 64
     examples = [source[index] for index in held_out_indices(images)]
-    measured = measure(load_vllm(spec.model), examples)
+    measured = measure(load_vlm(spec.model), examples)
     write_subspaces(tmp_path, [str(i) for i in range(images)], measured.subspaces)
     written = sum(file.stat().st_size for file in (tmp_path / FOLDER).iterdir())
 

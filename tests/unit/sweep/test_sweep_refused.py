@@ -10,7 +10,7 @@ from PIL import Image
 from tiny_families import build
 
 from mixlens.errors import SpecError
-from mixlens.models import load_vllm
+from mixlens.models import load_vlm
 from mixlens.sources import open_source
 from mixlens.spec import HELD_OUT_START, MeasureSpec, ResourceSpec, SweepSpec, held_out_of
 from mixlens.sweep.indexing import index_data
@@ -89,10 +89,10 @@ class Here:
     resources = ResourceSpec()
 
     def __init__(self, path: str) -> None:
-        self.vllm = load_vllm(path)
+        self.vlm = load_vlm(path)
 
     def map(self, function, units, *shared, done=lambda n: None):
-        return [function(lambda path: self.vllm, unit, *shared) for unit in units]
+        return [function(lambda path: self.vlm, unit, *shared) for unit in units]
 
 
 def test_held_out_ones_are_left_out_and_listed_before_and_after(folder, tmp_path):
@@ -148,8 +148,8 @@ def test_indices_stay_those_of_the_data_set(folder):
 
     spec = index_data(MeasureSpec.model_validate(spec_of(folder, "qwen2_5_vl", examples=14)))
     source = open_source("all", spec.components["all"], spec.data)
-    vllm = load_vllm(spec.model)
-    taken = held_out_examples(held_out_of(spec), range(14), vllm.adapter.refuses)
+    vlm = load_vlm(spec.model)
+    taken = held_out_examples(held_out_of(spec), range(14), vlm.adapter.refuses)
     strips = {i for i in range(IMAGES) if source.file_name(HELD_OUT_START + i)[:2] in ("02", "05")}
     assert [one.example_id for one in taken] == [
         f"all/{HELD_OUT_START + i}" for i in range(IMAGES) if i not in strips

@@ -16,7 +16,7 @@ from training_cases import (
     together,
 )
 
-from mixlens.models.tiny import build_tiny_vllm
+from mixlens.models.tiny import build_tiny_vlm
 
 
 @pytest.fixture(scope="session")
@@ -27,7 +27,7 @@ def root(tmp_path_factory: pytest.TempPathFactory) -> Path:
     """
     root = tmp_path_factory.mktemp("cases")
     model_folder(root)
-    build_tiny_vllm(root / "large", ["red", "circle"], seed=0, size="base")
+    build_tiny_vlm(root / "large", ["red", "circle"], seed=0, size="base")
     for stage, lora in CASES:
         case = Case(stage, lora)
         run, folder = case.run(root), root / case.name

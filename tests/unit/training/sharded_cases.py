@@ -103,13 +103,13 @@ def load_both(rank: int, root: Path) -> None:
         kept = load_trainable(whole, context)
     found["peak_whole"], found["whole"] = held.peak, held.now()
     with Held() as held:
-        vllm = load_trainable(split, context)
+        vlm = load_trainable(split, context)
         gc.collect()
     found["peak_split"], found["split"] = held.peak, held.now()
-    found["gathered"] = sum(parameter.numel() for parameter in vllm.model.parameters())
+    found["gathered"] = sum(parameter.numel() for parameter in vlm.model.parameters())
 
     # Everything that is not a split parameter is what it is without.
-    buffers = dict(vllm.model.named_buffers())
+    buffers = dict(vlm.model.named_buffers())
     expected = dict(kept.model.named_buffers())
     found["buffers"] = buffers.keys() == expected.keys() and all(
         torch.equal(buffers[name], expected[name]) and buffers[name].dtype == expected[name].dtype
@@ -120,14 +120,14 @@ def load_both(rank: int, root: Path) -> None:
             (group["tower"], group["peak"], group["weight_decay"], len(group["params"]))
             for group in parameter_groups(v.model, v.adapter.towers(v.model), split.training)
         ]
-        for v in (vllm, kept)
+        for v in (vlm, kept)
     ]
     found["groups"] = groups[0] == groups[1]
     lora = run_of(root / "large", 3, lora=True).training.lora
     assert lora is not None
     adapters = [
         {name: p for name, p in add_lora(v, lora, 5).named_parameters() if p.requires_grad}
-        for v in (vllm, kept)
+        for v in (vlm, kept)
     ]
     found["adapters"] = adapters[0].keys() == adapters[1].keys() and all(
         torch.equal(adapters[0][name], adapters[1][name]) for name in adapters[0]
@@ -142,6 +142,6 @@ def train_unevenly(rank: int, root: Path) -> None:
         directory.mkdir(exist_ok=True)
         run = run_of(root / "base", stage)
         place = FolderContext(rank, 2, rank, torch.device("cpu"), directory)
-        vllm = load_trainable(run, place)
-        stream = UnevenStream(run.training, place, vllm.adapter.image_token_id)
-        train(run, place, vllm, stream)
+        vlm = load_trainable(run, place)
+        stream = UnevenStream(run.training, place, vlm.adapter.image_token_id)
+        train(run, place, vlm, stream)

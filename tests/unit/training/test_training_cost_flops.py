@@ -24,7 +24,7 @@ from torch.utils.flop_counter import (
     sdpa_flop_count,
 )
 
-from mixlens.models import load_vllm
+from mixlens.models import load_vlm
 from mixlens.training.cost.devices import mfu, peak_flops
 from mixlens.training.cost.flops import forward_flops, step_flops
 from mixlens.training.cost.hours import sweep_hours
@@ -58,14 +58,14 @@ def counted(model: Any, inputs: dict[str, torch.Tensor]) -> tuple[int, int]:
 def test_every_family_costs_what_torch_counts(family: str, tmp_path: Path) -> None:
     """The rest, below one part in a hundred, is rotary tables and Molmo 2's mean of the pooled."""
     tiny_families.build(family, tmp_path)
-    vllm = load_vllm(str(tmp_path))
-    model = vllm.model.train()
-    shape = shape_of(model, vllm.adapter.towers(model))
+    vlm = load_vlm(str(tmp_path))
+    model = vlm.model.train()
+    shape = shape_of(model, vlm.adapter.towers(model))
     assert shape.total == sum(parameter.numel() for parameter in model.parameters())
     assert sum(trained_parameters(shape, PLAIN).values()) == shape.total
 
     image = np.random.default_rng(0).integers(0, 255, (96, 160, 3), dtype=np.uint8)
-    inputs = dict(vllm.adapter.question_batch([image] * 2, ["what is red ?", "is it red ?"]))
+    inputs = dict(vlm.adapter.question_batch([image] * 2, ["what is red ?", "is it red ?"]))
     with torch.no_grad():
         tokens = tokens_seen(model, shape, lambda: model(**inputs, use_cache=False), 2)
     forward, backward = counted(model, inputs)

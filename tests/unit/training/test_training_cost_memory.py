@@ -26,7 +26,7 @@ from cost_cases import (
 from torch import Tensor, nn
 
 from mixlens.errors import ResourceError
-from mixlens.models import load_vllm
+from mixlens.models import load_vlm
 from mixlens.spec import LoraSpec, TrainingSpec
 from mixlens.training.context import alone
 from mixlens.training.cost.fits import check_fits, remedy_for
@@ -88,21 +88,21 @@ def test_memory_beyond_states_is_that_which_is_measured(changes: dict[str, Any])
 @pytest.mark.parametrize("family", tiny_families.FAMILIES)
 def test_memory_of_every_family(family: str, checkpoints: bool, tmp_path: Path) -> None:
     tiny_families.build(family, tmp_path)
-    vllm = load_vllm(str(tmp_path), attention="plain")
-    towers = vllm.adapter.towers(vllm.model)
-    shape = shape_of(vllm.model, towers)
+    vlm = load_vlm(str(tmp_path), attention="plain")
+    towers = vlm.adapter.towers(vlm.model)
+    shape = shape_of(vlm.model, towers)
     rows = 4
     image = np.random.default_rng(0).integers(0, 255, (96, 160, 3), dtype=np.uint8)
     questions = ["what is red in this picture ? " * 6] * rows
-    inputs = dict(vllm.adapter.question_batch([image] * rows, questions))
+    inputs = dict(vlm.adapter.question_batch([image] * rows, questions))
     labels = torch.full_like(inputs["input_ids"], -100)
     labels[:, -20:] = inputs["input_ids"][:, -20:].clamp(max=shape.vocabulary - 1)
     setting = replace(
         CPU, global_batch=rows, micro_batch=rows, activation_checkpointing=checkpoints
     )
     with torch.no_grad():
-        tokens = tokens_seen(vllm.model, shape, lambda: vllm.model(**inputs, use_cache=False), rows)
-    ready = prepared(vllm.model, {}, setting)
+        tokens = tokens_seen(vlm.model, shape, lambda: vlm.model(**inputs, use_cache=False), rows)
+    ready = prepared(vlm.model, {}, setting)
     peak = measured_peak(ready, inputs, labels, setting)
     ratio = beyond_states(shape, replace(tokens, logits=20, answers=20), setting, peak)
     assert ratio == pytest.approx(1, abs=0.15)

@@ -21,7 +21,7 @@ from training_cases import (
     run_of,
 )
 
-from mixlens.models import load_vllm
+from mixlens.models import load_vlm
 from mixlens.training.context import FolderContext
 
 TOLERANCE = 1e-5
@@ -32,8 +32,8 @@ def reference(root: Path) -> tuple[list[float], Any]:
     """Losses and model of a plain PyTorch loop that sees the whole global batch at once."""
     run = run_of(root / "base")
     training, rates = run.training, run.training.learning_rates
-    vllm = load_vllm(run.model)
-    model = vllm.model.train()
+    vlm = load_vlm(run.model)
+    model = vlm.model.train()
     groups: dict[tuple[float, float], list[torch.nn.Parameter]] = {}
     for name, parameter in model.named_parameters():
         rate = (
@@ -50,7 +50,7 @@ def reference(root: Path) -> tuple[list[float], Any]:
         betas=training.betas,
     )
     context = FolderContext(0, 1, 0, torch.device("cpu"), root)
-    stream = RandomStream(training, context, vllm.adapter.image_token_id)
+    stream = RandomStream(training, context, vlm.adapter.image_token_id)
     found = []
     for step in range(STEPS):
         share = [1 / 3, 2 / 3, 1, 0.8535533906, 0.5, 0.1464466094][step]  # 2 up, 4 of a cosine
@@ -68,7 +68,7 @@ def reference(root: Path) -> tuple[list[float], Any]:
 
 def logits(model: Any, root: Path) -> torch.Tensor:
     context = FolderContext(0, 1, 0, torch.device("cpu"), root)
-    token = load_vllm(str(root / "base")).adapter.image_token_id
+    token = load_vlm(str(root / "base")).adapter.image_token_id
     tensors = RandomStream(run_of(root / "base").training, context, token).rows(1000, 4).tensors
     del tensors["labels"]
     with torch.no_grad():
@@ -140,7 +140,7 @@ def test_saved_model_loads_with_transformers(
     folder = root / case_name(stage, False) / way / "model"
     saved = logits(LlavaForConditionalGeneration.from_pretrained(folder), root)
     expected = logits(reference[1], root)
-    before = logits(load_vllm(str(root / "base")).model, root)
+    before = logits(load_vlm(str(root / "base")).model, root)
     assert (expected - before).abs().max() > 0.1
     assert (saved - expected).abs().max() < 1e-3
     assert AutoProcessor.from_pretrained(folder).tokenizer.eos_token == "<|end|>"
@@ -153,13 +153,13 @@ def test_saved_adapters_load_with_peft(root: Path, stage: int, way: str) -> None
 
     def adapted(folder: Path) -> torch.Tensor:
         config = PeftConfig.from_pretrained(str(folder))
-        base = load_vllm(config.base_model_name_or_path).model
+        base = load_vlm(config.base_model_name_or_path).model
         return logits(PeftModel.from_pretrained(base, str(folder)), root)
 
     case = root / case_name(stage, True)
     expected, before = (
         adapted(case / "1" / "model"),
-        logits(load_vllm(str(root / "base")).model, root),
+        logits(load_vlm(str(root / "base")).model, root),
     )
     assert (expected - before).abs().max() > 0.01
     assert (adapted(case / way / "model") - expected).abs().max() < 1e-3

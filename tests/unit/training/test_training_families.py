@@ -16,7 +16,7 @@ from training_cases import example_id, run_of
 from transformers import AutoModelForImageTextToText, AutoProcessor
 
 from mixlens.mixture.batches import MicroBatch, micro_batch
-from mixlens.models import Vllm, load_vllm
+from mixlens.models import VLM, load_vlm
 from mixlens.sources.example import NO_IMAGE, Example
 from mixlens.spec import RunSpec
 from mixlens.tasks.turn import Turn
@@ -44,7 +44,7 @@ def example(place: int, size: tuple[int, int] | None) -> Example:
 class ExampleStream:
     """One step; each rank has two examples of its own sizes."""
 
-    vllm: Vllm
+    vlm: VLM
     rank: int
     sizes: tuple[tuple[int, int] | None, ...]
 
@@ -54,7 +54,7 @@ class ExampleStream:
             places = [start, start + 1]
             sizes = self.sizes[2 * self.rank :]
             examples = [example(place, size) for place, size in zip(places, sizes, strict=False)]
-            yield [micro_batch(places, examples, self.vllm.adapter.training_batch)]
+            yield [micro_batch(places, examples, self.vlm.adapter.training_batch)]
 
 
 @pytest.fixture(autouse=True, scope="module")
@@ -82,14 +82,14 @@ def case(folder: Path, stage: int, lora: bool, batch: int, **training) -> RunSpe
 
 
 def run(spec: RunSpec, context: WorkerContext, sizes: tuple) -> Path:
-    vllm = load_trainable(spec, context)
-    return train(spec, context, vllm, ExampleStream(vllm, context.rank, sizes))
+    vlm = load_trainable(spec, context)
+    return train(spec, context, vlm, ExampleStream(vlm, context.rank, sizes))
 
 
 @torch.no_grad()
-def logits(model: torch.nn.Module, vllm: Vllm) -> torch.Tensor:
+def logits(model: torch.nn.Module, vlm: VLM) -> torch.Tensor:
     model.eval()
-    return model(**vllm.adapter.question_batch([example(7, (48, 48)).image], ["what ?"])).logits
+    return model(**vlm.adapter.question_batch([example(7, (48, 48)).image], ["what ?"])).logits
 
 
 @pytest.mark.parametrize(("stage", "lora"), CASES, ids=lambda value: str(value))
@@ -98,8 +98,8 @@ def test_a_step_moves_what_has_a_gradient_and_nothing_else(family, tmp_path, sta
     frozen = ("vision",) if stage == 2 and not lora else ()
     spec = case(family, stage, lora, 2, freeze=frozen)
     folder = run(spec, alone(tmp_path), SIZES[:2])
-    before = load_vllm(str(family))
-    trained = load_vllm(str(folder))
+    before = load_vlm(str(family))
+    trained = load_vlm(str(folder))
     if lora:
         from peft import PeftModel  # imports torchvision, which mixlens.models makes possible
 
@@ -147,17 +147,17 @@ def test_a_step_moves_what_has_a_gradient_and_nothing_else(family, tmp_path, sta
     assert np.isfinite(record["loss"])
 
 
-def with_gradient(vllm: Vllm) -> set[str]:
+def with_gradient(vlm: VLM) -> set[str]:
     """Parameters that a plain backward pass over the same examples reaches."""
     examples = [example(place, SIZES[place]) for place in (0, 1)]
-    batch = vllm.adapter.training_batch(examples)
+    batch = vlm.adapter.training_batch(examples)
     labels = batch.pop("labels")
-    vllm.model.train()
-    logits = vllm.model(**vllm.adapter.model_inputs(batch)).logits
+    vlm.model.train()
+    logits = vlm.model(**vlm.adapter.model_inputs(batch)).logits
     answer_loss_sum(logits[:, :-1], labels[:, 1:]).backward()
     return {
         name
-        for name, weight in vllm.model.named_parameters()
+        for name, weight in vlm.model.named_parameters()
         if weight.grad is not None and bool(weight.grad.abs().max() > 0)
     }
 
@@ -193,20 +193,20 @@ def test_ranks_with_and_without_images_go_on_together(tmp_path):
     for family in FAMILIES:
         for number, sizes in enumerate(MIXED):
             (record,) = read_journal(tmp_path / f"{family}-{number}/training.jsonl")
-            vllm = load_vllm(str(tmp_path / family))
-            assert record["loss"] == pytest.approx(mean_loss(vllm, sizes), abs=1e-4)
+            vlm = load_vlm(str(tmp_path / family))
+            assert record["loss"] == pytest.approx(mean_loss(vlm, sizes), abs=1e-4)
 
 
 @torch.no_grad()
-def mean_loss(vllm: Vllm, sizes: tuple) -> float:
+def mean_loss(vlm: VLM, sizes: tuple) -> float:
     """Of all answer tokens, each rank's examples in a batch of their own."""
     total, answers = torch.zeros(()), 0
-    vllm.model.train()
+    vlm.model.train()
     for rank in (0, 1):
-        (step,) = ExampleStream(vllm, rank, sizes).steps(0, 1)
+        (step,) = ExampleStream(vlm, rank, sizes).steps(0, 1)
         batch = dict(step[0].tensors)
         labels = batch.pop("labels")
-        logits = vllm.model(**vllm.adapter.model_inputs(batch)).logits
+        logits = vlm.model(**vlm.adapter.model_inputs(batch)).logits
         total += answer_loss_sum(logits[:, :-1], labels[:, 1:])
         answers += int((labels[:, 1:] >= 0).sum())
     return float(total) / answers

@@ -9,7 +9,7 @@ import torch
 from training_cases import GLOBAL_BATCH, RandomStream, case_name, model_folder, run_of
 
 from mixlens.errors import CheckpointError
-from mixlens.models import load_vllm
+from mixlens.models import load_vlm
 from mixlens.training.context import FolderContext
 from mixlens.training.merge import merge
 
@@ -31,7 +31,7 @@ def test_a_merged_model_is_an_ordinary_one_with_the_same_logits(root: Path, tmp_
     assert done.stdout.split() == [str(merged)]
     assert [path.name for path in merged.parent.iterdir()] == ["merged"]
 
-    base = load_vllm(str(root / "base"))
+    base = load_vlm(str(root / "base"))
     context = FolderContext(0, 1, 0, torch.device("cpu"), root)
     stream = RandomStream(run_of(root / "base").training, context, base.adapter.image_token_id)
     inputs = stream.rows(1000, GLOBAL_BATCH).tensors
@@ -60,7 +60,7 @@ def test_the_type_of_the_checkpoint_is_kept(root: Path, tmp_path: Path) -> None:
     from peft import LoraConfig, get_peft_model
     from transformers import AutoModelForImageTextToText
 
-    base = load_vllm(str(root / "base"), torch.bfloat16)
+    base = load_vlm(str(root / "base"), torch.bfloat16)
     base.model.save_pretrained(tmp_path / "base")
     base.processor.save_pretrained(tmp_path / "base")
     config = LoraConfig(r=2, target_modules=["q_proj"], init_lora_weights=False)
@@ -83,11 +83,11 @@ def test_adapters_that_drown_in_the_type_of_the_weights_are_told(
     from peft import LoraConfig, get_peft_model
 
     model_folder(tmp_path)
-    base = load_vllm(str(tmp_path / "base"), dtype)
+    base = load_vlm(str(tmp_path / "base"), dtype)
     base.model.save_pretrained(tmp_path / "typed")
     base.processor.save_pretrained(tmp_path / "typed")
     config = LoraConfig(r=2, target_modules=["q_proj"], init_lora_weights=False)
-    model = get_peft_model(load_vllm(str(tmp_path / "typed"), dtype).model, config)
+    model = get_peft_model(load_vlm(str(tmp_path / "typed"), dtype).model, config)
     with torch.no_grad():
         for name, weight in model.named_parameters():
             if "lora_B" in name:
@@ -96,7 +96,7 @@ def test_adapters_that_drown_in_the_type_of_the_weights_are_told(
     heard: list[str] = []
     merged = merge(tmp_path / "adapters", tmp_path / "merged", heard.append)
     before, after = (
-        {name: weight for name, weight in load_vllm(str(folder), dtype).model.named_parameters()
+        {name: weight for name, weight in load_vlm(str(folder), dtype).model.named_parameters()
          if name.endswith("q_proj.weight")}
         for folder in (tmp_path / "typed", merged)
     )  # fmt: skip

@@ -10,7 +10,7 @@ from safetensors.torch import load_file
 from training_cases import model_folder, run_alone, run_of
 
 from mixlens.errors import ResourceError, SpecError
-from mixlens.models import load_vllm
+from mixlens.models import load_vlm
 from mixlens.spec import LearningRates, LoraSpec, TrainingSpec
 from mixlens.training.lora import add_lora
 from mixlens.training.loss import answer_loss_sum, before_answers, count_answers
@@ -35,12 +35,12 @@ def test_learning_rate_rises_linearly_then_follows_a_cosine() -> None:
 
 
 def test_groups_split_towers_and_decay(tmp_path: Path) -> None:
-    vllm = load_vllm(str(model_folder(tmp_path)))
+    vlm = load_vlm(str(model_folder(tmp_path)))
     spec = training(
         learning_rates={"vision": 1e-5, "projector": 2e-5, "language": 3e-5}, weight_decay=0.3
     )
-    groups = parameter_groups(vllm.model, vllm.adapter.towers(vllm.model), spec)
-    names = {id(parameter): name for name, parameter in vllm.model.named_parameters()}
+    groups = parameter_groups(vlm.model, vlm.adapter.towers(vlm.model), spec)
+    names = {id(parameter): name for name, parameter in vlm.model.named_parameters()}
     listed = [names[id(parameter)] for group in groups for parameter in group["params"]]
     assert sorted(listed) == sorted(names.values())  # every parameter once, the tied one too
     for group in groups:
@@ -95,17 +95,17 @@ def test_cross_attention_learns_as_the_language_tower_unless_told_otherwise() ->
 
 
 def test_a_model_without_the_named_towers_is_not_trained_on_nothing(tmp_path: Path) -> None:
-    vllm = load_vllm(str(model_folder(tmp_path)))
-    towers = vllm.adapter.towers(vllm.model)
+    vlm = load_vlm(str(model_folder(tmp_path)))
+    towers = vlm.adapter.towers(vlm.model)
     absent = LoraSpec(towers=("cross_attention",))
     with pytest.raises(SpecError, match=r"lora\.towers.*no such tower.*vision, projector, lang"):
-        add_lora(vllm, absent, 0)
+        add_lora(vlm, absent, 0)
     rest = training(
         freeze=("vision", "projector", "language"), learning_rates={"cross_attention": 1e-3}
     )
-    freeze(vllm.model, towers, rest.freeze)
+    freeze(vlm.model, towers, rest.freeze)
     with pytest.raises(SpecError, match=r"freeze.*no other tower"):
-        parameter_groups(vllm.model, towers, rest)
+        parameter_groups(vlm.model, towers, rest)
 
 
 def test_offloading_is_told_to_deepspeed() -> None:

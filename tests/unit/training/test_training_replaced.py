@@ -14,7 +14,7 @@ from mixlens.errors import DataError
 from mixlens.mixture import order
 from mixlens.mixture.batches import MicroBatch
 from mixlens.mixture.decoding import Replacement
-from mixlens.models import load_vllm
+from mixlens.models import load_vlm
 from mixlens.spec import RunSpec
 from mixlens.training.context import alone
 from mixlens.training.loop import train
@@ -53,10 +53,10 @@ def train_with(
     run: RunSpec, directory: Path, damaged: dict[int, str], crash_at: int | None = None
 ) -> None:
     directory.mkdir(parents=True, exist_ok=True)
-    vllm, context = load_vllm(run.model), alone(directory)
-    token = vllm.adapter.image_token_id
+    vlm, context = load_vlm(run.model), alone(directory)
+    token = vlm.adapter.image_token_id
     stream = DamagedStream(run.training, context, token, crash_at, damaged, run)
-    train(run, context, vllm, stream)
+    train(run, context, vlm, stream)
 
 
 def table(directory: Path) -> list[dict]:

@@ -8,7 +8,7 @@ from typing import Any
 import pytest
 from training_cases import STEPS, losses
 
-from mixlens.models import load_vllm
+from mixlens.models import load_vlm
 
 
 @pytest.fixture(params=[0, 1])
@@ -17,7 +17,7 @@ def found(root: Path, request: pytest.FixtureRequest) -> dict[str, Any]:
 
 
 def test_no_rank_ever_holds_the_whole_model(root: Path, found: dict[str, Any]) -> None:
-    model = load_vllm(str(root / "large")).model
+    model = load_vlm(str(root / "large")).model
     sizes = [parameter.numel() * 4 for parameter in model.parameters()]
     whole = sum(sizes)
     assert max(sizes) < whole / 25

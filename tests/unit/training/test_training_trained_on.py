@@ -59,9 +59,9 @@ def trained(
 ) -> Path:
     directory.mkdir(exist_ok=True)
     context = alone(directory)
-    vllm = load_trainable(run, context)
-    stream = WrongStream(run.training, context, vllm.adapter.image_token_id, crash_at, wrong)
-    train(run, context, vllm, stream)
+    vlm = load_trainable(run, context)
+    stream = WrongStream(run.training, context, vlm.adapter.image_token_id, crash_at, wrong)
+    train(run, context, vlm, stream)
     return directory
 
 

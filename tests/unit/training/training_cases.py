@@ -13,7 +13,7 @@ from torch import Tensor
 
 from mixlens.mixture.batches import MicroBatch
 from mixlens.mixture.order import DRAWS_A_SEED
-from mixlens.models.tiny import build_tiny_vllm
+from mixlens.models.tiny import build_tiny_vlm
 from mixlens.spec import (
     EvaluationSpec,
     LearningRates,
@@ -106,7 +106,7 @@ class RandomStream:
 def model_folder(directory: Path) -> Path:
     folder = directory / "base"
     if not folder.exists():
-        build_tiny_vllm(folder, ["red", "circle"], seed=0, size="test")
+        build_tiny_vlm(folder, ["red", "circle"], seed=0, size="test")
     return folder
 
 
@@ -140,10 +140,10 @@ def run_of(model: Path, stage: int = 0, lora: bool = False, **training: Any) -> 
 
 def run_in(context: WorkerContext, run: RunSpec, crash_at: int | None = None) -> list[float]:
     """Train in `context.directory`; the losses of all steps in its journal."""
-    vllm = load_trainable(run, context)
-    stream = RandomStream(run.training, context, vllm.adapter.image_token_id, crash_at)
+    vlm = load_trainable(run, context)
+    stream = RandomStream(run.training, context, vlm.adapter.image_token_id, crash_at)
     try:
-        train(run, context, vllm, stream)
+        train(run, context, vlm, stream)
     except CrashError:
         assert crash_at is not None
     return losses(context.directory)

@@ -16,7 +16,7 @@ from mixlens.spec import Attention
 
 
 @dataclass(frozen=True)
-class Vllm:
+class VLM:
     """A loaded vision LLM.
 
     Attributes:
@@ -53,12 +53,12 @@ def model_folder(path: str) -> Path | None:
     return Path(config).parent if isinstance(config, str) else None
 
 
-def load_vllm(
+def load_vlm(
     path: str,
     dtype: torch.dtype = torch.float32,
     device: str = "cpu",
     attention: Attention = "auto",
-) -> Vllm:
+) -> VLM:
     """Load weights and processor; a peft folder is put on the base that it names.
 
     Every tensor is accounted for (`mixlens.models.accounting`).
@@ -78,11 +78,11 @@ def load_vllm(
     base = _load_full(base_source, dtype, device, attention)
     if base_source == source:
         return base
-    return Vllm(put_adapters(base.model, source), base.processor, base.adapter, source)
+    return VLM(put_adapters(base.model, source), base.processor, base.adapter, source)
 
 
 def check_model(path: str) -> None:
-    """Refuse what `load_vllm` would refuse of a model on this machine; a second or two at most.
+    """Refuse what `load_vlm` would refuse of a model on this machine; a second or two at most.
 
     Of weights only the headers are read. Of a hub id that was never fetched nothing is known.
 
@@ -130,7 +130,7 @@ def load_adapter(path: str) -> Adapter:
     return _processor_and_adapter(base_of(resolve_model(path)))[1]
 
 
-def load_without_weights(path: str) -> Vllm:
+def load_without_weights(path: str) -> VLM:
     """The model, or the base of adapters, as modules of the meta device: a few seconds at most.
 
     Raises:
@@ -138,7 +138,7 @@ def load_without_weights(path: str) -> Vllm:
     """
     source = base_of(resolve_model(path))
     processor, adapter = _processor_and_adapter(source)
-    return Vllm(meta_model(adapter.config), processor, adapter, source)
+    return VLM(meta_model(adapter.config), processor, adapter, source)
 
 
 def meta_model(config: Any) -> Any:
@@ -197,7 +197,7 @@ def _config(source: str) -> Any:
     return config
 
 
-def _load_full(source: str, dtype: torch.dtype, device: str, attention: Attention) -> Vllm:
+def _load_full(source: str, dtype: torch.dtype, device: str, attention: Attention) -> VLM:
     from safetensors import SafetensorError
     from transformers import AutoModelForImageTextToText
 
@@ -227,8 +227,8 @@ def _load_full(source: str, dtype: torch.dtype, device: str, attention: Attentio
         # transformers undoes renamings when it saves: like elsewhere, only those it has done.
         renamings = getattr(model, "_weight_conversions", None) or []
         model._weight_conversions = [renaming for renaming in renamings if renaming.was_used()]
-        return Vllm(model, processor, adapter, source)
-    return Vllm(model.to(device), processor, adapter, source)
+        return VLM(model, processor, adapter, source)
+    return VLM(model.to(device), processor, adapter, source)
 
 
 def _implementation(attention: Attention, device: str) -> str:
