@@ -22,9 +22,10 @@ from typing import Any
 
 import torch
 
+from mixlens.design import SweepSpec, asked_trials
 from mixlens.mixture.local import LocalStream
 from mixlens.models import VLM, load_adapter, model_config
-from mixlens.spec import RunSpec, SweepSpec, load_spec
+from mixlens.spec import RunSpec, load_spec
 from mixlens.training.context import alone
 from mixlens.training.cost.counting import tokens_of
 from mixlens.training.cost.memory import memory
@@ -46,12 +47,12 @@ DEVICE = torch.device("cuda", 0)
 
 def the_run(model: Path, steps: int, lora: bool) -> RunSpec:
     settings = [
-        f"model={model}", f"training.steps={steps}", "ratios=[1.0]", "seeds=[0]",
+        f"model={model}", f"training.steps={steps}", "design.ratios=[1.0]", "seeds=[0]",
         "training.global_batch=8", "training.micro_batch=8", "training.zero_stage=1",
         f"training.checkpoint_every={steps + 1}", "training.warmup_steps=1", "resources.workers=1",
         "training.log_every=1", *([] if lora else ["training.lora=null"]),
     ]  # fmt: skip
-    return load_spec(SweepSpec, ROOT / "sweeps" / "qwen25_vl.yaml", settings).runs()[0]
+    return asked_trials(load_spec(SweepSpec, ROOT / "sweeps" / "qwen25_vl.yaml", settings))[0].run
 
 
 def random_model(path: Path) -> VLM:

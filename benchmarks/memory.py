@@ -16,7 +16,7 @@ from pathlib import Path
 import psutil
 
 ROOT = Path(__file__).resolve().parent.parent
-SETTINGS = ("ratios=[1]", "seeds=[0,1]", "training.steps=10")
+SETTINGS = ("design.ratios=[1]", "seeds=[0,1]", "training.steps=10")
 GOAL = 8.0
 
 

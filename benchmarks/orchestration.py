@@ -21,7 +21,7 @@ from mixlens.tasks import vocabulary  # noqa: E402
 from mixlens.training.records import read_journal  # noqa: E402
 
 SETTINGS = (
-    "ratios=[0,1]", "seeds=[0,1]", "training.steps=4", "training.warmup_steps=1",
+    "design.ratios=[0,1]", "seeds=[0,1]", "training.steps=4", "training.warmup_steps=1",
     "training.global_batch=8", "training.micro_batch=8", "training.log_every=1",
     "evaluation.examples=8", "evaluation.max_new_tokens=4",
 )  # fmt: skip

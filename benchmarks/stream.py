@@ -16,10 +16,11 @@ import numpy as np
 import ray
 import torch
 
+from mixlens.design import SweepSpec, asked_trials
 from mixlens.mixture.batches import Reader, micro_positions
 from mixlens.mixture.stream import RayStream, make_cursor, stream_options, training_dataset
 from mixlens.sources.example import Example
-from mixlens.spec import RunSpec, SweepSpec, load_spec
+from mixlens.spec import RunSpec, load_spec
 
 SWEEP = Path(__file__).parent.parent / "sweeps" / "quickstart.yaml"
 
@@ -74,8 +75,8 @@ def main() -> None:
     parser.add_argument("--compute", type=float, default=0.25, help="seconds of a training step")
     options = parser.parse_args()
     torch.set_num_threads(1)
-    runs = load_spec(SweepSpec, SWEEP).runs()
-    run = next(run for run in runs if run.ratio == 0.5)
+    trials = asked_trials(load_spec(SweepSpec, SWEEP))
+    run = next(one.run for one in trials if one.level.id == "ratio=0.5")
     os.environ.setdefault("RAY_AUTH_MODE", "disabled")
     ray.init(address="local", include_dashboard=False, log_to_driver=False, logging_level="ERROR")
 

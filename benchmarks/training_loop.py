@@ -23,11 +23,12 @@ os.environ.setdefault("OMP_NUM_THREADS", "1")
 import ray
 import torch
 
+from mixlens.design import SweepSpec, asked_trials
 from mixlens.mixture.local import LocalStream
 from mixlens.models import load_vlm
 from mixlens.models.precision import computes_in_bf16
 from mixlens.models.tiny import build_tiny_vlm
-from mixlens.spec import RunSpec, SweepSpec, load_spec
+from mixlens.spec import RunSpec, load_spec
 from mixlens.tasks import vocabulary
 from mixlens.training.launch import launch
 from mixlens.training.records import read_journal
@@ -39,9 +40,9 @@ WARM_UP = 5  # steps that count on neither side
 
 
 def the_run(model: Path, steps: int) -> RunSpec:
-    settings = [f"model={model}", f"training.steps={steps}", "ratios=[0.5]", "seeds=[0]",
+    settings = [f"model={model}", f"training.steps={steps}", "design.ratios=[0.5]", "seeds=[0]",
                 "training.micro_batch=32", f"training.checkpoint_every={steps + 1}"]  # fmt: skip
-    return load_spec(SweepSpec, SWEEP, settings).runs()[0]
+    return asked_trials(load_spec(SweepSpec, SWEEP, settings))[0].run
 
 
 def bare_loop(run: RunSpec, batches: list[dict[str, torch.Tensor]]) -> list[float]:

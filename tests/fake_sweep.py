@@ -7,7 +7,7 @@ from pathlib import Path
 import numpy as np
 import pandas as pd
 
-from mixlens.spec import Layout, SweepSpec
+from mixlens.design import Layout, SweepSpec, asked_trials
 
 HELD_OUT_START = 2**62
 GROUPS = {
@@ -76,9 +76,10 @@ class FakeSweep:
 
     def _axis(self) -> dict:
         if self.arms:
-            return {"arms": {arm: {f"{arm}_data": 1.0} for arm, _ in self.arms}}
-        return {"mixture": {"high": {self.high: 1.0}, "low": {"simple": 1.0}},
-                "ratios": self.ratios}  # fmt: skip
+            arms = {arm: {f"{arm}_data": 1.0} for arm, _ in self.arms}
+            return {"design": {"kind": "arms", "arms": arms}}
+        sides = {"high": {self.high: 1.0}, "low": {"simple": 1.0}}
+        return {"design": {"kind": "ratio", **sides, "ratios": self.ratios}}
 
     def _data_of_arms(self) -> dict:
         """The component of each arm asks the task groups in its name, such as coarse-count."""
@@ -100,24 +101,23 @@ class FakeSweep:
         world = np.random.default_rng(7)
         hardness = world.normal(0, 1.2, self.images)  # of an image, the same for every model
         crowd = world.normal(0, 0.03, self.images)
-        self._measure(layout.base(spec.runs()[0]), None, world, hardness, crowd)
-        runs = spec.runs()
-        for run in runs[: len(runs) - self.unfinished]:
-            trial = layout.trial(run)
-            ratio = run.ratio if run.arm is None else dict(self.arms)[run.arm]
-            place = [arm for arm, _ in self.arms].index(run.arm) if run.arm else 0
-            random = np.random.default_rng([11, run.seed, round(1000 * ratio), place])
-            self._measure(trial, ratio, random, hardness, crowd)
-            self._train(trial, ratio, random)
-            (trial / "run.json").write_text(run.model_dump_json(indent=1))
-            (trial / "record.json").write_text("{}\n")
+        self._measure(layout.base(spec) / "measure", None, world, hardness, crowd)
+        trials = asked_trials(spec)
+        for trial in trials[: len(trials) - self.unfinished]:
+            arms = [arm for arm, _ in self.arms]
+            place = arms.index(trial.level.id) if arms else 0
+            ratio = self.arms[place][1] if arms else trial.level.coordinates["ratio"]
+            random = np.random.default_rng([11, trial.seed, round(1000 * ratio), place])
+            self._measure(layout.measurement(spec, trial), ratio, random, hardness, crowd)
+            self._train(layout.trial(trial), ratio, random)
+            (layout.trial(trial) / "trial.json").write_text(trial.model_dump_json(indent=1))
+            (layout.trial(trial) / "trained.json").write_text("{}\n")
         return folder
 
     def ids(self) -> list[str]:
         return [f"{self.component}/{HELD_OUT_START + i}" for i in range(self.images)]
 
-    def _measure(self, trial, ratio, random, hardness, crowd) -> None:
-        measure = trial / "measure"
+    def _measure(self, measure, ratio, random, hardness, crowd) -> None:
         measure.mkdir(parents=True, exist_ok=True)
         ids = self.ids()
         gain = 0.0 if ratio is None else self.effect * min(ratio, 0.5) / 0.5

@@ -11,7 +11,6 @@ from mixlens.sources.coco.build import build_index
 from mixlens.spec import (
     CocoComponent,
     CocoSpec,
-    EvaluationSpec,
     ResourceSpec,
     RunSpec,
     SceneComponent,
@@ -33,7 +32,6 @@ def photo_run(
                 "checkpoint_every": 2, "log_every": 1}  # fmt: skip
     spec = build_index("photos", CocoSpec(**coco.data), indexes, lambda *_: None)
     return RunSpec(
-        name="photo_run",
         model=model,
         data={"photos": spec},
         components={
@@ -41,10 +39,8 @@ def photo_run(
             "scenes": SceneComponent(scene=scene, tasks={"coarse": 1}),
         },
         weights={"street": 0.5, "scenes": 0.5},
-        ratio=0.5,
         seed=3,
         training=TrainingSpec(**settings | training),
-        evaluation=EvaluationSpec(component="scenes", examples=8),
         resources=ResourceSpec(workers=workers, cpus_per_worker=1, cpus_per_render=0.5),
     )
 

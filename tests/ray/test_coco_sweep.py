@@ -10,8 +10,9 @@ import pyarrow.parquet as pq
 import pytest
 from mlflow import MlflowClient
 
+from mixlens.design import Layout, SweepSpec, held_trials
 from mixlens.models.tiny import build_tiny_vlm
-from mixlens.spec import SweepSpec, load_spec
+from mixlens.spec import load_spec
 from mixlens.tasks import vocabulary
 
 pytestmark = [pytest.mark.ray, pytest.mark.slow, pytest.mark.timeout(1800)]
@@ -19,7 +20,7 @@ pytestmark = [pytest.mark.ray, pytest.mark.slow, pytest.mark.timeout(1800)]
 ROOT = Path(__file__).resolve().parents[2]
 FILE = "sweeps/coco_mix.yaml"
 SMALL = [  # what makes the shipped file small enough for a test
-    "ratios=[0.5,1]",
+    "design.ratios=[0.5,1]",
     "seeds=[0]",
     "training.steps=4",
     "training.global_batch=8",
@@ -57,12 +58,14 @@ def test_ratios_of_scenes_and_photographs_end_in_one_report(coco_set, tmp_path: 
     assert {"coarse", "relational", "count", "locate"} <= set(accuracy["group"])
 
     # Every trial drew exactly its shares of scenes, photographs and captions.
-    spec = load_spec(SweepSpec, ROOT / FILE)
-    for ratio in (0.5, 1.0):
-        (folder,) = root.glob(f"trials/ratio={ratio:g},seed=0-*")
-        drawn = pd.read_parquet(folder / "mixture.parquet").set_index("step")
-        for name, weight in spec.mixture.weights(ratio).items():
-            assert (abs(drawn[name] - weight * 8 * drawn.index) < 1).all()
+    trials = held_trials(load_spec(SweepSpec, root / "sweep.json"), Layout(root))
+    assert [trial.level.coordinates["ratio"] for trial in trials] == [0.5, 1.0]
+    for trial in trials:
+        drawn = pd.read_parquet(Layout(root).trial(trial) / "mixture.parquet").set_index("step")
+        assert set(drawn) - {"trained_on"} == set(trial.run.weights)
+        for name, weight in trial.level.weights.items():
+            if weight:
+                assert (abs(drawn[name] - weight * 8 * drawn.index) < 1).all()
 
     # The figures of the study on photographs: correlations, probes, and what holds on both.
     (base_folder,) = root.glob("base-*")

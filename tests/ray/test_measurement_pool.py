@@ -21,11 +21,10 @@ from mixlens.models.tiny import build_tiny_vlm
 from mixlens.sources import open_source
 from mixlens.spec import (
     EvaluationSpec,
+    MeasureSpec,
     ResourceSpec,
-    RunSpec,
     SceneComponent,
     SceneSpec,
-    TrainingSpec,
     held_out_of,
 )
 from mixlens.sweep.measuring import measure_model
@@ -34,7 +33,7 @@ from mixlens.tasks import vocabulary
 pytestmark = pytest.mark.ray
 
 IMAGES = 22
-RUN = RunSpec(
+SPEC = MeasureSpec(
     name="test",
     model="not used",
     components={
@@ -44,13 +43,9 @@ RUN = RunSpec(
             size=100,
         )
     },
-    weights={"scenes": 1.0},
-    ratio=0.0,
-    seed=0,
-    training=TrainingSpec(steps=1, global_batch=1, micro_batch=1),
     evaluation=EvaluationSpec(component="scenes", examples=IMAGES, batch_size=2, max_new_tokens=8),
 )
-HELD_OUT = held_out_of(RUN)
+HELD_OUT = held_out_of(SPEC)
 SMALL = {"cpus_per_actor": 0.5}
 
 
@@ -64,7 +59,7 @@ def model(tmp_path_factory):
 @pytest.fixture(scope="module")
 def alone(model):
     """Answers and measurement in this process, in one batch."""
-    spec = RUN.components["scenes"].model_copy(update={"size": None})
+    spec = SPEC.components["scenes"].model_copy(update={"size": None})
     source = open_source("scenes", spec)
     examples = [source[index] for index in held_out_indices(IMAGES)]
     vlm = load_vlm(model)

@@ -23,7 +23,7 @@ from ray.train.torch import TorchTrainer
 
 from mixlens.mixture.order import order_of
 from mixlens.mixture.stream import RayStream, make_cursor, stream_data_config, training_dataset
-from mixlens.spec import EvaluationSpec, RunSpec, SceneComponent, SceneSpec, SizeRange, TrainingSpec
+from mixlens.spec import RunSpec, SceneComponent, SceneSpec, SizeRange, TrainingSpec
 
 pytestmark = pytest.mark.ray
 
@@ -37,17 +37,14 @@ def small_run(**training: int) -> RunSpec:
     large = SizeRange(name="large", diameter=(0.3, 0.4))
     scene = SceneSpec(image_size=32, objects=(1, 2), sizes=(large,))
     return RunSpec(
-        name="test",
         model="none",
         components={
             "easy": SceneComponent(scene=scene, tasks={"coarse": 1}),
             "hard": SceneComponent(scene=scene, tasks={"coarse": 1}, seed=1, size=20),
         },
         weights={"easy": 0.7, "hard": 0.3},
-        ratio=0.3,
         seed=3,
         training=TrainingSpec(steps=99, global_batch=GLOBAL_BATCH, micro_batch=2, **training),
-        evaluation=EvaluationSpec(component="easy", examples=8),
     )
 
 

@@ -25,7 +25,7 @@ pytestmark = [pytest.mark.ray, pytest.mark.slow, pytest.mark.timeout(1800)]
 
 ROOT = Path(__file__).resolve().parents[2]
 SMALL = [
-    "ratios=[0,1]",
+    "design.ratios=[0,1]",
     "training.steps=3",
     "training.global_batch=4",
     "training.micro_batch=4",
@@ -89,6 +89,14 @@ def wait_for(
         time.sleep(0.2)
 
 
+def steps_trained(root: Path) -> dict[str, tuple[list[str], int]]:
+    """Of each trial what it logged of its steps, and when."""
+    files = root.glob("trials/*/training.jsonl")
+    return {
+        file.parent.name: (file.read_text().splitlines(), file.stat().st_mtime_ns) for file in files
+    }
+
+
 def test_an_interrupted_sweep_is_completed_by_the_same_command(base: Path, tmp_path: Path):
     runs = tmp_path / "runs"
     one_at_a_time = "resources.max_concurrent_trials=1"
@@ -99,19 +107,20 @@ def test_an_interrupted_sweep_is_completed_by_the_same_command(base: Path, tmp_p
         start_new_session=True, env=clean_environment(),
     )  # fmt: skip
     try:
-        wait_for(lambda: list(root.glob("trials/*/record.json")), first)
+        wait_for(lambda: list(root.glob("trials/*/measure-*/measured.json")), first)
     finally:
         os.killpg(first.pid, signal.SIGKILL)
         first.communicate()
-    (done,) = root.glob("trials/*/record.json")
-    before = done.stat().st_mtime_ns, (done.parent / "training.jsonl").stat().st_mtime_ns
+    (done,) = root.glob("trials/*/measure-*/measured.json")
+    journal = done.parents[1] / "training.jsonl"
+    before = done.stat().st_mtime_ns, journal.stat().st_mtime_ns
 
     second = sweep(base, runs, "seeds=[0]", one_at_a_time)
 
     assert second.returncode == 0, second.stderr
-    after = done.stat().st_mtime_ns, (done.parent / "training.jsonl").stat().st_mtime_ns
+    after = done.stat().st_mtime_ns, journal.stat().st_mtime_ns
     assert after == before, "a finished trial ran again"
-    assert len(list(root.glob("trials/*/record.json"))) == 2
+    assert len(list(root.glob("trials/*/measure-*/measured.json"))) == 2
     # What a person is left with.
     report = root / "report.html"
     for told in (str(report), "mlflow ui", "ratio"):
@@ -130,11 +139,18 @@ def test_an_interrupted_sweep_is_completed_by_the_same_command(base: Path, tmp_p
     assert [above for _, above, _ in tracked.values()].count(parent) == 3
     assert {status for _, _, status in tracked.values()} == {"FINISHED"}
 
-    # A third start has nothing to train, and says the same.
-    third = sweep(base, runs, "seeds=[0]", one_at_a_time)
+    # A third start, whose file names another ratio and seed, trains these alone and keeps all.
+    steps = steps_trained(root)
+    third = sweep(base, runs, "seeds=[1]", "design.ratios=[0.5]", one_at_a_time)
     assert third.returncode == 0, third.stderr
-    assert mlflow_runs(runs).keys() == tracked.keys()
+    new = steps_trained(root)
+    assert {name: new[name] for name in steps} == steps
+    assert [len(lines) for name, (lines, _) in new.items() if name not in steps] == [3]
+    assert mlflow_runs(runs).keys() == {*tracked, "ratio=0.5,seed=1"}
     assert done.stat().st_mtime_ns == before[0]
+    accuracy = pd.read_parquet(root / "tables" / "accuracy.parquet")
+    names = {"base", "ratio=0,seed=0", "ratio=0.5,seed=1", "ratio=1,seed=0"}
+    assert set(accuracy["run"]) == names
 
 
 @pytest.mark.parametrize(
@@ -247,12 +263,13 @@ def _takes_jobs(address: str) -> bool:
 def test_the_same_command_runs_as_a_ray_job(base: Path, tmp_path: Path, ray_head: str):
     runs = tmp_path / "runs"
     ray = Path(sys.executable).parent / "ray"
-    entry = ["python", *command(base, runs, "seeds=[0]", "ratios=[1]")]
+    entry = ["python", *command(base, runs, "seeds=[0]", "design.ratios=[1]")]
     job = subprocess.run(
         [ray, "job", "submit", "--address", ray_head, "--working-dir", ".", "--", *entry],
         cwd=ROOT, capture_output=True, text=True, timeout=900, env=clean_environment(),
     )  # fmt: skip
     assert job.returncode == 0, job.stdout[-4000:] + job.stderr[-2000:]
-    record = next((runs / "quickstart").glob("trials/*/record.json"))
-    assert json.loads(record.read_text())["run"] == "ratio=1,seed=0"
+    record = next((runs / "quickstart").glob("trials/*/measure-*/measured.json"))
+    trial = json.loads((record.parents[1] / "trial.json").read_text())
+    assert (trial["level"]["id"], trial["seed"]) == ("ratio=1", 0)
     assert (runs / "quickstart" / "report.html").is_file()

@@ -10,17 +10,11 @@ from typing import Any
 import psutil
 import pytest
 
+from mixlens.design import Layout, SweepSpec, Trial, asked_trials
+from mixlens.design.arms import ArmsDesign
 from mixlens.errors import ResourceError
 from mixlens.models.tiny import build_tiny_vlm
-from mixlens.spec import (
-    EvaluationSpec,
-    Layout,
-    ResourceSpec,
-    RunSpec,
-    SceneComponent,
-    SceneSpec,
-    SizeRange,
-)
+from mixlens.spec import EvaluationSpec, ResourceSpec, SceneComponent, SceneSpec, SizeRange
 from mixlens.spec.training import TrainingSpec
 from mixlens.sweep import driver, shared
 from mixlens.sweep.driver import check_shared, run_trials
@@ -40,7 +34,8 @@ def base(tmp_path_factory: pytest.TempPathFactory) -> Path:
     return folder
 
 
-def a_run(model: Path, **training: Any) -> RunSpec:
+def a_sweep(model: Path, **training: Any) -> SweepSpec:
+    """One trial."""
     settings = {
         "steps": 3,
         "global_batch": 8,
@@ -52,15 +47,14 @@ def a_run(model: Path, **training: Any) -> RunSpec:
     }
     large = SizeRange(name="large", diameter=(0.3, 0.4))
     scene = SceneSpec(image_size=32, objects=(1, 2), sizes=(large,))
-    return RunSpec(
-        name="tried",
+    return SweepSpec(
+        name="sweep",
         model=str(model),
         components={"simple": SceneComponent(scene=scene, tasks={"coarse": 2})},
-        weights={"simple": 1.0},
-        ratio=0.0,
-        seed=1,
-        training=TrainingSpec.model_validate(settings | training),
+        design=ArmsDesign(kind="arms", arms={"all": {"simple": 1.0}}),
+        seeds=(1,),
         evaluation=EvaluationSpec(component="simple", examples=8, batch_size=8, max_new_tokens=2),
+        training=TrainingSpec.model_validate(settings | training),
         resources=ResourceSpec(
             workers=1, cpus_per_worker=1, cpus_per_render=0.5, cpus_per_actor=0.5, max_failures=2
         ),
@@ -72,18 +66,19 @@ def test_a_trial_never_waits_for_a_busy_driver(ray_local: None, base: Path, tmp_
 
     So not one report of the trial is taken until it has ended.
     """
-    run, layout = a_run(base), Layout(tmp_path / "sweep")
-    record = layout.trial(run) / "record.json"
+    spec, layout = a_sweep(base), Layout(tmp_path / "sweep")
+    trials = asked_trials(spec)
+    record = layout.measurement(spec, trials[0]) / "measured.json"
     stages: list[str] = []
 
-    def busy(name: str, stage: str, metrics: dict[str, Any]) -> None:
+    def busy(trial: Trial, stage: str, metrics: dict[str, Any]) -> None:
         stages.append(stage)
         end = time.monotonic() + 180
         while "step" in metrics and not record.is_file():
             assert time.monotonic() < end, "the trial waits for its driver"
             time.sleep(0.1)
 
-    assert run_trials((run,), layout, 1, busy) == {}
+    assert run_trials(spec, trials, layout, 1, busy) == {}
     assert stages[0] == "training"
     assert stages[-1] == "done"
 
@@ -99,7 +94,7 @@ class KillTwice:
         self.killed: list[str] = []
         self.stages: list[str] = []
 
-    def __call__(self, name: str, stage: str, metrics: dict[str, Any]) -> None:
+    def __call__(self, trial: Trial, stage: str, metrics: dict[str, Any]) -> None:
         self.stages.append(stage)
         victims = VICTIMS[len(self.killed) :]
         if victims and metrics.get("step", 0) > self.every * (2 * len(self.killed) + 1) + 1:
@@ -124,22 +119,23 @@ def test_a_lost_trial_or_controller_changes_nothing(
     ray_local: None, base: Path, tmp_path: Path
 ) -> None:
     every = 15
-    run = a_run(base, steps=120, checkpoint_every=every)
+    spec = a_sweep(base, steps=120, checkpoint_every=every)
     layout = Layout(tmp_path / "sweep")
-    killer = KillTwice(layout.trial(run), every)
-    assert run_trials((run,), layout, 1, killer) == {}
+    (trial,) = asked_trials(spec)
+    killer = KillTwice(layout.trial(trial), every)
+    assert run_trials(spec, (trial,), layout, 1, killer) == {}
     assert killer.killed == VICTIMS
     assert killer.stages.count("lost") == 2
-    assert layout.finished(run)
-    log = (layout.trial(run) / "logs" / "train-0.log").read_text()
+    assert layout.finished(spec, trial)
+    log = (layout.trial(trial) / "logs" / "train-0.log").read_text()
     starts = [line for line in log.splitlines() if line.startswith("worker 0 of 1")]
     assert len(starts) == 3
     assert all("/step-0000" in line for line in starts[1:]), "it began anew"
 
     whole = tmp_path / "whole"
-    train_alone(run, whole)
+    train_alone(trial.run, whole)
     expected = [record["loss"] for record in read_journal(whole / "training.jsonl")]
-    records = read_journal(layout.trial(run) / "training.jsonl")
+    records = read_journal(layout.trial(trial) / "training.jsonl")
     assert [record["step"] for record in records] == list(range(1, 121))
     assert [record["loss"] for record in records] == pytest.approx(expected, abs=1e-5)
 
@@ -185,4 +181,4 @@ def test_workers_that_wrote_elsewhere_are_told_of(
 
     monkeypatch.setattr(launching, "_trainer", lambda run, directory: Elsewhere())
     with pytest.raises(ResourceError, match=r"runs_dir: .*its model is not there as .* all nodes"):
-        launching.launch(a_run(base), tmp_path / "run")
+        launching.launch(asked_trials(a_sweep(base))[0].run, tmp_path / "run")

@@ -14,7 +14,7 @@ from ray.train.v2._internal import constants
 
 from mixlens.errors import CheckpointError, DataError, ResourceError
 from mixlens.models.tiny import build_tiny_vlm
-from mixlens.spec import EvaluationSpec, ResourceSpec, RunSpec, SceneComponent, SceneSpec, SizeRange
+from mixlens.spec import ResourceSpec, RunSpec, SceneComponent, SceneSpec, SizeRange
 from mixlens.spec.training import TrainingSpec
 from mixlens.training.alone import train_alone
 from mixlens.training.launch import (
@@ -44,14 +44,11 @@ def a_run(model: Path, **training: object) -> RunSpec:
     large = SizeRange(name="large", diameter=(0.3, 0.4))
     scene = SceneSpec(image_size=32, objects=(1, 2), sizes=(large,))
     return RunSpec(
-        name="launched",
         model=str(model),
         components={"simple": SceneComponent(scene=scene, tasks={"coarse": 2})},
         weights={"simple": 1.0},
-        ratio=0.0,
         seed=1,
         training=TrainingSpec.model_validate(settings | training),
-        evaluation=EvaluationSpec(component="simple", examples=8),
         resources=ResourceSpec(workers=2, cpus_per_worker=1, cpus_per_render=0.5),
     )
 

@@ -14,14 +14,7 @@ from mixlens.evaluation.serving import engine_config
 from mixlens.evaluation.throughput import read_throughput
 from mixlens.models import load_vlm
 from mixlens.models.tiny import build_tiny_vlm
-from mixlens.spec import (
-    EvaluationSpec,
-    HeldOut,
-    LoraSpec,
-    ResourceSpec,
-    SceneComponent,
-    SceneSpec,
-)
+from mixlens.spec import EvaluationSpec, HeldOut, LoraSpec, ResourceSpec, SceneComponent, SceneSpec
 from mixlens.sweep.measuring import held_out_examples, measure_model
 from mixlens.tasks import vocabulary
 from mixlens.training.lora import add_lora

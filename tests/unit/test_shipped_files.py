@@ -11,8 +11,9 @@ import pytest
 import ray.autoscaler
 import yaml
 
+from mixlens.design import SweepSpec, load_measure
 from mixlens.sources import open_source
-from mixlens.spec import MeasureSpec, PretrainSpec, SweepSpec, load_measure, load_spec
+from mixlens.spec import MeasureSpec, PretrainSpec, load_spec
 
 ROOT = Path(__file__).resolve().parents[2]
 SWEEPS = sorted((ROOT / "sweeps").glob("*.yaml"))

@@ -24,7 +24,7 @@ from mixlens.analysis.words import (
     upper,
     with_interval,
 )
-from mixlens.spec import BASE
+from mixlens.design import BASE
 
 SHOWN_PAIRS = 3
 _SCORE = ("visual", REDUNDANCY, "mean")

@@ -10,7 +10,7 @@ from mixlens.analysis.words import (
     with_interval,
     worse_than_guessing,
 )
-from mixlens.spec import BASE
+from mixlens.design import BASE
 
 
 def levels_without(tables: Tables, subject: str, metric: str, part: str = "") -> pd.DataFrame:

@@ -10,8 +10,8 @@ from typing import Any
 import pandas as pd
 import pyarrow as pa
 
+from mixlens.design import BASE, Layout, SweepSpec, Trial, sweep_trials
 from mixlens.errors import DataError, damaged_file, explain
-from mixlens.spec import BASE, Layout, RunSpec, SweepSpec
 
 _TABLES = ("examples", "image_metrics", "pooled_metrics")
 
@@ -41,9 +41,10 @@ class RunResults:
     """One measured model: the base, or a trial after fine-tuning.
 
     Attributes:
-        name: `RunSpec.name`, or "base".
+        name: of the trial, or "base".
         folder: its directory.
-        spec: what was run; None for the base.
+        measurement: the directory of what was measured.
+        trial: what was run; None for the base.
         examples: one row a question asked about a held-out image, with answer and scores.
         image_metrics: stream, layer, metric, example_id, value.
         pooled_metrics: stream, layer, metric, value, low, high, n.
@@ -52,7 +53,8 @@ class RunResults:
 
     name: str
     folder: Path
-    spec: RunSpec | None
+    measurement: Path
+    trial: Trial | None
     examples: pd.DataFrame
     image_metrics: pd.DataFrame
     pooled_metrics: pd.DataFrame
@@ -60,15 +62,17 @@ class RunResults:
 
     @property
     def ratio(self) -> float | None:
-        return None if self.spec is None else self.spec.ratio
+        return None if self.trial is None else self.trial.level.coordinates.get("ratio")
 
     @property
     def arm(self) -> str | None:
-        return None if self.spec is None else self.spec.arm
+        if self.trial is None or self.ratio is not None:
+            return None
+        return self.trial.level.id
 
     @property
     def seed(self) -> int | None:
-        return None if self.spec is None else self.spec.seed
+        return None if self.trial is None else self.trial.seed
 
     def training_records(self) -> list[dict[str, Any]]:
         """The rows of `training` as records, without what a step did not log."""
@@ -127,7 +131,7 @@ class SweepResults:
 
     def groups_of(self, arm: str) -> tuple[str, ...]:
         """The task groups that an arm is trained on, in the order of its components."""
-        weights = (self.spec.arms or {})[arm]
+        weights = next(t.trial.level.weights for t in self.trials if t.trial and t.arm == arm)
         return tuple(
             dict.fromkeys(
                 group
@@ -147,10 +151,15 @@ def load_sweep(sweep_dir: Path) -> SweepResults:
     """
     layout = Layout(sweep_dir)
     spec = _read_spec(layout.sweep_file)
-    runs = spec.runs()
-    base = load_run(_base_folder(layout, runs[0]), None)
-    trials = [load_run(layout.trial(run), run) for run in runs if layout.finished(run)]
-    missing = [run.name for run in runs if not layout.finished(run)]
+    base_folder = _base_folder(layout, spec)
+    base = load_run(base_folder, base_folder / "measure", None)
+    everything = sweep_trials(spec, layout)
+    trials = [
+        load_run(layout.trial(trial), layout.measurement(spec, trial), trial)
+        for trial in everything
+        if layout.finished(spec, trial)
+    ]
+    missing = [trial.name for trial in everything if not layout.finished(spec, trial)]
     if not trials:
         raise DataError(
             explain(
@@ -166,26 +175,27 @@ def load_sweep(sweep_dir: Path) -> SweepResults:
         if others != set(ids):
             raise DataError(
                 explain(
-                    str(trial.folder / "measure" / "examples.parquet"),
+                    str(trial.measurement / "examples.parquet"),
                     f"{len(others)} images, {len(others & set(ids))} of them also the base's",
                     f"the base was measured on {len(ids)} images, and only equal images compare",
                     "Delete this measure folder and start the sweep's command again.",
                 )
             )
-    attributes = base.folder / "measure" / "attributes.parquet"
+    attributes = base.measurement / "attributes.parquet"
     table = pd.DataFrame({"example_id": []})
     if attributes.is_file():
         table = read_table(attributes)
     return SweepResults(sweep_dir, spec, base, tuple(trials), tuple(missing), ids, table)
 
 
-def load_run(folder: Path, spec: RunSpec | None) -> RunResults:
-    """Read one measured model; `spec` is None for the base."""
-    tables = {name: read_table(folder / "measure" / f"{name}.parquet") for name in _TABLES}
+def load_run(folder: Path, measurement: Path, trial: Trial | None) -> RunResults:
+    """Read one measured model; `trial` is None for the base."""
+    tables = {name: read_table(measurement / f"{name}.parquet") for name in _TABLES}
     return RunResults(
-        name=BASE if spec is None else spec.name,
+        name=BASE if trial is None else trial.name,
         folder=folder,
-        spec=spec,
+        measurement=measurement,
+        trial=trial,
         training=read_training(folder),
         **tables,
     )
@@ -232,8 +242,8 @@ def _read_spec(file: Path) -> SweepSpec:
         raise damaged_file(file, error, "The sweep's command writes it again.") from None
 
 
-def _base_folder(layout: Layout, run: RunSpec) -> Path:
-    folder = layout.base(run)
+def _base_folder(layout: Layout, spec: SweepSpec) -> Path:
+    folder = layout.base(spec)
     if not (folder / "measure" / "examples.parquet").is_file():
         raise DataError(
             explain(

@@ -23,7 +23,7 @@ from mixlens.analysis.intervals import (
     image_weights,
 )
 from mixlens.analysis.results import Level, RunResults, SweepResults
-from mixlens.spec import BASE
+from mixlens.design import BASE
 
 # The score that stands for each task group. A scene graph is right or wrong object by object.
 HEADLINE = {
@@ -264,7 +264,7 @@ def layers_table(sweep: SweepResults, panel: Panel, weights: Array) -> pd.DataFr
         pooled = run.pooled_metrics[[*keys, "value", "low", "high", "n"]].set_index(keys)
         frame = pd.concat([pooled, frame[~frame.index.isin(pooled.index)]]).sort_index()
         frame = frame.reset_index()
-        frame.insert(0, "stage", "base" if run.spec is None else "trained")
+        frame.insert(0, "stage", "base" if run.trial is None else "trained")
         frames.append(_named(run, frame))
     return pd.concat(frames, ignore_index=True)
 

@@ -7,7 +7,8 @@ import pandas as pd
 from mixlens.analysis import correlations
 from mixlens.analysis.transfer import COLUMNS, transfer_table
 from mixlens.analysis.transfer_chance import SUMMARY, transfer_summary
-from mixlens.spec import MeasureSpec, SweepSpec
+from mixlens.design import SweepSpec
+from mixlens.spec import MeasureSpec
 
 TRANSFER_TABLES = {
     "transfer": COLUMNS,

@@ -10,8 +10,9 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from mixlens.analysis.provenance import Provenance, read_provenance
+from mixlens.design import Layout, SweepSpec, sweep_trials
 from mixlens.errors import CheckpointError
-from mixlens.spec import Layout, MeasureSpec, SweepSpec
+from mixlens.spec import MeasureSpec
 
 # What makes tokens, pixels and logits.
 DECIDING = ("transformers", "tokenizers", "torchvision", "peft", "torch")
@@ -58,8 +59,8 @@ KNOWN = (
 def sweep_version_warnings(spec: SweepSpec, folder: Path) -> list[str]:
     """A sentence for each way in which versions spoil comparisons within a sweep in `folder`."""
     layout = Layout(folder)
-    runs = spec.runs()
-    made = {"the base": layout.base(runs[0])} | {run.name: layout.trial(run) for run in runs}
+    trials = sweep_trials(spec, layout)
+    made = {"the base": layout.base(spec)} | {one.name: layout.trial(one) for one in trials}
     found = {name: read_provenance(place) for name, place in made.items()}
     return version_warnings(found | _training_of(spec.model), spec.model)
 

@@ -88,7 +88,8 @@ def _sweep_arguments(parser: ArgumentParser) -> None:
 
 
 def _sweep(arguments: Namespace) -> None:
-    from mixlens.spec import SweepSpec, load_spec
+    from mixlens.design import SweepSpec
+    from mixlens.spec import load_spec
 
     spec = load_spec(SweepSpec, arguments.file, arguments.overrides)
 
@@ -109,7 +110,7 @@ def _measure_arguments(parser: ArgumentParser) -> None:
 
 
 def _measure(arguments: Namespace) -> None:
-    from mixlens.spec import load_measure
+    from mixlens.design import load_measure
 
     spec = load_measure(arguments.file, arguments.overrides)
 
@@ -150,19 +151,14 @@ def _merge(arguments: Namespace) -> None:
 
 
 def _order_arguments(parser: ArgumentParser) -> None:
-    parser.add_argument("run", type=Path, metavar="RUN", help="run.json of a trial")
+    parser.add_argument("run", type=Path, metavar="RUN", help="trial.json of a trial")
     parser.add_argument("table", type=Path, metavar="TABLE", help="the Parquet file to write")
 
 
 def _order(arguments: Namespace) -> None:
-    from mixlens.errors import SpecError, first_line
-    from mixlens.spec import RunSpec
+    from mixlens.design import read_run
 
-    try:
-        run = RunSpec.model_validate_json(arguments.run.read_text())
-    except (OSError, ValueError) as error:
-        text = first_line(error)
-        raise SpecError(f"{arguments.run}: this is no run.json of a trial: {text}") from None
+    run = read_run(arguments.run)
 
     from mixlens.mixture.manifest import write_manifest
     from mixlens.training.trained_on import check_trained_on
@@ -231,7 +227,7 @@ COMMANDS = {
         "by example. The table has one row a position: position, step, component, index in the\n"
         "component, and for a photograph the name of its file. Steps already trained are\n"
         "compared with it, by what they were trained on.\n\n"
-        "  mixlens order runs/quickstart/trials/TRIAL/run.json order.parquet",
+        "  mixlens order runs/quickstart/trials/TRIAL/trial.json order.parquet",
         _order_arguments,
         _order,
     ),

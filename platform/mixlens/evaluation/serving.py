@@ -20,6 +20,7 @@ import pyarrow.parquet as pq
 from jaxtyping import UInt8
 from PIL import Image as PillowImage
 
+from mixlens.design import SweepSpec
 from mixlens.errors import CheckpointError, ResourceError, SpecError, explain
 from mixlens.evaluation.answers import asks_of
 from mixlens.evaluation.generate import end_tokens
@@ -34,7 +35,7 @@ from mixlens.models.folder import (
 )
 from mixlens.sources import Example
 from mixlens.sources.pixels import as_pixels
-from mixlens.spec import EvaluationSpec, MeasureSpec, ResourceSpec, SweepSpec
+from mixlens.spec import EvaluationSpec, MeasureSpec, ResourceSpec
 
 QUESTIONS = pa.schema(
     [

@@ -8,6 +8,7 @@ from matplotlib.patches import Patch
 
 from mixlens.analysis import Tables
 from mixlens.analysis.tables import HEADLINE, REDUNDANCY
+from mixlens.design import BASE
 from mixlens.report.levels import (
     base_band,
     error_line,
@@ -18,7 +19,6 @@ from mixlens.report.levels import (
     run_means,
 )
 from mixlens.report.style import BASE_BAND, BLUE, INK, new_figure
-from mixlens.spec import BASE
 
 ASIDE = 0.13  # of single runs, in places
 

@@ -6,8 +6,8 @@ from mixlens.analysis import SweepResults, Tables
 from mixlens.analysis.effect import PAIR, is_beyond_noise
 from mixlens.analysis.tables import ALL, EXCESS, HEADLINE, MEAN_ACCURACY, REDUNDANCY
 from mixlens.analysis.words import GROUP_NAMES
+from mixlens.design import BASE
 from mixlens.report.grids import Grid, by_run, cell
-from mixlens.spec import BASE
 
 
 def arms_grid(sweep: SweepResults, tables: Tables) -> Grid:

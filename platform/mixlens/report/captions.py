@@ -181,7 +181,7 @@ def _images_of_arms(sweep: SweepResults) -> str:
     """Whether the arms train on the same images."""
     parts = [
         [sweep.spec.components[name] for name, weight in weights.items() if weight > 0]
-        for weights in (sweep.spec.arms or {}).values()
+        for _, _, weights in sweep.spec.design.mixtures()
     ]
     drawn = [_drawn_from(components[0]) for components in parts if len(components) == 1]
     if len(drawn) == len(parts) and drawn.count(drawn[0]) == len(drawn):

@@ -1,7 +1,8 @@
 """What is in a component, in words."""
 
 from mixlens.analysis.words import group_name, listing, plain
-from mixlens.spec import ComponentSpec, MeasureSpec, SweepSpec
+from mixlens.design import SweepSpec
+from mixlens.spec import ComponentSpec, MeasureSpec
 
 
 def content(component: ComponentSpec) -> str:

@@ -7,6 +7,7 @@ from typing import Any
 import pandas as pd
 
 from mixlens.analysis.results import read_table
+from mixlens.design import SweepSpec
 from mixlens.errors import read_record
 from mixlens.mixture.decoding import REPLACED
 from mixlens.report.components import content, turns
@@ -15,7 +16,7 @@ from mixlens.report.section import Section, Table
 from mixlens.sources import open_source
 from mixlens.sources.coco.index import LEFT_OUT, RECORD
 from mixlens.sources.coco.notes import notes
-from mixlens.spec import CocoSpec, MeasureSpec, SweepSpec
+from mixlens.spec import CocoSpec, MeasureSpec
 from mixlens.spec.held_out import used_data
 
 _SPLITS = {"train": "training", "held_out": "held out"}

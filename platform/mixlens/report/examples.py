@@ -11,10 +11,11 @@ from PIL import Image
 
 from mixlens.analysis import RunResults, SweepResults
 from mixlens.analysis.measurement import Measured
+from mixlens.design import SweepSpec
 from mixlens.errors import DataError
 from mixlens.sources import open_source
 from mixlens.sources.pixels import decode
-from mixlens.spec import MeasureSpec, SweepSpec
+from mixlens.spec import MeasureSpec
 
 SHOWN = 4
 _PHOTO_SIDE = 480  # pixels

@@ -20,6 +20,7 @@ from mixlens.analysis import (
 from mixlens.analysis.tables import write_tables
 from mixlens.analysis.versions import sweep_version_warnings
 from mixlens.analysis.words import GROUP_NAMES
+from mixlens.design import Layout, SweepSpec
 from mixlens.report.arm_grids import arms_grid, matrix_grid, pairs_grid
 from mixlens.report.captions import captions, caveats
 from mixlens.report.components import content, turns
@@ -38,7 +39,6 @@ from mixlens.report.page import style, template
 from mixlens.report.section import shown_figures
 from mixlens.report.transfer import FIGURES as TRANSFER_FIGURES
 from mixlens.report.transfer import transfer_section, transfer_title
-from mixlens.spec import Layout, SweepSpec
 from mixlens.tasks import prompts_digest
 
 
@@ -129,7 +129,9 @@ def render(
         patch=provenance.diff,
         provenance_is_recorded=recorded is not None,
         digests=[
-            (run.name, run.spec.digest(), _code(run.folder)) for run in sweep.trials if run.spec
+            (run.name, run.trial.run.digest(), _code(run.folder))
+            for run in sweep.trials
+            if run.trial
         ],
         sweep_yaml=yaml.safe_dump(
             sweep.spec.model_dump(mode="json"), sort_keys=False, default_flow_style=None
@@ -141,13 +143,13 @@ def render(
 def _trains_on_photographs(spec: SweepSpec) -> bool:
     return any(
         weight > 0 and spec.components[name].kind == "coco"
-        for run in spec.runs()
-        for name, weight in run.weights.items()
+        for level in spec.design.levels()
+        for name, weight in level.weights.items()
     )
 
 
 def _model_name(run: RunResults) -> str:
-    if run.spec is None:
+    if run.trial is None:
         return "base model"
     return f"trained on {run.arm}" if run.arm else f"ratio {run.ratio:g}"
 
@@ -193,22 +195,15 @@ def _facts(sweep: SweepResults) -> list[tuple[str, str]]:
     images = training.steps * training.global_batch
     return [
         ("Base model", spec.model),
-        *([("Ratios", ", ".join(f"{ratio:g}" for ratio in spec.ratios))] if spec.ratios else []),
+        ("Levels", ", ".join(level.label for level in spec.design.levels())),
         ("Seeds", ", ".join(str(seed) for seed in spec.seeds)),
         ("Trials", f"{len(sweep.trials)} of {len(sweep.trials) + len(sweep.missing)} finished"),
         ("Training", f"{training.steps} steps of {training.global_batch} images "
          f"({images:,} a run), {how}"),
-        *((name, _mixture(spec, weights)) for name, weights in _data(spec).items()),
+        *((name, _mixture(spec, weights)) for _, name, weights in spec.design.mixtures()),
         ("Held-out images", f"{len(sweep.example_ids)} of component {spec.evaluation.component}, "
          "the same for every model"),
     ]  # fmt: skip
-
-
-def _data(spec: SweepSpec) -> dict[str, dict[str, float]]:
-    """The mixtures that a sweep is about, with what to call them."""
-    if spec.mixture is not None:
-        return {"Complex data": spec.mixture.high, "Simple data": spec.mixture.low}
-    return {f"Arm {arm}": weights for arm, weights in (spec.arms or {}).items()}
 
 
 def _mixture(spec: SweepSpec, weights: dict[str, float]) -> str:
@@ -234,7 +229,7 @@ def _recipe(sweep: SweepResults, provenance: Provenance) -> list[tuple[str, str]
     return [
         ("Command", provenance.command or "python jobs/sweep.py <the sweep file below>"),
         ("Sweep digest", sweep.spec.digest()),
-        ("Base digest", sweep.spec.runs()[0].base_digest()),
+        ("Base digest", sweep.spec.base_digest()),
         ("Weights of the base", sweep.spec.model_fingerprint or "not recorded"),
         ("Code", f"{provenance.commit or 'unknown commit'}, {state}"),
         ("Source", f"SHA-256 {provenance.source}"),

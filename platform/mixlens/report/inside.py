@@ -32,7 +32,7 @@ def inside_tables(sweep: SweepResults) -> dict[str, pd.DataFrame]:
 
     What was not measured is not there.
     """
-    base = load_model(sweep.base.folder / "measure")
+    base = load_model(sweep.base.measurement)
     tables = {"correlations": correlate(with_excess(base.image_metrics), base.attributes)}
     transfer = load_transfer(sweep.base.folder)
     if transfer is not None:
@@ -41,7 +41,7 @@ def inside_tables(sweep: SweepResults) -> dict[str, pd.DataFrame]:
         parts = [
             read_table(file).assign(run=run.name)
             for run in sweep.runs
-            if (file := run.folder / "measure" / f"{name}.parquet").is_file()
+            if (file := run.measurement / f"{name}.parquet").is_file()
         ]
         if parts:
             tables[name] = pd.concat(parts, ignore_index=True)
@@ -120,10 +120,10 @@ def inside_captions(
 def _names(sweep: SweepResults) -> dict[str, Path]:
     """The compared models, by what a reader calls them, and where they were measured."""
     return {
-        "base model" if run.spec is None else run.arm or f"ratio {run.ratio:g}": run.folder
+        "base model" if run.trial is None else run.arm or f"ratio {run.ratio:g}": run.measurement
         for run in compared_models(sweep)
     }
 
 
 def _models(sweep: SweepResults) -> dict[str, ModelResults]:
-    return {name: load_model(folder / "measure") for name, folder in _names(sweep).items()}
+    return {name: load_model(folder) for name, folder in _names(sweep).items()}

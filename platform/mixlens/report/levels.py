@@ -13,8 +13,8 @@ from mixlens.analysis import Tables
 from mixlens.analysis.results import Level
 from mixlens.analysis.tables import HEADLINE, REDUNDANCY
 from mixlens.analysis.words import GROUP_NAMES
+from mixlens.design import BASE
 from mixlens.report.style import BASE_BAND, DASHES, INK, MARKERS
-from mixlens.spec import BASE
 
 Look = tuple[Level, tuple[float, ...], str, str]
 

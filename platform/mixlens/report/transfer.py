@@ -15,11 +15,12 @@ from mixlens.analysis.tables import REDUNDANCY
 from mixlens.analysis.transfer import HOLDS, REVERSES
 from mixlens.analysis.transfer_answer import transfer_sentences
 from mixlens.analysis.words import number, plain
+from mixlens.design import SweepSpec
 from mixlens.report.grids import Grid
 from mixlens.report.heatmap import SHOWN, STREAM, correlation_heatmap, held_fixed, marks_words
 from mixlens.report.section import Section, Table
 from mixlens.report.style import BASE_BAND, GREY, INK, new_figure
-from mixlens.spec import MeasureSpec, SweepSpec
+from mixlens.spec import MeasureSpec
 
 FIGURES = ("transfer", "transfer_correlations")
 _COLUMNS = 4

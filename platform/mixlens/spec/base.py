@@ -3,7 +3,7 @@
 import hashlib
 import json
 import re
-from typing import Annotated, Any
+from typing import Annotated, Any, ClassVar
 
 from pydantic import (
     AfterValidator,
@@ -25,6 +25,9 @@ class Spec(BaseModel):
     No value is made fit: `yes` is no number, `'1'` neither, and 1.0 counts nothing. Every number is
     finite.
     """
+
+    moved: ClassVar[dict[str, str]] = {}
+    """Keys that earlier files had -> where to write them now."""
 
     model_config = ConfigDict(frozen=True, extra="forbid", strict=True, allow_inf_nan=False)
 

@@ -47,15 +47,9 @@ class CocoSpec(Spec):
     the images in `train`, the same ones every time, by what the image files contain.
     """
 
-    root: str = Field(
-        min_length=1, description="a folder, or any URL that pyarrow or fsspec reads (s3://, gs://)"
-    )
-    train: CocoFiles = Field(description="the files of the images to train on")
-    held_out: HeldOutImages = Field(
-        0.1,
-        description="the files of the held-out images; or the share of train that is held out, "
-        "0 to 1, the same images every time",
-    )
+    root: str = Field(min_length=1)
+    train: CocoFiles
+    held_out: HeldOutImages = 0.1
     max_left_out: Share = Field(
         0.02, description="share of images that may be left out, as damaged, before a run stops"
     )

@@ -21,24 +21,6 @@ def _sum_to_one(weights: Weights) -> Weights:
 Mix = Annotated[Weights, AfterValidator(_sum_to_one)]
 
 
-class MixtureSpec(Spec):
-    """The two ends of the ratio: weights within the complex side and within the simple side.
-
-    A trial at ratio r draws component c with weight r * high[c] + (1 - r) * low[c].
-    """
-
-    high: Mix
-    low: Mix
-
-    def weights(self, ratio: float) -> Weights:
-        """Weights of every named component at a high-complexity ratio in [0, 1]."""
-        names = sorted({*self.high, *self.low})
-        return {
-            name: ratio * self.high.get(name, 0.0) + (1 - ratio) * self.low.get(name, 0.0)
-            for name in names
-        }
-
-
 class EvaluationSpec(Spec):
     """The held-out images, the same for the base and for every trial."""
 

@@ -109,6 +109,8 @@ def _describe(item: ErrorDetails, kind: type[Spec], path: Path) -> str:
     field = ".".join(str(part) for part in _place(item["loc"]))
     where = f"{path}: {field}" if field else str(path)  # of the whole: the text names its fields
     if item["type"] == "extra_forbidden":
+        if item["loc"][:-1] == () and (place := kind.moved.get(str(item["loc"][-1]))):
+            return explain(where, item["input"], "this key has moved", place)
         known = _fields_at(kind, item["loc"][:-1])
         near = difflib.get_close_matches(str(item["loc"][-1]), known, n=1)
         meant = f"Did you mean {near[0]!r}?" if near else f"Known keys: {', '.join(known)}."
@@ -134,11 +136,16 @@ def _place(where: tuple[int | str, ...]) -> list[int | str]:
 
 
 def _is_tag(where: tuple[int | str, ...], place: int) -> bool:
-    """Whether the part at `place` says which kind a component is, or which form `held_out` has."""
+    """Whether the part at `place` says which kind its part is of, or which form `held_out` has."""
     above = where[:place]
+    is_design = above == ("design",)
     is_component = len(above) == 2 and above[0] == "components"
     is_held_out = len(above) == 3 and above[0] == "data" and above[2] == "held_out"
-    return (is_component and where[place] in KINDS) or (is_held_out and where[place] in FORMS)
+    return (
+        is_design
+        or (is_component and where[place] in KINDS)
+        or (is_held_out and where[place] in FORMS)
+    )
 
 
 def _fields_at(kind: type[Spec], where: tuple[int | str, ...]) -> list[str]:
@@ -146,7 +153,7 @@ def _fields_at(kind: type[Spec], where: tuple[int | str, ...]) -> list[str]:
     current: list[Any] = [kind]
     for place, part in enumerate(where):
         if _is_tag(where, place):
-            if part in KINDS and len(current) > 1:  # a data set may be called so as well
+            if len(current) > 1 and all("kind" in one.model_fields for one in current):
                 current = [
                     one for one in current if part in get_args(one.model_fields["kind"].annotation)
                 ]

@@ -1,6 +1,5 @@
 """A measure file: one model, the held-out images, and what is measured; no training."""
 
-from collections.abc import Sequence
 from pathlib import Path
 
 from pydantic import Field, model_validator
@@ -11,9 +10,7 @@ from mixlens.spec.coco import CocoSpec
 from mixlens.spec.component import ComponentSpec
 from mixlens.spec.data import EvaluationSpec
 from mixlens.spec.held_out import check_data, check_transfer, held_out_of, transfer_of
-from mixlens.spec.load import keys_of, load_spec
-from mixlens.spec.measure import DeletionSpec, ProbeSpec
-from mixlens.spec.sweep import SweepSpec, TrackingSpec
+from mixlens.spec.tracking import TrackingSpec
 from mixlens.spec.training import ResourceSpec
 
 
@@ -67,31 +64,3 @@ class MeasureSpec(Spec):
         """Where the results of this model with these settings go."""
         model = Path(self.model.removeprefix("builtin:")).name
         return Path(self.runs_dir).expanduser().absolute() / self.name / f"{model}-{self.digest()}"
-
-
-def load_measure(path: Path, overrides: Sequence[str] = ()) -> MeasureSpec:
-    """Read a measure file, or of a sweep file what concerns its base model.
-
-    A sweep file that asks for no probes or no deletion gets those of the defaults: here they are
-    what one came for.
-
-    Raises:
-        SpecError: as `load_spec`.
-    """
-    if "training" not in keys_of(path):
-        return load_spec(MeasureSpec, path, overrides)
-    sweep = load_spec(SweepSpec, path, overrides)
-    asked = sweep.evaluation
-    evaluation = asked.model_copy(
-        update={"probes": asked.probes or ProbeSpec(), "deletion": asked.deletion or DeletionSpec()}
-    )
-    return MeasureSpec(
-        name=sweep.name,
-        model=sweep.model,
-        runs_dir=sweep.runs_dir,
-        data=sweep.data,
-        components=sweep.components,
-        evaluation=evaluation,
-        resources=sweep.resources,
-        tracking=sweep.tracking,
-    )

@@ -5,7 +5,7 @@ from pydantic import Field, model_validator
 from mixlens.spec.base import Name, RunsDir, Spec
 from mixlens.spec.component import SceneComponent
 from mixlens.spec.data import EvaluationSpec, Weights
-from mixlens.spec.sweep import RunSpec
+from mixlens.spec.run import RunSpec
 from mixlens.spec.training import ResourceSpec, TrainingSpec
 
 
@@ -42,15 +42,12 @@ class PretrainSpec(Spec):
         """The run of one stage, which starts from the weights at `model`."""
         weights = self.stages[stage].weights
         return RunSpec(
-            name=f"stage={stage}",
             model=model,
             # Only its own data: a change of a later stage leaves this one as it is.
             components={name: self.components[name] for name in weights},
             weights=weights,
-            ratio=0.0,
             # A stage that reused the seed would see the examples of the stage before it again.
             seed=self.seed + stage,
             training=self.stages[stage].training,
-            evaluation=self.evaluation,
             resources=self.resources,
         )

@@ -36,7 +36,7 @@ def estimate_cost(runs: tuple[RunSpec, ...], pending: int) -> list[tuple[str, st
     vlm = load_without_weights(run.model)
     adapter = vlm.adapter
     counted = []
-    for one in {runs[0].name: runs[0], run.name: run}.values():
+    for one in {one.digest(): one for one in (runs[0], run)}.values():
         micro = one.training.micro_batch
         positions = range(micro * -(-LOOKED_AT // micro))
         examples, _ = Decoder(one, adapter.refuses)(positions, Reader(one)(positions))

@@ -24,6 +24,7 @@ from ray.util.scheduling_strategies import NodeAffinitySchedulingStrategy
 
 import mixlens
 from mixlens.activations.pool import MeasurementPool
+from mixlens.design import Layout, SweepSpec, Trial, asked_trials
 from mixlens.errors import (
     MixlensError,
     ResourceError,
@@ -34,7 +35,7 @@ from mixlens.errors import (
     first_line,
     sigterm_came,
 )
-from mixlens.spec import Layout, ResourceSpec, RunSpec, held_out_of, transfer_of
+from mixlens.spec import ResourceSpec, held_out_of, transfer_of
 from mixlens.sweep.machine import (
     Address,
     Capacity,
@@ -44,7 +45,8 @@ from mixlens.sweep.machine import (
     check_socket_paths,
 )
 from mixlens.sweep.measuring import measure_model
-from mixlens.sweep.records import finish_trial, start_trial
+from mixlens.sweep.records import start_trial
+from mixlens.sweep.search import Search
 from mixlens.sweep.shared import check_visible, not_shared_by, see, seen_by
 from mixlens.training.launch import launch
 from mixlens.training.records import FINISHED, JOURNAL, last_record
@@ -56,8 +58,8 @@ STARTS = 3  # attempts to start Ray on this machine, each of which Ray gives up 
 LOOK_EVERY_S = 0.5  # how often the folders of running trials are looked into
 NODES_WAIT_S = 60.0  # for the nodes' answers whether they see the runs directory
 
-OnTrial = Callable[[str, str, dict[str, Any]], None]
-"""Called with trial name, stage and last metrics whenever there is news of a trial, in the loop
+OnTrial = Callable[[Trial, str, dict[str, Any]], None]
+"""Called with a trial, its stage and last metrics whenever there is news of a trial, in the loop
 that starts trials and sees them end: quick, and without a wait for anything elsewhere.
 
 The stages are training, measuring, done, failed, and lost (it is tried again).
@@ -209,77 +211,105 @@ def this_machine() -> Capacity:
 
 
 def run_trials(
-    runs: tuple[RunSpec, ...], layout: Layout, at_once: int, on_trial: OnTrial
+    spec: SweepSpec, pending: tuple[Trial, ...], layout: Layout, at_once: int, on_trial: OnTrial
 ) -> dict[str, str]:
-    """Measure the base, then train and measure every run that is not finished, so many at once.
+    """Measure the base, then train and measure what the design proposes, so many at once.
 
     A trial whose process, controller or node is lost is tried again from its last checkpoint,
     `resources.max_failures` times.
 
+    Args:
+        spec: the sweep.
+        pending: the trials that are known not to be finished.
+        layout: where results go.
+        at_once: trials at a time.
+        on_trial: told of news.
+
     Returns:
-        The names of runs that failed, each with its reason.
+        The names of trials that failed, each with its reason.
     """
-    first = runs[0]
-    pending = [run for run in runs if not layout.finished(run)]
-    pool = MeasurementPool(first.resources)
-    base = layout.base(first)
+    resources = spec.resources
+    pool = MeasurementPool(resources)
+    base = layout.base(spec)
     try:
-        measure_model(pool, held_out_of(first), first.model, base / "measure")
-        if transfer := transfer_of(first):
-            measure_model(pool, transfer, first.model, base / "transfer")
-        if not pending:
-            return {}
-        by_name = {run.name: run for run in pending}
+        measure_model(pool, held_out_of(spec), spec.model, base / "measure")
+        if transfer := transfer_of(spec):
+            measure_model(pool, transfer, spec.model, base / "transfer")
+        asked = {trial.name for trial in asked_trials(spec)}
+
+        def scores_of(trial: Trial) -> dict[str, float] | None:
+            if not layout.finished(spec, trial):
+                return None
+            from mixlens.analysis.headline import headline  # scipy: only where it is needed
+
+            return headline(layout.measurement(spec, trial))
+
+        search = Search(
+            spec.design.proposer(spec.seeds),
+            lambda point: spec.trial(*point),
+            scores_of,
+            tuple(trial for trial in pending if trial.name not in asked),
+        )
         tuner = tune.Tuner(
             tune.with_resources(
-                tune.with_parameters(_run_trial, runs=by_name, layout=layout, pool=pool),
+                tune.with_parameters(_run_trial, spec=spec, layout=layout, pool=pool),
                 {"CPU": DRIVER_CPUS},
             ),
-            param_space={"run": tune.grid_search(list(by_name))},
-            tune_config=tune.TuneConfig(max_concurrent_trials=at_once, reuse_actors=True),
+            tune_config=tune.TuneConfig(
+                search_alg=search,
+                num_samples=-1,  # until the search says that there is no more
+                max_concurrent_trials=at_once,
+                reuse_actors=True,
+            ),
             run_config=tune.RunConfig(
                 # Kept for Ray's own logs; what is finished is told by our records.
                 name=time.strftime("tune-%Y%m%d-%H%M%S"),
                 storage_path=str(layout.logs),
                 verbose=0,
-                failure_config=tune.FailureConfig(max_failures=first.resources.max_failures),
-                callbacks=[_Watcher(on_trial, by_name, layout)],
+                failure_config=tune.FailureConfig(max_failures=resources.max_failures),
+                callbacks=[_Watcher(on_trial, layout)],
             ),
         )
         results = tuner.fit()
         return {
-            result.config["run"]: reason
+            _trial_of(result.config).name: reason
             for result in results
-            if (reason := _reason(result, first.resources.max_failures))
+            if (reason := _reason(result, resources.max_failures))
         }
     finally:
         pool.close()
 
 
+def _trial_of(config: dict[str, Any]) -> Trial:
+    return Trial.model_validate_json(config["trial"])
+
+
 def _run_trial(
-    config: dict[str, str], runs: dict[str, RunSpec], layout: Layout, pool: MeasurementPool
-) -> dict[str, str]:
-    """One trial, in a process of its own: train, measure, and write the record last.
+    config: dict[str, str], spec: SweepSpec, layout: Layout, pool: MeasurementPool
+) -> dict[str, Any]:
+    """One trial, in a process of its own: train, measure, and report its headline numbers.
 
     It tells the driver nothing until it ends, so it never waits for it: progress is read from
     the trial's folder. What is raised here is tried again; other failures are returned.
     """
-    run = runs[config["run"]]
-    folder, base = layout.trial(run), layout.base(run) / "measure"
+    trial = _trial_of(config)
+    folder, base = layout.trial(trial), layout.base(spec) / "measure"
+    measurement = layout.measurement(spec, trial)
     try:
         if problem := check_visible(base / "measured.json"):
             raise not_shared_by(layout.root, [problem])
-        start_trial(run, folder)
-        model = launch(run, folder)
-        measure_model(pool, held_out_of(run), str(model), folder / "measure", base)
-        finish_trial(run, folder)
+        start_trial(trial, folder)
+        model = launch(trial.run, folder)
+        measure_model(pool, held_out_of(spec), str(model), measurement, base)
     except Exception as error:
         reason = error if isinstance(error, MixlensError) else disk_full(error, folder)
         is_loss = isinstance(error, RayError) and not isinstance(error, RayTaskError)
         if reason is None and is_loss:  # of a process or a node
             raise
         return {"failed": str(reason or _last_line(error)), "story": traceback.format_exc()}
-    return {"failed": "", "story": ""}
+    from mixlens.analysis.headline import headline
+
+    return {"failed": "", "story": "", **headline(measurement)}
 
 
 def _reason(result: Any, retries: int) -> str:
@@ -287,7 +317,7 @@ def _reason(result: Any, retries: int) -> str:
     if result.error is None:
         failed = result.metrics["failed"]
         if failed:
-            print(f"{result.config['run']} failed:\n{result.metrics['story']}")
+            print(f"{_trial_of(result.config).name} failed:\n{result.metrics['story']}")
         return failed
     return (
         f"its process, its controller or its node was lost in {retries + 1} attempts "
@@ -307,9 +337,8 @@ def _last_line(error: Exception) -> str:
 class _Watcher(tune.Callback):
     """Passes on how far trials are, as their folders tell it, and how they end."""
 
-    def __init__(self, on_trial: OnTrial, runs: dict[str, RunSpec], layout: Layout) -> None:
-        self._on_trial = on_trial
-        self._folders = {name: layout.trial(run) for name, run in runs.items()}
+    def __init__(self, on_trial: OnTrial, layout: Layout) -> None:
+        self._on_trial, self._layout = on_trial, layout
         self._told: dict[str, tuple[str, Any]] = {}
         self._looked = 0.0
 
@@ -318,7 +347,7 @@ class _Watcher(tune.Callback):
         return {}
 
     def on_trial_start(self, iteration: int, trials: list[Any], trial: Any, **_: Any) -> None:
-        self._on_trial(trial.config["run"], "training", {})
+        self._on_trial(_trial_of(trial.config), "training", {})
 
     def on_step_end(self, iteration: int, trials: list[Any], **_: Any) -> None:
         now = time.monotonic()
@@ -327,24 +356,25 @@ class _Watcher(tune.Callback):
         self._looked = now
         for trial in trials:
             if trial.status == "RUNNING":
-                self._look(trial.config["run"])
+                self._look(_trial_of(trial.config))
 
-    def _look(self, name: str) -> None:
+    def _look(self, trial: Trial) -> None:
         """Tell of a step or a stage that has not been told of."""
-        folder = self._folders[name]
+        folder, name = self._layout.trial(trial), trial.name
         metrics = last_record(folder / JOURNAL) or {}
         stage = "measuring" if (folder / FINISHED).is_file() else "training"
         news = stage, metrics.get("step")
         if news != self._told.get(name, ("training", None)):
             self._told[name] = news
-            self._on_trial(name, stage, metrics)
+            self._on_trial(trial, stage, metrics)
 
     def on_trial_recover(self, iteration: int, trials: list[Any], trial: Any, **_: Any) -> None:
-        self._on_trial(trial.config["run"], "lost", {})
+        self._on_trial(_trial_of(trial.config), "lost", {})
 
     def on_trial_complete(self, iteration: int, trials: list[Any], trial: Any, **_: Any) -> None:
         failed = trial.last_result.get("failed")
-        self._on_trial(trial.config["run"], "failed" if failed else "done", {})
+        told = {} if failed else dict(trial.last_result)
+        self._on_trial(_trial_of(trial.config), "failed" if failed else "done", told)
 
     def on_trial_error(self, iteration: int, trials: list[Any], trial: Any, **_: Any) -> None:
-        self._on_trial(trial.config["run"], "failed", {})
+        self._on_trial(_trial_of(trial.config), "failed", {})

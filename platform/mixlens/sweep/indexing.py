@@ -7,8 +7,9 @@ from pathlib import Path
 from typing import Any, TypeVar
 from urllib.parse import unquote
 
+from mixlens.design import SweepSpec
 from mixlens.errors import MixlensError, read_record
-from mixlens.spec import CocoSpec, MeasureSpec, SweepSpec
+from mixlens.spec import CocoSpec, MeasureSpec
 from mixlens.spec.held_out import used_data
 from mixlens.sweep.progress import StageView
 

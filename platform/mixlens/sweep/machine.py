@@ -9,8 +9,9 @@ from pathlib import Path
 
 import yaml
 
+from mixlens.design import SweepSpec
 from mixlens.errors import ResourceError, explain
-from mixlens.spec import MeasureSpec, ResourceSpec, SweepSpec
+from mixlens.spec import MeasureSpec, ResourceSpec
 
 LAUNCHER_CONFIG = Path("~/ray_bootstrap_config.yaml")
 CONNECT_TIMEOUT_S = 5.0

@@ -11,6 +11,7 @@ from pathlib import Path
 import torch
 
 from mixlens.activations.token_metrics import SUBSPACE
+from mixlens.design import Layout, SweepSpec, Trial, asked_trials, sweep_trials
 from mixlens.errors import CheckpointError, ResourceError, SpecError, explain
 from mixlens.evaluation.serving import check_engine
 from mixlens.mixture.batches import Reader
@@ -30,7 +31,7 @@ from mixlens.models.precision import computes_in_bf16
 from mixlens.probing.deletion import check_deletion
 from mixlens.probing.deletion import settings as deletion_settings
 from mixlens.sources import Source, open_source
-from mixlens.spec import HELD_OUT_START, Layout, MeasureSpec, RunSpec, SweepSpec
+from mixlens.spec import HELD_OUT_START, MeasureSpec, RunSpec
 from mixlens.sweep.cost import check_gpu_name, estimate_cost
 from mixlens.training.replaced import FEW
 
@@ -52,9 +53,10 @@ class Plan:
     """The resolved plan of a sweep.
 
     Attributes:
-        runs: every trial, in the order of the file.
+        spec: the resolved file.
+        trials: every trial that the file names or the folder holds, in the design's order.
         finished: names of those with a record, which will not run again.
-        examples: training examples of each component, for each run.
+        examples: training examples of each component, for each trial.
         parameters: of the base model, in millions; None where its weights are not on this machine.
         seconds_a_step: of one optimiser step on one CPU core here; None where GPUs will
             train, or the model is not here.
@@ -62,7 +64,8 @@ class Plan:
         disk_bytes: what the remaining trials will need, at most; None if `parameters` is.
     """
 
-    runs: tuple[RunSpec, ...]
+    spec: SweepSpec
+    trials: tuple[Trial, ...]
     finished: frozenset[str]
     examples: dict[str, dict[str, int]]
     parameters: float | None
@@ -71,16 +74,16 @@ class Plan:
     disk_bytes: int | None
 
     @property
-    def pending(self) -> tuple[RunSpec, ...]:
-        return tuple(run for run in self.runs if run.name not in self.finished)
+    def pending(self) -> tuple[Trial, ...]:
+        return tuple(trial for trial in self.trials if trial.name not in self.finished)
 
     def seconds_a_trial(self) -> float | None:
         """Worker seconds of one trial: its training, and its measurement."""
         if self.seconds_a_step is None:
             return None
-        training, evaluation = self.runs[0].training, self.runs[0].evaluation
+        training, evaluation = self.spec.training, self.spec.evaluation
         image = self.seconds_a_step / training.global_batch
-        workers = self.runs[0].resources.workers
+        workers = self.spec.resources.workers
         measured = MEASURED_IMAGE * evaluation.examples
         if evaluation.probes:
             measured += PROBED_IMAGE * evaluation.examples
@@ -98,23 +101,33 @@ def plan_sweep(spec: SweepSpec, time_a_step: bool) -> Plan:
         CheckpointError: the base model is not there or not loadable.
         ResourceError: a trial does not fit the GPUs that the file names.
     """
-    layout, runs = Layout.of(spec), spec.runs()
+    layout = Layout.of(spec)
+    asked = asked_trials(spec)
+    names = {trial.name for trial in asked}
+    # Trials that the file no longer names stay where they are trained; others are not gone on with.
+    trials = tuple(
+        trial
+        for trial in sweep_trials(spec, layout)
+        if trial.name in names or layout.trained(trial)
+    )
     for name in spec.components:
         _open(spec, name)
     check_gpu_name(spec.resources.gpu)
-    finished = frozenset(run.name for run in runs if layout.finished(run))
+    finished = frozenset(trial.name for trial in trials if layout.finished(spec, trial))
+    to_train = sum(not layout.trained(trial) for trial in trials)
     parameters = _parameters(spec.model)
     total = spec.training.steps * spec.training.global_batch
     # Never on GPUs that may be elsewhere, and never by fetching gigabytes.
     can_be_timed = parameters is not None and spec.resources.gpus_per_worker == 0
     return Plan(
-        runs=runs,
+        spec=spec,
+        trials=trials,
         finished=finished,
-        examples={run.name: order_of(run).counts(total) for run in runs},
+        examples={trial.name: order_of(trial.run).counts(total) for trial in trials},
         parameters=None if parameters is None else parameters / 1e6,
-        seconds_a_step=_seconds_a_step(runs[-1]) if time_a_step and can_be_timed else None,
-        cost=tuple(estimate_cost(runs, len(runs) - len(finished))),
-        disk_bytes=_disk_bytes(spec, parameters, len(runs) - len(finished)),
+        seconds_a_step=_seconds_a_step(asked[-1].run) if time_a_step and can_be_timed else None,
+        cost=tuple(estimate_cost(tuple(trial.run for trial in asked), to_train)),
+        disk_bytes=_disk_bytes(spec, parameters, to_train),
     )
 
 
@@ -180,7 +193,7 @@ def _check_refused(spec: SweepSpec, name: str, data: str, gone: Mapping[int, str
     size, limit = _open(spec, name).size, spec.data[data].max_left_out
     assert size, "photographs are finite"
     total = spec.training.steps * spec.training.global_batch
-    drawn = max(order_of(run).counts(total).get(name, 0) for run in spec.runs())
+    drawn = max(order_of(trial.run).counts(total).get(name, 0) for trial in asked_trials(spec))
     share = len(gone) / size
     if len(gone) < size and (share <= limit or share * drawn < FEW):
         return

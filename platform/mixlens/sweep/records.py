@@ -1,24 +1,16 @@
-"""The record of a trial: written last, so that where it stands the trial is whole."""
+"""What a sweep writes about its trials."""
 
 import json
-import time
 from pathlib import Path
 
-from mixlens.spec import RunSpec
+from mixlens.design import Trial
+from mixlens.design.layout import TRIAL
 
 
-def start_trial(run: RunSpec, folder: Path) -> None:
-    """Make the trial's folder and note in it what is being run."""
+def start_trial(trial: Trial, folder: Path) -> None:
+    """Make the trial's folder and enter it in the ledger."""
     folder.mkdir(parents=True, exist_ok=True)
-    write_json(folder / "run.json", run.model_dump(mode="json"))
-
-
-def finish_trial(run: RunSpec, folder: Path) -> None:
-    """Note that everything about the trial is on disk."""
-    write_json(
-        folder / "record.json",
-        {"run": run.name, "digest": run.digest(), "finished_at": time.strftime("%FT%T%z")},
-    )
+    write_json(folder / TRIAL, trial.model_dump(mode="json"))
 
 
 def write_json(file: Path, content: object) -> None:

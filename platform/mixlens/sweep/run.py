@@ -4,20 +4,21 @@ import os
 import shlex
 from collections.abc import Iterator, Sequence
 from pathlib import Path
-from typing import Any, TypeVar
+from typing import TypeVar
 
 from rich.console import Console
 from rich.table import Table
 
-from mixlens.analysis import answer_sentences, collect_provenance, load_run
+from mixlens.analysis import answer_sentences, collect_provenance
 from mixlens.analysis.transfer_answer import read_answer
 from mixlens.analysis.versions import sweep_version_warnings
+from mixlens.design import Layout, SweepSpec, asked_trials
 from mixlens.errors import MixlensError
 from mixlens.lock import held
 from mixlens.models import check_model, fingerprint, resolve_model
 from mixlens.report import write_report
 from mixlens.sources import open_source
-from mixlens.spec import Layout, MeasureSpec, RunSpec, SweepSpec
+from mixlens.spec import MeasureSpec
 from mixlens.sweep.indexing import index_data
 from mixlens.sweep.machine import (
     address_of,
@@ -39,7 +40,8 @@ from mixlens.sweep.records import write_json
 from mixlens.sweep.view import SweepView
 from mixlens.tasks import prompts_digest
 from mixlens.tracking import open_writer
-from mixlens.tracking.results import headline
+
+MOST_COLUMNS = 3  # of components, in the table of a plan
 
 Resolvable = TypeVar("Resolvable", SweepSpec, MeasureSpec)
 
@@ -101,7 +103,7 @@ def _run_sweep(spec: SweepSpec, command: Sequence[str]) -> None:
     log = layout.logs / "ray.log"
     with (
         chatter_to(log) as screen,
-        SweepView(plan.runs, plan.finished, screen) as view,
+        SweepView(plan.trials, plan.finished, screen) as view,
         writer,
     ):
         from mixlens.sweep.driver import ray_running, run_trials
@@ -115,10 +117,15 @@ def _run_sweep(spec: SweepSpec, command: Sequence[str]) -> None:
             for warning in sweep_version_warnings(spec, layout.root):
                 view.say(warning)
             writer.start(view.tell)
-            watcher = _Watcher(plan.runs, layout, view)
             view.say(f"{spec.name}: measuring the base, then {len(plan.pending)} trials")
-            failed = run_trials(plan.runs, layout, at_once, watcher)
-        if len(failed) == len(plan.runs):
+            failed = run_trials(
+                spec,
+                plan.pending,
+                layout,
+                at_once,
+                lambda trial, stage, metrics: view.update(trial, stage, metrics),
+            )
+        if len(failed) == len(plan.trials):
             raise _failure(failed, plan, log)
         view.say(f"{spec.name}: writing the report")
         report, tables = write_report(layout.root)
@@ -143,7 +150,7 @@ def _checked(spec: SweepSpec, time_a_step: bool) -> tuple[SweepSpec, Plan, int |
         if address_of(spec.resources) is None:
             from mixlens.sweep.driver import this_machine
 
-            at_once = trials_at_once(spec.resources, this_machine(), len(spec.runs()))
+            at_once = trials_at_once(spec.resources, this_machine(), len(asked_trials(spec)))
         check_evaluation(spec)
         refused = refused_photographs(spec)
         plan = plan_sweep(spec, time_a_step)
@@ -156,8 +163,8 @@ def _checked(spec: SweepSpec, time_a_step: bool) -> tuple[SweepSpec, Plan, int |
 def _note_provenance(plan: Plan, layout: Layout, command: Sequence[str]) -> None:
     """Write down, beside what is about to be made, what it is made with."""
     provenance = collect_provenance(shlex.join(command))
-    folders = [layout.trial(run) for run in plan.pending]
-    base = layout.base(plan.runs[0])
+    folders = [layout.trial(trial) for trial in plan.pending]
+    base = layout.base(plan.spec)
     if not (base / "measure" / RECORD).is_file():
         folders.append(base)
     if folders:
@@ -170,44 +177,32 @@ def _failure(failed: dict[str, str], plan: Plan, log: Path) -> MixlensError:
     """Which trials failed, and why."""
     reasons = "\n".join(f"  {name}: {reason}" for name, reason in failed.items())
     return MixlensError(
-        f"{len(failed)} of {len(plan.runs)} trials failed:\n{reasons}\n"
+        f"{len(failed)} of {len(plan.trials)} trials failed:\n{reasons}\n"
         f"The whole story is in {log}. The same command tries them again."
     )
-
-
-class _Watcher:
-    """Tells the view what trials report."""
-
-    def __init__(self, runs: Sequence[RunSpec], layout: Layout, view: SweepView) -> None:
-        self._runs = {run.name: run for run in runs}
-        self._layout, self._view = layout, view
-
-    def __call__(self, name: str, stage: str, metrics: dict[str, Any]) -> None:
-        shown = dict(metrics)
-        if stage == "done":
-            run = self._runs[name]
-            shown |= headline(load_run(self._layout.trial(run), run))
-        self._view.update(name, stage, shown)
 
 
 def print_plan(spec: SweepSpec, plan: Plan, at_once: int | None, console: Console) -> None:
     """The resolved plan as tables."""
     training, resources = spec.training, spec.resources
+    layout = Layout.of(spec)
     unknown = "unknown: the model is not on this machine"
-    table = Table(title=f"{spec.name}: {len(plan.runs)} trials", title_justify="left")
-    drawn = {name for run in plan.runs for name, weight in run.weights.items() if weight}
-    names = [] if spec.arms else sorted(drawn)
+    table = Table(title=f"{spec.name}: {len(plan.trials)} trials", title_justify="left")
+    drawn = {name for trial in plan.trials for name in trial.run.weights}
+    names = sorted(drawn) if len(drawn) <= MOST_COLUMNS else []
     table.add_column("trial", no_wrap=True)
     table.add_column("state")
     for column in names or ["examples"]:
         table.add_column(column, justify="right" if names else "left")
-    for run in plan.runs:
-        counts = plan.examples[run.name]
-        state = "finished" if run.name in plan.finished else "to run"
-        # An arm has few of many components: these by name, not a column for each.
+    for trial in plan.trials:
+        counts = plan.examples[trial.name]
+        state = "finished" if trial.name in plan.finished else "to run"
+        if state == "to run" and layout.trained(trial):
+            state = "to measure"
+        # A level has few of many components: these by name, not a column for each.
         listed = ", ".join(f"{count} {name}" for name, count in counts.items() if count)
         cells = [str(counts.get(name, 0)) for name in names] or [listed]
-        table.add_row(run.name, state, *cells)
+        table.add_row(trial.name, state, *cells)
     console.print(table)
     facts = {
         "base model": f"{spec.model} ("

@@ -10,7 +10,7 @@ from rich.live import Live
 from rich.progress_bar import ProgressBar
 from rich.table import Table
 
-from mixlens.spec import RunSpec
+from mixlens.design import Trial
 from mixlens.sweep.progress import LINE_EVERY_S
 
 STAGE_WIDTH = 13
@@ -46,13 +46,13 @@ class TrialState:
 class SweepView:
     """Progress of all trials; `update` it as results arrive, inside a `with` block."""
 
-    def __init__(self, runs: Iterable[RunSpec], finished: frozenset[str], out: TextIO) -> None:
+    def __init__(self, trials: Iterable[Trial], finished: frozenset[str], out: TextIO) -> None:
         self.console = Console(file=out)
         self.trials = {
-            run.name: TrialState(
-                run.training.steps, "done before" if run.name in finished else "waiting"
+            trial.name: TrialState(
+                trial.run.training.steps, "done before" if trial.name in finished else "waiting"
             )
-            for run in runs
+            for trial in trials
         }
         self.note = "starting Ray"
         self._started = time.monotonic()
@@ -84,9 +84,10 @@ class SweepView:
         """Show a line that stays; any thread may call it."""
         self.console.print(line, markup=False, highlight=False, soft_wrap=True)
 
-    def update(self, name: str, stage: str, metrics: dict[str, Any] | None = None) -> None:
-        """Note the stage and last metrics of a trial."""
-        trial = self.trials[name]
+    def update(self, of: Trial, stage: str, metrics: dict[str, Any] | None = None) -> None:
+        """Note the stage and last metrics of a trial, which may be one just proposed."""
+        name = of.name
+        trial = self.trials.setdefault(name, TrialState(of.run.training.steps))
         changed = stage != trial.stage
         trial.stage = stage
         trial.latest.update(metrics or {})

@@ -20,8 +20,10 @@ from mixlens.analysis.measured import read_model_tables
 from mixlens.analysis.tables import read_tables
 from mixlens.analysis.transfer_answer import read_answer
 from mixlens.analysis.versions import measure_version_warnings, sweep_version_warnings
+from mixlens.design import Layout, SweepSpec, Trial, sweep_trials
+from mixlens.design.layout import TRIAL
 from mixlens.errors import DataError, explain
-from mixlens.spec import Layout, MeasureSpec, RunSpec, SweepSpec
+from mixlens.spec import MeasureSpec
 from mixlens.tasks.prompts import prompts_digest, prompts_text
 from mixlens.tracking.data import data_params, data_sets, log_data
 from mixlens.tracking.model import log_model
@@ -119,7 +121,7 @@ def _sweep(spec: SweepSpec, root: Path) -> Member:
     layout = Layout(root)
     params = {
         "model": spec.model,
-        **_axis(spec),
+        "levels": " ".join(level.id for level in spec.design.levels()),
         "seeds": " ".join(str(seed) for seed in spec.seeds),
         **data_params(spec.data),
         **_training_params(spec),
@@ -149,18 +151,17 @@ def _sweep(spec: SweepSpec, root: Path) -> Member:
 
 
 def _base(spec: SweepSpec, root: Path) -> Member:
-    first = spec.runs()[0]
-    folder = Layout(root).base(first)
+    folder = Layout(root).base(spec)
     measured = folder / "measure" / "measured.json"
 
     def about(sink: Sink) -> None:
-        sink.log_params({"model": spec.model, "digest": first.base_digest()})
+        sink.log_params({"model": spec.model, "digest": spec.base_digest()})
         sink.tag("mlflow.note.content", note_of_base(spec))
-        sink.log_inputs(data_sets(first, {}))
+        sink.log_inputs(data_sets(spec, {}, with_transfer=False))
 
     def results(sink: Sink) -> None:
-        log_run(sink, load_run(folder, None))
-        sink.log_outcome("base", {"model": spec.model, "digest": first.base_digest()})
+        log_run(sink, load_run(folder, folder / "measure", None))
+        sink.log_outcome("base", {"model": spec.model, "digest": spec.base_digest()})
 
     return Member(
         "base", folder, "base",
@@ -176,43 +177,44 @@ def _base(spec: SweepSpec, root: Path) -> Member:
 
 
 def _trials(spec: SweepSpec, root: Path) -> Iterator[Member]:
-    for run in spec.runs():
-        yield _trial(spec, run, root)
+    for trial in sweep_trials(spec, Layout(root)):
+        yield _trial(spec, trial, root)
 
 
-def _trial(spec: SweepSpec, run: RunSpec, root: Path) -> Member:
-    layout = Layout(root)
-    folder = layout.trial(run)
-    record, journal = folder / "record.json", folder / "training.jsonl"
+def _trial(spec: SweepSpec, trial: Trial, root: Path) -> Member:
+    layout, run = Layout(root), trial.run
+    folder, measurement = layout.trial(trial), layout.measurement(spec, trial)
+    record, journal = measurement / "measured.json", folder / "training.jsonl"
     steps = Steps(journal)
     params = {
-        **({"ratio": run.ratio} if run.arm is None else {"arm": run.arm}),
-        "seed": run.seed,
+        "level": trial.level.id,
+        **trial.level.coordinates,
+        "seed": trial.seed,
         "model": run.model,
         "digest": run.digest(),
         **{f"weight.{name}": weight for name, weight in run.weights.items()},
-        **_training_params(run),
+        **_training_params(spec),
     }
 
     def about(sink: Sink) -> None:
         sink.log_params(params)
         sink.tag("mlflow.note.content", note_of_trial(run))
-        sink.log_inputs(data_sets(run, run.weights))
-        sink.log_json("run.json", run.model_dump(mode="json"))
+        sink.log_inputs(data_sets(spec, run.weights, with_transfer=False))
+        sink.log_json(TRIAL, trial.model_dump(mode="json"))
 
     def results(sink: Sink) -> None:
-        log_run(sink, load_run(folder, run))
+        log_run(sink, load_run(folder, measurement, trial))
         if journal.is_file():
             sink.log_file(journal)
-        sink.log_outcome(run.name, {"model": run.model, "digest": run.digest()})
+        sink.log_outcome(trial.name, {"model": run.model, "digest": run.digest()})
 
     return Member(
-        run.name, folder, "trial", _tags("trial", spec.name), folder / "run.json", record,
+        trial.name, folder, "trial", _tags("trial", spec.name), folder / TRIAL, record,
         (
-            Section("about", (folder / "run.json",), about),
+            Section("about", (folder / TRIAL,), about),
             Section("training", (journal,), lambda sink: sink.log_training(steps.read())),
             Section("results", (record,), results),
-            _intervals(run.name, root, record),
+            _intervals(trial.name, root, record),
         ),
     )  # fmt: skip
 
@@ -296,17 +298,15 @@ def _tags(kind: str, sweep: str) -> dict[str, str]:
 
 def _drawn(spec: SweepSpec) -> dict[str, float]:
     """Components that any trial draws from."""
-    return {name: weight for run in spec.runs() for name, weight in run.weights.items() if weight}
+    return {
+        name: weight
+        for level in spec.design.levels()
+        for name, weight in level.weights.items()
+        if weight
+    }
 
 
-def _axis(spec: SweepSpec) -> dict[str, str]:
-    """What the trials of a sweep differ in."""
-    if spec.arms is not None:
-        return {"arms": " ".join(spec.arms)}
-    return {"ratios": " ".join(f"{ratio:g}" for ratio in spec.ratios or ())}
-
-
-def _training_params(spec: SweepSpec | RunSpec) -> dict[str, Any]:
+def _training_params(spec: SweepSpec) -> dict[str, Any]:
     training = spec.training
     lora = training.lora
     return {

@@ -16,9 +16,10 @@ from collections.abc import Iterator, Mapping
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
+from mixlens.design import SweepSpec
 from mixlens.errors import read_record
 from mixlens.sources.coco.index import LEFT_OUT, RECORD
-from mixlens.spec import CocoSpec, MeasureSpec, RunSpec, SweepSpec
+from mixlens.spec import CocoSpec, MeasureSpec
 from mixlens.tracking.ledger import digest_of
 from mixlens.tracking.sink import Sink
 
@@ -36,27 +37,27 @@ def data_params(data: Mapping[str, CocoSpec]) -> dict[str, str]:
 
 
 def data_sets(
-    spec: SweepSpec | RunSpec | MeasureSpec, weights: Mapping[str, float]
+    spec: SweepSpec | MeasureSpec, weights: Mapping[str, float], with_transfer: bool = True
 ) -> "list[DatasetInput]":
     """The components that a run uses, as MLflow's data sets.
 
     Args:
         spec: has the components.
         weights: of those that are trained on.
+        with_transfer: whether also the images that trends are held against.
     """
     uses: list[tuple[str, str, dict[str, Any]]]
     uses = [(name, "train", {"weight": weight}) for name, weight in weights.items() if weight]
     evaluation = spec.evaluation
     images = {"images": evaluation.examples}
     uses.append((evaluation.component, "held-out", images))
-    # A trial is not measured on the images that the base's trends are held against.
-    if evaluation.transfer is not None and not isinstance(spec, RunSpec):
+    if evaluation.transfer is not None and with_transfer:
         uses.append((evaluation.transfer, "other images", images))
     return [_data_set(spec, name, context, about) for name, context, about in uses]
 
 
 def _data_set(
-    spec: SweepSpec | RunSpec | MeasureSpec, name: str, context: str, about: dict[str, Any]
+    spec: SweepSpec | MeasureSpec, name: str, context: str, about: dict[str, Any]
 ) -> "DatasetInput":
     from mlflow.entities import Dataset, DatasetInput, InputTag
 

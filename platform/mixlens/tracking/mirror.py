@@ -6,8 +6,9 @@ from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
 
+from mixlens.design import SweepSpec
 from mixlens.errors import MixlensError
-from mixlens.spec import MeasureSpec, SweepSpec
+from mixlens.spec import MeasureSpec
 from mixlens.tracking.content import Member, Stamp, members_of
 from mixlens.tracking.ledger import LEDGER, Ledger
 from mixlens.tracking.notes import describe_experiment

@@ -26,7 +26,7 @@ from mixlens.tracking.sink import Point, Sink
 
 def log_model(sink: Sink, tables: ModelTables, sentences: Sequence[str], folder: Path) -> None:
     """Log a measured model: its numbers, its diagnosis, and the files in `folder`."""
-    sink.log_metrics("model", [*model_points(tables), *speed_points(folder)])
+    sink.log_metrics("model", [*model_points(tables), *speed_points(folder / "measure")])
     sink.log_text("diagnosis.txt", "\n".join(sentences) + "\n")
     log_provenance(sink, folder)
     log_files(sink, folder)

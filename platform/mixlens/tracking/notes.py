@@ -3,7 +3,8 @@
 import json
 from typing import Any
 
-from mixlens.spec import MeasureSpec, RunSpec, SweepSpec
+from mixlens.design import SweepSpec
+from mixlens.spec import MeasureSpec, RunSpec
 from mixlens.tracking.server import RUNS, VIEW, Server
 
 KIND = "mlflow.experimentKind"
@@ -64,13 +65,14 @@ def view_state() -> dict[str, Any]:
 
 def note_of_sweep(spec: SweepSpec) -> str:
     """Where to look in a sweep's run."""
-    if spec.arms is None:
-        axis = f"{len(spec.ratios or ())} shares of complex data"
-        curves = "`by_ratio/...` (step = percent of complex data)"
+    axis = spec.design.axis
+    if axis.scale is None:
+        curves = f"`by_{axis.noun}/...` (step = place of the {axis.noun})"
     else:
-        axis, curves = f"{len(spec.arms)} arms", "`by_arm/...` (step = place of the arm)"
+        curves = f"`by_{axis.noun}/...` (step = {axis.title.lower()}, percent)"
     return (
-        f"{spec.name}: {spec.model} fine-tuned on {axis} with {len(spec.seeds)} seeds each; the "
+        f"{spec.name}: {spec.model} fine-tuned on {len(spec.design.levels())} {axis.noun}s with "
+        f"{len(spec.seeds)} seeds each; the "
         f"runs below are the base and the trials.\n\n"
         "- The answer: artifact `answer.txt`, and `report.html` with all figures.\n"
         f"- Its numbers: {curves}, and `effect/...` or `trend/...` with `/low` and `/high`.\n"

@@ -48,7 +48,7 @@ def log_run(sink: Sink, run: RunResults) -> None:
     """
     sink.log_metrics("accuracy", list(accuracy_points(run)))
     sink.log_metrics("layers", list(layer_points(run)))
-    sink.log_metrics("evaluation", list(speed_points(run.folder)))
+    sink.log_metrics("evaluation", list(speed_points(run.measurement)))
     realised = realised_mixture(run)
     if realised:
         sink.log_json("realised_mixture.json", realised)
@@ -114,13 +114,6 @@ def log_provenance(sink: Sink, folder: Path) -> None:
     sink.tag("mixlens.code", provenance.code)
 
 
-def headline(run: RunResults) -> dict[str, float]:
-    """What to show of a model as soon as it is measured: accuracy/<group>, and redundancy."""
-    points = {name: value for name, value, _ in accuracy_points(run) if name.startswith("accuracy")}
-    layers = {name: value for name, value, _ in layer_points(run)}
-    return {**points, "redundancy": layers.get("redundancy/visual_mean", float("nan"))}
-
-
 def accuracy_points(run: RunResults) -> Iterator[Point]:
     """Scores of one model: the mean over all questions of a group."""
     headline = {}
@@ -139,8 +132,8 @@ def accuracy_points(run: RunResults) -> Iterator[Point]:
 
 
 def speed_points(folder: Path) -> Iterator[Point]:
-    """How fast the questions of a measured model were answered."""
-    for name, value in read_throughput(folder / "measure").items():
+    """How fast the questions of a model were answered, from the folder of its measurement."""
+    for name, value in read_throughput(folder).items():
         yield f"evaluation/{name}", value, 0
 
 

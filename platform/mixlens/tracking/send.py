@@ -3,9 +3,9 @@
 from collections.abc import Callable
 from pathlib import Path
 
+from mixlens.design import SweepSpec
 from mixlens.errors import ResourceError, explain
 from mixlens.lock import held
-from mixlens.spec import SweepSpec
 from mixlens.tracking.content import read_spec
 from mixlens.tracking.mirror import Mirror
 from mixlens.tracking.server import how_to_look, open_server

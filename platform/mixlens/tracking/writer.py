@@ -12,7 +12,8 @@ from pathlib import Path
 from types import TracebackType
 
 import mixlens
-from mixlens.spec import MeasureSpec, SweepSpec
+from mixlens.design import SweepSpec
+from mixlens.spec import MeasureSpec
 from mixlens.tracking.mirror import Mirror
 from mixlens.tracking.server import how_to_look, open_server
 

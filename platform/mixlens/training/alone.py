@@ -14,9 +14,9 @@ from pathlib import Path
 
 import torch
 import torch.distributed as dist
-from pydantic import ValidationError
 
-from mixlens.errors import SpecError, exit_clearly
+from mixlens.design import read_run
+from mixlens.errors import exit_clearly
 from mixlens.lock import held
 from mixlens.mixture.local import LocalStream
 from mixlens.models import keep_freed_memory
@@ -44,7 +44,7 @@ def train_alone(run: RunSpec, directory: Path) -> Path:
 
 def main() -> None:
     parser = argparse.ArgumentParser(prog="python -m mixlens.training.alone", description=__doc__)
-    parser.add_argument("run", type=Path, help="a RunSpec as JSON, such as a trial's run.json")
+    parser.add_argument("run", type=Path, help="a RunSpec as JSON, or the trial.json of a trial")
     parser.add_argument("directory", type=Path, help="where the run is kept")
     arguments = parser.parse_args()
     keep_freed_memory()
@@ -52,20 +52,13 @@ def main() -> None:
     directory = arguments.directory.absolute()
     is_first = os.environ.get("RANK", "0") == "0"
     try:
-        run = _read(arguments.run)
+        run = read_run(arguments.run)
         # The others of torchrun's workers wait for the first one, and end with it.
         with held(directory, sys.argv, print) if is_first else nullcontext():
             print(train_alone(run, directory))
     finally:
         if dist.is_initialized():
             dist.destroy_process_group()
-
-
-def _read(path: Path) -> RunSpec:
-    try:
-        return RunSpec.model_validate_json(path.read_text())
-    except (OSError, ValidationError) as error:
-        raise SpecError(f"{path}: this is no run: {error}") from None
 
 
 if __name__ == "__main__":

@@ -185,7 +185,6 @@ def finish(run: RunSpec, directory: Path) -> None:
     pq.write_table(pa.table(steps | mixture | seen), directory / MIXTURE)
     record = {
         "run": run.digest(),
-        "name": run.name,
         "model": run.model,
         "steps": run.training.steps,
         "examples": counts[-1],

@@ -16,7 +16,7 @@ from mixlens.analysis.intervals import Levels, combine_seeds
 from mixlens.analysis.results import SweepResults
 from mixlens.analysis.tables import Tables
 from mixlens.analysis.words import digits_of, with_interval
-from mixlens.spec import RunSpec
+from mixlens.design import Trial
 
 # Not in the order of the alphabet, and the planted redundancy falls along it.
 ARMS = (("relational", 0.0), ("coarse", 0.4), ("scene_graph", 0.7), ("attribute", 1.0))
@@ -302,4 +302,4 @@ def test_trials_belong_to_ratios_or_to_arms(sweep: SweepResults) -> None:
     assert sweep.ratios == ()
     assert sweep.level_of_trials() == [0, 0, 1, 1, 2, 2, 3, 3]
     assert [level.label for level in sweep.levels] == NAMES
-    assert all(isinstance(trial.spec, RunSpec) for trial in sweep.trials)
+    assert all(isinstance(trial.trial, Trial) for trial in sweep.trials)

@@ -15,6 +15,7 @@ from mixlens.analysis.measurement import load_measured
 from mixlens.analysis.tables import Tables
 from mixlens.analysis.transfer_answer import transfer_sentences
 from mixlens.analysis.transfer_build import sides_of
+from mixlens.design import Layout, asked_trials
 
 SCORE = "redundancy_score"
 
@@ -23,17 +24,23 @@ def _sweep(folder: Path, lost: dict[str, set[int | str]], **knobs) -> Tables:
     """Tables of a sweep in which a trial whose name begins so lost the layers or groups named."""
     fake = FakeSweep(**{"seeds": (0,), "images": 16, "layers": 3, "steps": 5} | knobs)
     root = fake.write(folder)
+    spec, layout = fake.spec(folder), Layout(root)
     for begin, what in lost.items():
-        for trial in root.glob(f"**/{begin},*" if begin != "base" else "base-*"):
+        of_trials = [
+            layout.measurement(spec, trial)
+            for trial in asked_trials(spec)
+            if trial.level.id == begin
+        ]
+        for measured in of_trials or [layout.base(spec) / "measure"]:
             for name in ("image_metrics", "pooled_metrics"):
-                file = trial / "measure" / f"{name}.parquet"
+                file = measured / f"{name}.parquet"
                 table = pd.read_parquet(file)
                 gone = (table["metric"] == SCORE) & (table["stream"] == "visual")
                 gone &= table["layer"].isin([one for one in what if isinstance(one, int)])
                 columns = [one for one in ("value", "low", "high") if one in table]
                 table.loc[gone, columns] = np.nan
                 table.to_parquet(file, index=False)
-            file = trial / "measure" / "examples.parquet"
+            file = measured / "examples.parquet"
             table = pd.read_parquet(file)
             gone = table["group"].isin([one for one in what if isinstance(one, str)])
             table.loc[gone, ["exact", "relaxed", "object_f1"]] = np.nan

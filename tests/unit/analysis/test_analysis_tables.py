@@ -12,8 +12,8 @@ from mixlens.analysis import answer_sentences, build_tables, load_sweep
 from mixlens.analysis.effect import AGAINST_BASE, DIFFERENCE, SLOPE, find_effect
 from mixlens.analysis.results import SweepResults
 from mixlens.analysis.tables import Tables
+from mixlens.design import Layout, asked_trials
 from mixlens.errors import DataError
-from mixlens.spec import Layout
 
 SMALL = FakeSweep(ratios=(0.0, 0.5, 1.0), images=40, layers=6, steps=20)
 
@@ -210,7 +210,7 @@ def test_what_cannot_be_read_is_said(tmp_path: Path) -> None:
     folder = SMALL.write(tmp_path)
     spec = SMALL.spec(tmp_path)
     layout = Layout(folder)
-    examples = layout.trial(spec.runs()[1]) / "measure" / "examples.parquet"
+    examples = layout.measurement(spec, asked_trials(spec)[1]) / "examples.parquet"
     table = pd.read_parquet(examples)
     table[table["example_id"] != table["example_id"].iloc[0]].to_parquet(examples)
     with pytest.raises(DataError, match="39 images, 39 of them also the base's"):
@@ -218,8 +218,8 @@ def test_what_cannot_be_read_is_said(tmp_path: Path) -> None:
     examples.write_bytes(b"PAR1 cut short")
     with pytest.raises(DataError, match=r"examples\.parquet.*damaged"):
         load_sweep(folder)
-    for run in spec.runs():
-        (layout.trial(run) / "record.json").unlink()
+    for trial in asked_trials(spec):
+        (layout.trial(trial) / "trained.json").unlink()
     with pytest.raises(DataError, match="0 of 6 trials finished"):
         load_sweep(folder)
     next(folder.glob("base-*")).rename(folder / "base-of-another-sweep-file")

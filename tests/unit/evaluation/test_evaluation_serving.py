@@ -14,6 +14,7 @@ from ray.data.llm import vLLMEngineProcessorConfig
 from ray.llm._internal.batch.stages import vLLMEngineStage
 from ray.llm._internal.batch.stages.vllm_engine_stage import vLLMOutputData
 
+from mixlens.design import SweepSpec
 from mixlens.errors import CheckpointError, ResourceError, SpecError
 from mixlens.evaluation import serving
 from mixlens.evaluation.answers import answer_limits, asks_of, table_of
@@ -32,7 +33,7 @@ from mixlens.evaluation.serving import (
 )
 from mixlens.models import VLM, load_vlm
 from mixlens.sources import open_source
-from mixlens.spec import LoraSpec, MeasureSpec, ResourceSpec, SceneComponent, SceneSpec, SweepSpec
+from mixlens.spec import LoraSpec, MeasureSpec, ResourceSpec, SceneComponent, SceneSpec
 from mixlens.training.lora import add_lora
 
 COMPONENT = SceneComponent(
@@ -309,7 +310,7 @@ def test_a_sweep_of_adapters_is_refused_before_it_is_trained(folders, installed,
             "name": "s",
             "model": folders("llava"),
             "components": {"a": {"tasks": {"coarse": 1}}},
-            "arms": {"a": {"a": 1.0}},
+            "design": {"kind": "arms", "arms": {"a": {"a": 1.0}}},
             "training": {
                 "steps": 1, "global_batch": 1, "micro_batch": 1, "lora": {"towers": towers},
             },

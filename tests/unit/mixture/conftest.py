@@ -4,14 +4,7 @@ from collections.abc import Callable
 
 import pytest
 
-from mixlens.spec import (
-    EvaluationSpec,
-    RunSpec,
-    SceneComponent,
-    SceneSpec,
-    SizeRange,
-    TrainingSpec,
-)
+from mixlens.spec import RunSpec, SceneComponent, SceneSpec, SizeRange, TrainingSpec
 
 
 @pytest.fixture
@@ -20,17 +13,14 @@ def mixture_run() -> Callable[..., RunSpec]:
         large = SizeRange(name="large", diameter=(0.3, 0.4))
         scene = SceneSpec(image_size=32, objects=(1, 2), sizes=(large,))
         return RunSpec(
-            name="test",
             model="none",
             components={
                 "easy": SceneComponent(scene=scene, tasks={"coarse": 1}),
                 "hard": SceneComponent(scene=scene, tasks={"attribute": 1}, seed=1, size=50),
             },
             weights={"easy": 0.75, "hard": 0.25},
-            ratio=0.25,
             seed=3,
             training=TrainingSpec(**{"steps": 10, "global_batch": 8, "micro_batch": 2, **training}),
-            evaluation=EvaluationSpec(component="easy", examples=8),
         )
 
     return make

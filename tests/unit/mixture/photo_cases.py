@@ -15,7 +15,6 @@ from mixlens.spec import (
     CocoComponent,
     CocoFiles,
     CocoSpec,
-    EvaluationSpec,
     RunSpec,
     SceneComponent,
     SceneSpec,
@@ -55,7 +54,6 @@ def photo_run(max_left_out: float = 0.02, **training: Any) -> RunSpec:
     scene = SceneSpec(image_size=32, objects=(1, 2), sizes=(large,))
     files = CocoFiles(annotations="instances.json")
     return RunSpec(
-        name="test",
         model="none",
         data={"street": CocoSpec(root="street-root", train=files, max_left_out=max_left_out)},
         components={
@@ -63,10 +61,8 @@ def photo_run(max_left_out: float = 0.02, **training: Any) -> RunSpec:
             "scenes": SceneComponent(scene=scene, tasks={"coarse": 1}),
         },
         weights={"photos": 0.5, "scenes": 0.5},
-        ratio=0.5,
         seed=3,
         training=TrainingSpec(**{"steps": 10, "global_batch": 8, "micro_batch": 2, **training}),
-        evaluation=EvaluationSpec(component="scenes", examples=8),
     )
 
 

@@ -181,6 +181,6 @@ def test_the_command_refuses_what_is_no_run(tmp_path):
     (tmp_path / "run.json").write_text('{"name": "x"}')
     done = write_order(tmp_path / "run.json", tmp_path / "order.parquet")
     assert done.returncode == 2
-    assert f"{tmp_path / 'run.json'}: this is no run.json of a trial" in done.stderr
+    assert f"{tmp_path / 'run.json'}: this is no trial.json of a trial" in done.stderr
     assert "Traceback" not in done.stderr
     assert not (tmp_path / "order.parquet").exists()

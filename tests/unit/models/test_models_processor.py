@@ -8,12 +8,13 @@ import torch
 from model_folders import edit_json
 from tiny_families import build
 
+from mixlens.design import SweepSpec
 from mixlens.errors import CheckpointError
 from mixlens.evaluation import answer
 from mixlens.models import check_model, load_vlm
 from mixlens.models.tiny import build_tiny_vlm
 from mixlens.sources import open_source
-from mixlens.spec import SweepSpec, load_spec
+from mixlens.spec import load_spec
 
 ROOT = Path(__file__).resolve().parents[3]
 

@@ -10,13 +10,14 @@ from fake_measured import COCO, PHOTOS, FakeMeasured
 from fake_sweep import FakeSweep
 
 from mixlens.analysis import build_tables, load_sweep
+from mixlens.design import SweepSpec
 from mixlens.report import write_report
 from mixlens.report.captions import caveats
 from mixlens.report.components import about_photographs, content, turns
 from mixlens.report.data import data_section, left_out_table, replaced_table
 from mixlens.report.measured import report_model
 from mixlens.sources.coco.build import build_index
-from mixlens.spec import CocoSpec, MeasureSpec, SweepSpec
+from mixlens.spec import CocoSpec, MeasureSpec
 
 FAKE = FakeMeasured(images=24, layers=2, parts=(), controls=(), groups=("coarse",), transfer=1.0)
 

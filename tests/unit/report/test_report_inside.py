@@ -29,9 +29,9 @@ def probed(tmp_path_factory: pytest.TempPathFactory) -> SweepResults:
     source = PLANTED.write(runs / "planted") / "measure"
     for name in ("probes", "deletion", "embeddings", "attributes"):
         table = pd.read_parquet(source / f"{name}.parquet")
-        table.to_parquet(sweep.base.folder / "measure" / f"{name}.parquet", index=False)
+        table.to_parquet(sweep.base.measurement / f"{name}.parquet", index=False)
     table = pd.read_parquet(source / "probes.parquet")
-    table.to_parquet(sweep.trials[0].folder / "measure" / "probes.parquet", index=False)
+    table.to_parquet(sweep.trials[0].measurement / "probes.parquet", index=False)
     return sweep
 
 

@@ -14,11 +14,11 @@ from fake_sweep import FakeSweep
 from job_inside import run_inside
 
 from mixlens.analysis import answer_sentences, build_tables, collect_provenance, load_sweep
+from mixlens.design import Layout
 from mixlens.report import write_report
 from mixlens.report.examples import show_examples
 from mixlens.report.html import render
 from mixlens.report.inside import inside_tables
-from mixlens.spec import Layout
 
 pytestmark = pytest.mark.slow
 
@@ -108,8 +108,8 @@ def test_the_recipe_says_how_to_make_it_again(folder: Path, page: _Page) -> None
     assert "python jobs/sweep.py 'my sweep.yaml' 'seeds=[0,1]'" in page.text
     assert sweep.spec.digest() in page.text
     for trial in sweep.trials:
-        assert trial.spec is not None
-        assert trial.spec.digest() in page.text
+        assert trial.trial is not None
+        assert trial.trial.run.digest() in page.text
     assert re.search(r"prompts\.yaml, SHA-256 [0-9a-f]{16}", page.text)
     assert "torch 2." in page.text
     assert "holds no provenance.json" not in page.text
@@ -202,7 +202,7 @@ def test_results_of_different_versions_are_named_beside_the_answer(tmp_path: Pat
     folder = SMALL.write(tmp_path)
     made_with, sweep = collect_provenance("a command"), load_sweep(folder)
     older = replace(made_with, packages=made_with.packages | {"transformers": "5.1.0"})
-    older.write(Layout(folder).base(sweep.spec.runs()[0]))
+    older.write(Layout(folder).base(sweep.spec))
     for trial in sweep.trials:
         made_with.write(trial.folder)
     page = _Page(write_report(folder)[0].read_text())

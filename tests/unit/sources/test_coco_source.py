@@ -7,13 +7,14 @@ import pyarrow.parquet as pq
 import pytest
 from coco_set import make_coco_set
 
+from mixlens.design import SweepSpec, asked_trials
 from mixlens.errors import DataError, SpecError
 from mixlens.mixture.manifest import write_manifest
 from mixlens.mixture.order import order_of
 from mixlens.sources import from_row, open_source, to_row
 from mixlens.sources.coco.build import build_index
 from mixlens.sources.coco.files import Files
-from mixlens.spec import HELD_OUT_START, CocoComponent, CocoSpec, SweepSpec
+from mixlens.spec import HELD_OUT_START, CocoComponent, CocoSpec, RunSpec
 
 TASKS = {"coarse": 1, "attribute": 1, "relational": 1, "count": 1, "locate": 1}
 
@@ -151,17 +152,20 @@ def sweep(data, weights: dict[str, float], **components) -> SweepSpec:
             "name": "s",
             "data": data,
             "components": components,
-            "mixture": {"high": weights, "low": weights},
-            "ratios": [0],
+            "design": {"kind": "ratio", "high": weights, "low": weights, "ratios": [0]},
             "training": {"steps": 50, "global_batch": 8, "micro_batch": 8, "learning_rates": rates},
             "evaluation": {"component": next(iter(components)), "examples": 8},
         }
     )
 
 
+def first_run(spec: SweepSpec) -> RunSpec:
+    return asked_trials(spec)[0].run
+
+
 def test_a_mixture_goes_through_all_photographs_before_any_comes_again(data):
     scenes = {"tasks": {"coarse": 1}}
-    (run,) = sweep(data, {"photos": 0.5, "scenes": 0.5}, photos=component(), scenes=scenes).runs()
+    run = first_run(sweep(data, {"photos": 0.5, "scenes": 0.5}, photos=component(), scenes=scenes))
     order = order_of(run)
     size = open_source("photos", component(), data).size
     drawn = [index for name, index in map(order.at, range(4 * size)) if name == "photos"]
@@ -174,7 +178,7 @@ def test_a_mixture_goes_through_all_photographs_before_any_comes_again(data):
 
 def test_the_manifest_names_the_file_of_each_photograph(data, tmp_path):
     scenes = {"tasks": {"coarse": 1}}
-    (run,) = sweep(data, {"photos": 0.5, "scenes": 0.5}, photos=component(), scenes=scenes).runs()
+    run = first_run(sweep(data, {"photos": 0.5, "scenes": 0.5}, photos=component(), scenes=scenes))
     write_manifest(run, tmp_path / "manifest.parquet", 5)
     source = open_source("photos", component(), data)
     rows = pq.read_table(tmp_path / "manifest.parquet").to_pylist()
@@ -188,15 +192,15 @@ def test_the_manifest_names_the_file_of_each_photograph(data, tmp_path):
 def test_a_component_that_no_image_can_carry_is_refused_where_it_is_drawn(data):
     nothing = component(strata={"object_count": (0.5, 0.50001), "size_mean": (0.9, 0.90001)})
     weights = {"nothing": 0.5, "photos": 0.5}
-    run = sweep(data, weights, photos=component(), nothing=nothing).runs()[0]
+    run = first_run(sweep(data, weights, photos=component(), nothing=nothing))
     with pytest.raises(SpecError, match=r"components\.nothing.*no training image"):
         order_of(run)
-    unused = sweep(data, {"photos": 1.0}, photos=component(), nothing=nothing).runs()[0]
+    unused = first_run(sweep(data, {"photos": 1.0}, photos=component(), nothing=nothing))
     assert order_of(unused).components == ("photos",)
 
 
 def test_the_same_data_elsewhere_make_the_same_run(data, tmp_path):
-    one = sweep(data, {"photos": 1.0}, photos=component()).runs()[0]
+    one = first_run(sweep(data, {"photos": 1.0}, photos=component()))
     moved = data["coco"].model_copy(update={"root": "/elsewhere", "index": str(tmp_path)})
     assert one.model_copy(update={"data": {"coco": moved}}).digest() == one.digest()
     other = data["coco"].model_copy(update={"fingerprint": "0" * 16})

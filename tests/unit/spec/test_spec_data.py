@@ -5,8 +5,9 @@ from pathlib import Path
 import pytest
 import yaml
 
+from mixlens.design import load_measure
 from mixlens.errors import SpecError
-from mixlens.spec import MeasureSpec, held_out_of, load_measure, load_spec, transfer_of
+from mixlens.spec import MeasureSpec, held_out_of, load_spec, transfer_of
 from mixlens.spec.held_out import used_data
 
 FILE = {

@@ -5,38 +5,25 @@ import sys
 
 import pytest
 
-from mixlens.spec import (
-    MeasureSpec,
-    MixtureSpec,
-    RunSpec,
-    SweepSpec,
-    held_out_of,
-    transfer_of,
-)
+from mixlens.design import SweepSpec, asked_trials
+from mixlens.spec import MeasureSpec, RunSpec, held_out_of, transfer_of
 
 SWEEP = SweepSpec.model_validate(
     {
         "name": "small",
         "components": {"a": {"tasks": {"coarse": 1}}, "b": {"tasks": {"relational": 1}}},
-        "mixture": {"high": {"b": 1.0}, "low": {"a": 1.0}},
-        "ratios": [0.0, 0.25, 1.0],
+        "design": {
+            "kind": "ratio",
+            "high": {"b": 1.0},
+            "low": {"a": 1.0},
+            "ratios": [0.0, 0.25, 1.0],
+        },
         "seeds": [0, 1],
         "training": {"steps": 2, "global_batch": 4, "micro_batch": 2},
         "evaluation": {"component": "b", "examples": 8},
     }
 )
-RUN = SWEEP.runs()[2]
-
-
-def test_one_run_for_each_ratio_and_seed_with_its_weights():
-    runs = SWEEP.runs()
-    assert [(run.ratio, run.seed) for run in runs] == [
-        (0.0, 0), (0.0, 1), (0.25, 0), (0.25, 1), (1.0, 0), (1.0, 1),
-    ]  # fmt: skip
-    assert [run.weights for run in runs[::2]] == [
-        {"a": 1.0, "b": 0.0}, {"a": 0.75, "b": 0.25}, {"a": 0.0, "b": 1.0},
-    ]  # fmt: skip
-    assert len({run.digest() for run in runs}) == 6
+RUN = asked_trials(SWEEP)[2].run
 
 
 def changed(**values: object) -> RunSpec:
@@ -54,7 +41,6 @@ def changed(**values: object) -> RunSpec:
         {"training": {**RUN.training.model_dump(), "micro_batch": 1}},
         {"training": {**RUN.training.model_dump(), "weight_decay": 0.5}},
         {"training": {**RUN.training.model_dump(), "learning_rates": {"cross_attention": 1e-3}}},
-        {"evaluation": {**RUN.evaluation.model_dump(), "examples": 9}},
     ],
 )
 def test_what_changes_a_result_changes_the_digest(values: dict[str, object]):
@@ -64,7 +50,7 @@ def test_what_changes_a_result_changes_the_digest(values: dict[str, object]):
 @pytest.mark.parametrize(
     "values",
     [
-        {"name": "another"},
+        {"components": {**RUN.model_dump()["components"], "never": {"tasks": {"count": 1}}}},
         {"resources": {"workers": 2, "max_failures": 9}},
         {"training": {**RUN.training.model_dump(), "checkpoint_every": 1}},
         {"training": {**RUN.training.model_dump(), "zero_stage": 3}},
@@ -96,20 +82,16 @@ def test_digest_survives_json_and_another_process():
     assert there.stdout.strip() == RUN.digest()
 
 
-def test_the_base_is_the_same_for_all_runs_but_not_for_other_images():
-    assert len({run.base_digest() for run in SWEEP.runs()}) == 1
-    other = changed(evaluation={**RUN.evaluation.model_dump(), "examples": 9})
-    assert other.base_digest() != RUN.base_digest()
-
-
-def test_ratio_mixes_both_sides_of_a_mixture():
-    mixture = MixtureSpec(high={"b": 0.5, "c": 0.5}, low={"a": 0.8, "c": 0.2})
-    assert mixture.weights(0.25) == pytest.approx({"a": 0.6, "b": 0.125, "c": 0.275})
+def test_the_measurement_of_the_base_is_another_with_other_images():
+    evaluation = {**SWEEP.evaluation.model_dump(), "examples": 9}
+    other = SweepSpec.model_validate({**SWEEP.model_dump(), "evaluation": evaluation})
+    assert other.base_digest() != SWEEP.base_digest()
+    assert asked_trials(other)[2].run.digest() == RUN.digest()
 
 
 def test_specs_need_neither_torch_nor_ray():
     script = (
-        "import sys; import mixlens.spec;"
+        "import sys; import mixlens.design;"
         "print([name for name in ('torch', 'ray', 'transformers') if name in sys.modules])"
     )
     there = subprocess.run([sys.executable, "-c", script], capture_output=True, text=True)
@@ -135,13 +117,9 @@ def test_other_images_to_compare_with_are_measured_anew():
     plain, compared = measured(), measured(transfer="a")
     assert plain.digest() != compared.digest()
     assert held_out_of(plain).name == held_out_of(compared).name == "b"
-    run = changed(evaluation={**RUN.evaluation.model_dump(), "transfer": "a"})
-    assert run.base_digest() != RUN.base_digest()
-    assert run.digest() == RUN.digest()  # trials are not measured on them
-    harder = {**run.model_dump()["components"], "a": {"tasks": {"count": 1}}}
-    for one, digest in ((run, RunSpec.base_digest), (compared, MeasureSpec.digest)):
-        other = type(one).model_validate({**one.model_dump(), "components": harder})
-        assert digest(other) != digest(one)
+    harder = {**compared.model_dump()["components"], "a": {"tasks": {"count": 1}}}
+    other = MeasureSpec.model_validate({**compared.model_dump(), "components": harder})
+    assert other.digest() != compared.digest()
 
 
 def test_other_images_are_neither_probed_nor_cut_from_the_sequence():
@@ -157,12 +135,6 @@ def test_other_images_are_neither_probed_nor_cut_from_the_sequence():
     assert own.keep_states
 
 
-def test_another_engine_makes_other_runs_and_the_usual_one_the_same_as_ever():
-    by_vllm = changed(evaluation={**RUN.evaluation.model_dump(), "engine": "vllm"})
-    assert by_vllm.digest() != RUN.digest()
-    assert by_vllm.base_digest() != RUN.base_digest()
+def test_another_engine_makes_other_measurements():
     assert measured(engine="vllm").digest() != measured().digest()
-    # What stood in the digests before there was a choice.
-    assert "engine" not in RUN.canonical()["evaluation"]
-    assert "engine" not in held_out_of(RUN).canonical()["evaluation"]
-    assert by_vllm.canonical()["evaluation"]["engine"] == "vllm"
+    assert "engine" not in held_out_of(measured()).canonical()["evaluation"]

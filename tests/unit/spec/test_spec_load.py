@@ -3,8 +3,9 @@ from pathlib import Path
 import pytest
 import yaml
 
+from mixlens.design import SweepSpec
 from mixlens.errors import SpecError
-from mixlens.spec import SweepSpec, load_spec
+from mixlens.spec import load_spec
 
 MINIMAL = {
     "name": "small",
@@ -12,8 +13,12 @@ MINIMAL = {
         "simple": {"tasks": {"coarse": 1}},
         "complex": {"tasks": {"relational": 1}},
     },
-    "mixture": {"high": {"complex": 1.0}, "low": {"simple": 1.0}},
-    "ratios": [0.0, 0.5],
+    "design": {
+        "kind": "ratio",
+        "high": {"complex": 1.0},
+        "low": {"simple": 1.0},
+        "ratios": [0.0, 0.5],
+    },
     "training": {"steps": 2, "global_batch": 4, "micro_batch": 2},
     "evaluation": {"component": "complex", "examples": 8},
 }
@@ -30,11 +35,11 @@ def test_overrides_replace_values_at_any_depth(sweep_file: Path):
     spec = load_spec(
         SweepSpec,
         sweep_file,
-        ["training.steps=7", "components.simple.scene.objects=[2,3]", "ratios=[1]"],
+        ["training.steps=7", "components.simple.scene.objects=[2,3]", "design.ratios=[1]"],
     )
     assert spec.training.steps == 7
     assert spec.components["simple"].scene.objects == (2, 3)
-    assert spec.ratios == (1.0,)
+    assert spec.design.ratios == (1.0,)
 
 
 @pytest.mark.parametrize(
@@ -42,12 +47,12 @@ def test_overrides_replace_values_at_any_depth(sweep_file: Path):
     [
         ("training.step=3", ["training.step", "3", "unknown key", "'steps'"]),
         ("components.simple.scene.colour=red", ["components.simple.scene.colour", "'colours'"]),
-        ("ratios=[0.5,1.5]", ["ratios.1", "1.5", "It should be less than or equal to 1."]),
-        ("ratios=[]", ["ratios", "Give at least 1"]),
-        ("ratios=3", ["ratios", "3", "Give a list"]),
-        ("mixture.low.simple=0.4", ["mixture", "low", "sum to 0.4", "must sum to 1"]),
-        ("mixture.high={complexx: 1}", ["mixture.high: got 'complexx'", "are complex, simple."]),
-        ("mixture.high={simple: 2, complex: -1}", ["high", "negative"]),
+        ("design.ratios=[0.5,1.5]", ["ratios.1", "1.5", "It should be less than or equal to 1."]),
+        ("design.ratios=[]", ["ratios", "Give at least 1"]),
+        ("design.ratios=3", ["ratios", "3", "Give a list"]),
+        ("design.low.simple=0.4", ["design.low", "sum to 0.4", "must sum to 1"]),
+        ("design.high={complexx: 1}", ["design.high: got 'complexx'", "are complex, simple."]),
+        ("design.high={simple: 2, complex: -1}", ["high", "negative"]),
         ("evaluation.component=nothing", ["evaluation.component: got 'nothing'", "complex"]),
         ("training.micro_batch=3", ["training: global_batch 4", "micro_batch 3", "to 6"]),
         ("resources.workers=3", ["training.global_batch: got 4", "resources.workers 3", "to 6"]),
@@ -82,7 +87,7 @@ def test_a_wrong_value_is_named_with_its_place_and_remedy(
 
 def test_all_problems_of_a_file_are_told_at_once(sweep_file: Path):
     with pytest.raises(SpecError) as caught:
-        load_spec(SweepSpec, sweep_file, ["training.step=3", "ratios=[2]", "nam=x"])
+        load_spec(SweepSpec, sweep_file, ["training.step=3", "design.ratios=[2]", "nam=x"])
     assert len(str(caught.value).splitlines()) == 3
 
 

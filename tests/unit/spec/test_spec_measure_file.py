@@ -5,9 +5,10 @@ from pathlib import Path
 import pytest
 import yaml
 
+from mixlens.design import load_measure
 from mixlens.errors import SpecError
 from mixlens.models.tiny import build_tiny_vlm
-from mixlens.spec import DeletionSpec, MeasureSpec, ProbeSpec, load_measure
+from mixlens.spec import DeletionSpec, MeasureSpec, ProbeSpec
 from mixlens.sweep.plan import check_evaluation
 
 ROOT = Path(__file__).resolve().parents[3]
@@ -20,8 +21,12 @@ SWEEP = {
     **MINIMAL,
     "model": "some/model",
     "runs_dir": "elsewhere",
-    "mixture": {"high": {"scenes": 1.0}, "low": {"other": 1.0}},
-    "ratios": [0.0, 0.5],
+    "design": {
+        "kind": "ratio",
+        "high": {"scenes": 1.0},
+        "low": {"other": 1.0},
+        "ratios": [0.0, 0.5],
+    },
     "training": {"steps": 2, "global_batch": 4, "micro_batch": 2},
     "resources": {"actors": 2},
     "tracking": {"experiment": "mine"},

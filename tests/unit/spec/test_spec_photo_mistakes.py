@@ -4,8 +4,9 @@ from pathlib import Path
 
 import pytest
 
+from mixlens.design import SweepSpec
 from mixlens.errors import SpecError
-from mixlens.spec import SweepSpec, load_spec
+from mixlens.spec import load_spec
 
 FILE = Path(__file__).resolve().parents[3] / "sweeps/coco_mix.yaml"
 

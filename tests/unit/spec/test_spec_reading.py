@@ -6,8 +6,9 @@ import pytest
 import yaml
 from pydantic import ValidationError
 
+from mixlens.design import SweepSpec, load_measure
 from mixlens.errors import SpecError
-from mixlens.spec import MeasureSpec, PretrainSpec, SweepSpec, load_measure, load_spec
+from mixlens.spec import MeasureSpec, PretrainSpec, load_spec
 from mixlens.spec.reading import read_yaml
 
 SWEEP = """\
@@ -15,8 +16,9 @@ name: small
 components:
   simple: {tasks: {coarse: 1}}
   complex: {tasks: {relational: 1}}
-mixture: {high: {complex: 1.0}, low: {simple: 1.0}}
-ratios: [0.0, 0.5]
+design:
+  {kind: ratio, high: {complex: 1.0}, low: {simple: 1.0}, ratios: [0.0, 0.5]}
+seeds: [0, 1]
 training:
   steps: 2
   global_batch: 4
@@ -81,10 +83,10 @@ def test_values_that_programs_read_differently_are_refused(text: str, meant: str
     ("old", "new", "named"),
     [
         ("  simple: {tasks", "  complex: {tasks: {count: 1}}\n  simple: {tasks", ["complex", 3, 5]),
-        ("ratios:", "training: {steps: 1}\nratios:", ["training", 6, 8]),
-        ("  steps: 2", "  steps: 2\n  learning_rates: {vision: 1.0, vision: 2.0}", ["vision", 9]),
-        ("ratios: [0.0, 0.5]", "ratios: [0.0, 0.5]\nratios: [1.0]", ["ratios", 6, 7]),
-        ("  steps: 2", "  steps: 2\n  'steps': 3", ["steps", 8, 9]),
+        ("seeds:", "training: {steps: 1}\nseeds:", ["training", 7, 9]),
+        ("  steps: 2", "  steps: 2\n  learning_rates: {vision: 1.0, vision: 2.0}", ["vision", 10]),
+        ("seeds: [0, 1]", "seeds: [0, 1]\nseeds: [1]", ["seeds", 7, 8]),
+        ("  steps: 2", "  steps: 2\n  'steps': 3", ["steps", 9, 10]),
     ],
 )
 def test_a_key_that_stands_twice_is_named_with_both_lines(sweep_file, old, new, named):
@@ -139,7 +141,10 @@ def test_a_name_that_yaml_does_not_read_as_text_is_to_be_quoted(sweep_file: Path
     sweep_file.write_text(SWEEP.replace("complex:", f"{name}:", 1))
     with pytest.raises(SpecError, match=f"Quote it: '{name}'"):
         load_spec(SweepSpec, sweep_file)
-    for override in (f"arms={{{name}: {{simple: 1}}}}", f"components.x={{tasks: {{{name}: 1}}}}"):
+    for override in (
+        f"design.arms={{{name}: {{simple: 1}}}}",
+        f"components.x={{tasks: {{{name}: 1}}}}",
+    ):
         with pytest.raises(SpecError, match=f"Quote it: '{name}'"):
             load_spec(SweepSpec, sweep_file, [override])
 
@@ -172,14 +177,14 @@ def test_text_that_yaml_reads_otherwise_is_to_be_quoted(sweep_file: Path, value:
         ("seeds=[1_000]", "Write 1000"),
         ("seeds=[true]", "Write a whole number"),
         ("seeds=[1.0]", "Write a whole number"),
-        ("ratios=[true]", "Write a number"),
-        ("ratios=['0.5']", "Write a number"),
+        ("design.ratios=[true]", "Write a number"),
+        ("design.ratios=['0.5']", "Write a number"),
         ("training.learning_rates.vision=.inf", "finite"),
         ("training.learning_rates={vision: -.inf}", "finite"),
         ("training.clip_norm=.nan", "finite"),
         ("training.clip_norm=1e999", "finite"),
-        ("ratios=[.nan]", "finite"),
-        ("mixture.high={complex: true}", "Write a number"),
+        ("design.ratios=[.nan]", "finite"),
+        ("design.high={complex: true}", "Write a number"),
         ("components.simple.scene.objects=true", "Write a whole number"),
         ("components.simple.scene.rotation=[0, true]", "Write a number"),
         ("components.simple.tasks={coarse: true}", "Write a whole number"),
@@ -240,12 +245,12 @@ def test_one_rule_holds_for_all_names(sweep_file: Path, name: str):
     """A folder, MLflow's names of parameters, tags and metrics, and `a.b=c` all have to take it."""
     content = yaml.safe_load(SWEEP)
     mixed = {**content, "components": {**content["components"], name: {"tasks": {"coarse": 1}}}}
-    arms = {k: v for k, v in content.items() if k not in ("mixture", "ratios")}
+    arms = {k: v for k, v in content.items() if k != "design"}
     photos = {"root": "x", "train": {"annotations": "a.json"}}
     for changed in (
         {**content, "name": name},
         mixed,
-        {**arms, "arms": {name: {"simple": 1.0}}},
+        {**arms, "design": {"kind": "arms", "arms": {name: {"simple": 1.0}}}},
         {**content, "data": {name: photos}},
     ):
         sweep_file.write_text(yaml.safe_dump(changed))
@@ -274,7 +279,7 @@ def test_what_mlflow_and_folders_take_is_taken(sweep_file: Path, name: str, tmp_
         name: {"tasks": {"coarse": 1}},
         "complex": content["components"]["complex"],
     }
-    content["mixture"]["low"] = {name: 1.0}
+    content["design"]["low"] = {name: 1.0}
     content["name"] = name
     sweep_file.write_text(yaml.safe_dump(content))
     spec = load_spec(SweepSpec, sweep_file)

@@ -14,10 +14,11 @@ import pytest
 from job_inside import run_inside
 from tiny_families import build
 
+from mixlens.design import Layout, SweepSpec
 from mixlens.errors import CheckpointError, ResourceError, SpecError
 from mixlens.lock import held
 from mixlens.models.tiny import build_tiny_vlm
-from mixlens.spec import Layout, SweepSpec, load_spec
+from mixlens.spec import load_spec
 from mixlens.sweep.plan import check_disk, check_evaluation, check_runs_dir, plan_sweep
 from mixlens.sweep.run import resolve, show_plan
 
@@ -44,10 +45,12 @@ def closed_port() -> Iterator[str]:
 # What is wrong: what a person writes behind the file's name; field, value and remedy in the answer.
 MISTAKES = {
     "typo in a key": ("training.stepz=3", "training.stepz", "3", "Did you mean 'steps'?"),
-    "ratio out of range": ("ratios=[0,1.2]", "ratios.1", "1.2", "less than or equal to 1"),
-    "weights that do not sum": ("mixture.low={simple: 0.7}", "mixture.low", "0.7", "must sum to 1"),
+    "ratio out of range": (
+        "design.ratios=[0,1.2]", "design.ratios.1", "1.2", "less than or equal to 1",
+    ),
+    "weights that do not sum": ("design.low={simple: 0.7}", "design.low", "0.7", "must sum to 1"),
     "unknown component": (
-        "mixture.low={nonesuch: 1}", "mixture.low", "'nonesuch'", "The components are complex,",
+        "design.low={nonesuch: 1}", "design.low", "'nonesuch'", "The components are complex,",
     ),
     "missing checkpoint": ("model=/no/model", "model", "'/no/model'", "Give a model folder"),
     "unknown hub id": ("model=nobody/nomodel", "model", "'nobody/nomodel'", "Check the name"),

@@ -6,8 +6,9 @@ from pathlib import Path
 import pytest
 from published_shapes import write_shape
 
+from mixlens.design import SweepSpec, asked_trials
 from mixlens.errors import ResourceError, SpecError
-from mixlens.spec import SweepSpec, load_spec
+from mixlens.spec import RunSpec, load_spec
 from mixlens.sweep.cost import check_gpu_name, estimate_cost
 
 SWEEPS = Path(__file__).parents[3] / "sweeps"
@@ -17,6 +18,10 @@ FILES = {
     "molmo2_study": ("molmo2", 8.69),
     "llama32_vision_study": ("mllama", 10.67),
 }
+
+
+def runs_of(spec: SweepSpec) -> tuple[RunSpec, ...]:
+    return tuple(trial.run for trial in asked_trials(spec))
 
 
 @pytest.fixture(scope="module")
@@ -32,7 +37,7 @@ def test_what_a_file_says_it_needs_is_what_the_estimate_says(name: str, shapes):
     family, billions = FILES[name]
     path = SWEEPS / f"{name}.yaml"
     spec = load_spec(SweepSpec, path, [f"model={shapes[family]}"])
-    rows = dict(estimate_cost(spec.runs(), len(spec.runs())))
+    rows = dict(estimate_cost(runs_of(spec), len(runs_of(spec))))
     said = " ".join(line.lstrip("# ") for line in path.read_text().splitlines() if line[:1] == "#")
     memory = float(re.search(r"([\d.]+) GiB", said)[1])
     assert float(rows["memory a device"].split(" GiB")[0]) == pytest.approx(memory, rel=0.01)
@@ -57,13 +62,13 @@ def test_what_cannot_fit_is_refused_with_what_would_fit(shapes):
     ]  # fmt: skip
     spec = load_spec(SweepSpec, SWEEPS / "qwen25_vl.yaml", changes)
     with pytest.raises(ResourceError, match=r"GiB a GPU and 24\.0 are there.*it fits with") as told:
-        estimate_cost(spec.runs(), 1)
+        estimate_cost(runs_of(spec), 1)
     settings = re.findall(r"(training\.\w+|resources\.workers): ([\w.]+)", str(told.value))
     assert settings
     again = load_spec(
         SweepSpec, SWEEPS / "qwen25_vl.yaml", [*changes, *(f"{k}={v}" for k, v in settings)]
     )
-    estimate_cost(again.runs(), 1)
+    estimate_cost(runs_of(again), 1)
 
 
 def test_half_a_gpu_has_half_of_its_memory(shapes):
@@ -73,7 +78,7 @@ def test_half_a_gpu_has_half_of_its_memory(shapes):
         [f"model={shapes['qwen2_5_vl']}", "resources.gpu_memory_gb=16"],
     )
     with pytest.raises(ResourceError, match=r"and 8\.0 are there"):
-        estimate_cost(spec.runs(), 1)
+        estimate_cost(runs_of(spec), 1)
 
 
 def test_without_masks_each_turn_has_its_image_anew(shapes):
@@ -81,7 +86,7 @@ def test_without_masks_each_turn_has_its_image_anew(shapes):
 
     def seen(*more: str) -> tuple[int, ...]:
         spec = load_spec(SweepSpec, SWEEPS / "qwen25_vl.yaml", [*changes, *more])
-        told = dict(estimate_cost(spec.runs(), 1))["tokens an example"]
+        told = dict(estimate_cost(runs_of(spec), 1))["tokens an example"]
         return tuple(map(int, re.findall(r"(\d+)(?: in the vision tower| visual)", told)))
 
     once, anew = seen(), seen("training.attention=flash_attention_2")

@@ -13,8 +13,9 @@ from ray._private import utils as ray_utils
 from ray.exceptions import NodeDiedError, RayError, RayTaskError, WorkerCrashedError
 from ray.train.v2.api.exceptions import WorkerGroupError
 
+from mixlens.design import Layout, SweepSpec, asked_trials
 from mixlens.errors import DataError, MixlensError, ResourceError, Terminated, ending_on_sigterm
-from mixlens.spec import Layout, ResourceSpec, SweepSpec
+from mixlens.spec import ResourceSpec
 from mixlens.sweep import driver, shared
 from mixlens.sweep.driver import HEALTH_CHECK, _reason, _run_trial, _runtime_env, ray_running
 from mixlens.training.launch import _explained
@@ -135,16 +136,16 @@ def test_a_full_disk_of_a_worker_is_one_message_and_no_error_of_itself(tmp_path:
     assert _explained(defect, None, tmp_path) is None
 
 
-RUN = SweepSpec.model_validate(
+SPEC = SweepSpec.model_validate(
     {
         "name": "small",
         "components": {"a": {"tasks": {"coarse": 1}}, "b": {"tasks": {"relational": 1}}},
-        "mixture": {"high": {"b": 1.0}, "low": {"a": 1.0}},
-        "ratios": [0.3],
+        "design": {"kind": "ratio", "high": {"b": 1.0}, "low": {"a": 1.0}, "ratios": [0.3]},
         "training": {"steps": 7, "global_batch": 4, "micro_batch": 2},
         "evaluation": {"component": "b", "examples": 8},
     }
-).runs()[0]
+)
+TRIAL = asked_trials(SPEC)[0]
 
 
 def tried(layout: Layout, patch: pytest.MonkeyPatch, error: Exception) -> dict[str, str]:
@@ -154,14 +155,14 @@ def tried(layout: Layout, patch: pytest.MonkeyPatch, error: Exception) -> dict[s
         raise error
 
     patch.setattr(driver, "launch", launch)
-    return _run_trial({"run": RUN.name}, {RUN.name: RUN}, layout, None)
+    return _run_trial({"trial": TRIAL.model_dump_json()}, SPEC, layout, None)
 
 
 def test_what_is_lost_is_tried_again_and_nothing_else_is(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     layout = Layout(tmp_path)
-    measured = layout.base(RUN) / "measure" / "measured.json"
+    measured = layout.base(SPEC) / "measure" / "measured.json"
     measured.parent.mkdir(parents=True)
     measured.touch()
     for lost in (WorkerCrashedError(), NodeDiedError("gone")):

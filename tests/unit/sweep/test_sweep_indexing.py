@@ -10,10 +10,11 @@ import numpy as np
 import pytest
 from PIL import Image
 
+from mixlens.design import SweepSpec, asked_trials
 from mixlens.errors import DataError, SpecError
 from mixlens.models.tiny import build_tiny_vlm
 from mixlens.sources import open_source
-from mixlens.spec import HELD_OUT_START, SweepSpec, held_out_of, load_spec
+from mixlens.spec import HELD_OUT_START, held_out_of, load_spec
 from mixlens.sweep import progress
 from mixlens.sweep.indexing import index_data
 from mixlens.sweep.measuring import held_out_examples
@@ -32,7 +33,9 @@ def test_a_data_set_that_no_component_uses_is_not_opened(tmp_path):
     assert indexed.data == {}
     assert not (tmp_path / "runs").exists()
     plain = load_spec(SweepSpec, ROOT / "sweeps/quickstart.yaml")
-    assert [run.digest() for run in indexed.runs()] == [run.digest() for run in plain.runs()]
+    assert [one.run.digest() for one in asked_trials(indexed)] == [
+        one.run.digest() for one in asked_trials(plain)
+    ]
 
 
 def test_a_data_set_that_is_not_there_is_named(tmp_path):
@@ -57,7 +60,7 @@ def photographs(clean_coco_set, tmp_path) -> SweepSpec:
             "components": {
                 "all": {"kind": "coco", "data": "photos", "tasks": {"coarse": 1, "locate": 1}}
             },
-            "arms": {"all": {"all": 1.0}},
+            "design": {"kind": "arms", "arms": {"all": {"all": 1.0}}},
             "seeds": [0],
             "training": {"steps": 2, "global_batch": 8, "micro_batch": 8},
             "evaluation": {"component": "all", "examples": 8},
@@ -164,7 +167,7 @@ def test_a_job_prints_how_many_photographs_hang_on_a_guess_of_exif(tmp_path, cap
         "runs_dir": str(tmp_path / "runs"),
         "data": {"phone": {"root": str(tmp_path), "train": train, "held_out": 0.4}},
         "components": {"all": {"kind": "coco", "data": "phone", "tasks": {"locate": 1}}},
-        "arms": {"all": {"all": 1.0}},
+        "design": {"kind": "arms", "arms": {"all": {"all": 1.0}}},
         "evaluation": {"component": "all", "examples": 8},
         "name": "phone",
         "training": {"steps": 2, "global_batch": 8, "micro_batch": 8},

@@ -7,13 +7,14 @@ from rich.console import Console
 
 from mixlens.activations.measure import measure
 from mixlens.activations.subspaces import FOLDER, write_subspaces
+from mixlens.design import Layout, SweepSpec, Trial, asked_trials
 from mixlens.mixture.order import held_out_indices
 from mixlens.models import load_vlm
 from mixlens.models.tiny import build_tiny_vlm
 from mixlens.sources import open_source
-from mixlens.spec import Layout, SweepSpec, load_spec
+from mixlens.spec import load_spec
 from mixlens.sweep.plan import check_disk, plan_sweep
-from mixlens.sweep.records import finish_trial, start_trial
+from mixlens.sweep.records import start_trial
 from mixlens.sweep.run import print_plan
 
 ROOT = Path(__file__).resolve().parents[3]
@@ -26,21 +27,28 @@ def spec(tmp_path: Path) -> SweepSpec:
     return load_spec(SweepSpec, ROOT / "sweeps" / "quickstart.yaml", overrides)
 
 
+def finish(spec: SweepSpec, layout: Layout, trial: Trial) -> None:
+    """Leave what says that a trial is trained and measured."""
+    start_trial(trial, layout.trial(trial))
+    (layout.trial(trial) / "trained.json").touch()
+    layout.measurement(spec, trial).mkdir()
+    (layout.measurement(spec, trial) / "measured.json").touch()
+
+
 def test_plan_counts_examples_parameters_and_what_is_finished(spec: SweepSpec):
-    layout, runs = Layout.of(spec), spec.runs()
-    start_trial(runs[0], layout.trial(runs[0]))
-    start_trial(runs[1], layout.trial(runs[1]))
-    finish_trial(runs[1], layout.trial(runs[1]))
+    layout, trials = Layout.of(spec), asked_trials(spec)
+    start_trial(trials[0], layout.trial(trials[0]))
+    finish(spec, layout, trials[1])
 
     plan = plan_sweep(spec, time_a_step=False)
 
-    assert plan.finished == {runs[1].name}
-    assert plan.pending == (runs[0], *runs[2:])
+    assert plan.finished == {trials[1].name}
+    assert plan.pending == (trials[0], *trials[2:])
     total = spec.training.steps * spec.training.global_batch
-    for run in runs:
-        counts = plan.examples[run.name]
+    for trial in trials:
+        counts = plan.examples[trial.name]
         assert sum(counts.values()) == total
-        assert counts["complex"] == round(run.ratio * total)
+        assert counts.get("complex", 0) == round(trial.level.coordinates["ratio"] * total)
     from transformers import AutoModelForImageTextToText
 
     model = AutoModelForImageTextToText.from_pretrained(spec.model)
@@ -50,10 +58,8 @@ def test_plan_counts_examples_parameters_and_what_is_finished(spec: SweepSpec):
 
 
 def test_disk_grows_with_what_is_still_to_run(spec: SweepSpec):
-    layout, runs = Layout.of(spec), spec.runs()
     before = plan_sweep(spec, time_a_step=False).disk_bytes
-    start_trial(runs[0], layout.trial(runs[0]))
-    finish_trial(runs[0], layout.trial(runs[0]))
+    finish(spec, Layout.of(spec), asked_trials(spec)[0])
     assert plan_sweep(spec, time_a_step=False).disk_bytes < before
 
 

@@ -9,10 +9,11 @@ import pytest
 from PIL import Image
 from tiny_families import build
 
+from mixlens.design import SweepSpec
 from mixlens.errors import SpecError
 from mixlens.models import load_vlm
 from mixlens.sources import open_source
-from mixlens.spec import HELD_OUT_START, MeasureSpec, ResourceSpec, SweepSpec, held_out_of
+from mixlens.spec import HELD_OUT_START, MeasureSpec, ResourceSpec, held_out_of
 from mixlens.sweep.indexing import index_data
 from mixlens.sweep.measuring import measure_model
 from mixlens.sweep.plan import check_evaluation, plan_sweep, refused_photographs
@@ -79,7 +80,8 @@ def spec_of(folder: Path, family: str, examples: int = 8, **more: Any) -> dict[s
 
 def sweep_of(folder: Path, family: str, steps: int, **more: Any) -> SweepSpec:
     training = {"steps": steps, "global_batch": 8, "micro_batch": 8}
-    spec = spec_of(folder, family, training=training, arms={"all": {"all": 1.0}}, seeds=[0], **more)
+    design = {"kind": "arms", "arms": {"all": {"all": 1.0}}}
+    spec = spec_of(folder, family, training=training, design=design, seeds=[0], **more)
     return index_data(SweepSpec.model_validate(spec))
 
 

@@ -6,28 +6,30 @@ from pathlib import Path
 
 import pytest
 
-from mixlens.spec import RunSpec, SweepSpec, load_spec
+from mixlens.design import SweepSpec, Trial, asked_trials
+from mixlens.spec import load_spec
 from mixlens.sweep.quiet import chatter_to
-from mixlens.sweep.records import finish_trial, start_trial
+from mixlens.sweep.records import start_trial
 from mixlens.sweep.view import SweepView
 
 ROOT = Path(__file__).resolve().parents[3]
 
 
 @pytest.fixture(scope="module")
-def runs() -> tuple[RunSpec, ...]:
-    return load_spec(SweepSpec, ROOT / "sweeps" / "quickstart.yaml").runs()[:3]
+def runs() -> tuple[Trial, ...]:
+    return asked_trials(load_spec(SweepSpec, ROOT / "sweeps" / "quickstart.yaml"))[:3]
 
 
-def test_without_a_terminal_stages_are_told_in_lines(runs: tuple[RunSpec, ...]):
+def test_without_a_terminal_stages_are_told_in_lines(runs: tuple[Trial, ...]):
     out = io.StringIO()
-    first, second, third = (run.name for run in runs)
+    first, second, third = (trial.name for trial in runs)
+    _, at_work, last = runs
     with SweepView(runs, frozenset([first]), out) as view:
-        view.update(second, "training", {"step": 0})
-        view.update(second, "training", {"step": 1, "loss": 2.5})  # too soon for another line
-        view.update(second, "measuring")
-        view.update(second, "done", {"accuracy/coarse": 0.875, "loss": 2.0})
-        view.update(third, "failed")
+        view.update(at_work, "training", {"step": 0})
+        view.update(at_work, "training", {"step": 1, "loss": 2.5})  # too soon for another line
+        view.update(at_work, "measuring")
+        view.update(at_work, "done", {"accuracy/coarse": 0.875, "loss": 2.0})
+        view.update(last, "failed")
     lines = out.getvalue().splitlines()
     assert [line.split()[:2] for line in lines] == [
         [second, "step"], [second, "measuring"], [second, "done"], [third, "failed"],
@@ -38,15 +40,16 @@ def test_without_a_terminal_stages_are_told_in_lines(runs: tuple[RunSpec, ...]):
 
 
 def test_in_a_narrow_terminal_names_are_whole_and_the_screen_is_the_views_alone(
-    runs: tuple[RunSpec, ...], tmp_path: Path
+    runs: tuple[Trial, ...], tmp_path: Path
 ):
     script = (
-        "import sys; from pathlib import Path; from mixlens.spec import SweepSpec, load_spec\n"
+        "import sys; from pathlib import Path\n"
+        "from mixlens.design import SweepSpec, asked_trials; from mixlens.spec import load_spec\n"
         "from mixlens.sweep.quiet import chatter_to; from mixlens.sweep.view import SweepView\n"
-        "runs = load_spec(SweepSpec, Path('sweeps/quickstart.yaml')).runs()[:3]\n"
+        "runs = asked_trials(load_spec(SweepSpec, Path('sweeps/quickstart.yaml')))[:3]\n"
         "with chatter_to(Path(sys.argv[1])) as out, SweepView(runs, frozenset(), out) as view:\n"
         "    print('a library says'); print('something', file=sys.stderr)\n"
-        "    view.update(runs[0].name, 'training', {'step': 3, 'loss': 2.5})\n"
+        "    view.update(runs[0], 'training', {'step': 3, 'loss': 2.5})\n"
     )
     main_end, child_end = os.openpty()
     environment = os.environ | {"TERM": "xterm", "COLUMNS": "60"}
@@ -58,21 +61,21 @@ def test_in_a_narrow_terminal_names_are_whole_and_the_screen_is_the_views_alone(
     screen = os.read(main_end, 1 << 16).decode()
     assert "ratio=0,seed=0" in screen
     assert "ratio=0.25,seed=0" in screen
-    assert f"step 3/{runs[0].training.steps}" in screen
+    assert f"step 3/{runs[0].run.training.steps}" in screen
     assert "says" not in screen
     assert "something" not in screen
     assert (tmp_path / "log").read_text().split("\n") == ["a library says", "something", ""]
 
 
 def test_time_left_is_this_starts_pace_over_what_is_missing(
-    runs: tuple[RunSpec, ...], monkeypatch: pytest.MonkeyPatch
+    runs: tuple[Trial, ...], monkeypatch: pytest.MonkeyPatch
 ):
     now = [100.0]
     monkeypatch.setattr("time.monotonic", lambda: now[0])
     view = SweepView(runs, frozenset([runs[0].name]), io.StringIO())
     now[0] += 60
     assert view.time_left() == "1:00 so far"
-    view.update(runs[1].name, "done")
+    view.update(runs[1], "done")
     # One trial took 60 s and one is missing; the one of an earlier start tells nothing.
     assert view.time_left() == "1:00 so far, about 1:00 left"
 
@@ -102,14 +105,9 @@ def test_output_comes_back_after_an_error(tmp_path: Path):
     assert os.fstat(1).st_ino == before
 
 
-def test_a_trials_folder_tells_what_ran_and_whether_it_is_whole(
-    runs: tuple[RunSpec, ...], tmp_path: Path
-):
+def test_a_trials_folder_tells_what_runs_there(runs: tuple[Trial, ...], tmp_path: Path):
     start_trial(runs[0], tmp_path)
-    assert RunSpec.model_validate_json((tmp_path / "run.json").read_text()) == runs[0]
-    assert not (tmp_path / "record.json").exists()
-    finish_trial(runs[0], tmp_path)
-    assert runs[0].digest() in (tmp_path / "record.json").read_text()
+    assert Trial.model_validate_json((tmp_path / "trial.json").read_text()) == runs[0]
     assert not list(tmp_path.glob("*.part"))
 
 

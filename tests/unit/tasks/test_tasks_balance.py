@@ -9,8 +9,9 @@ import pytest
 from sklearn.feature_extraction.text import CountVectorizer
 from sklearn.naive_bayes import MultinomialNB
 
+from mixlens.design import SweepSpec
 from mixlens.scenes import make_scene
-from mixlens.spec import SceneSpec, SweepSpec, load_spec
+from mixlens.spec import SceneSpec, load_spec
 from mixlens.tasks import Turn, answer_space, ask
 
 SWEEP = Path(__file__).resolve().parents[3] / "sweeps" / "quickstart.yaml"

@@ -6,6 +6,7 @@ import pytest
 from fake_sweep import FakeSweep
 
 from mixlens.analysis import build_tables, load_sweep
+from mixlens.design import asked_trials
 from mixlens.tracking.mirror import Mirror
 from mixlens.tracking.results import sweep_points
 from mixlens.tracking.server import open_server
@@ -42,7 +43,7 @@ def test_params_of_arms(tmp_path: Path) -> None:
     Mirror(server, spec, folder, is_live=False).send()
     runs = server.client.search_runs([server.experiment_id])
     params = {run.info.run_name: run.data.params for run in runs}
-    assert params["fake"]["arms"] == "relational coarse scene_graph"
-    trial = params[spec.runs()[2].name]
-    assert (trial["arm"], trial["weight.coarse_data"]) == ("coarse", "1.0")
+    assert params["fake"]["levels"] == "relational coarse scene_graph"
+    trial = params[asked_trials(spec)[2].name]
+    assert (trial["level"], trial["weight.coarse_data"]) == ("coarse", "1.0")
     assert not {"ratio", "ratios"} & {*params["fake"], *trial}

@@ -10,8 +10,9 @@ from coco_set import CocoSet
 from fake_sweep import FakeSweep
 from mlflow.entities import Run
 
+from mixlens.design import Layout, SweepSpec, asked_trials
 from mixlens.sources.coco.build import build_index
-from mixlens.spec import CocoSpec, Layout, MeasureSpec, SweepSpec
+from mixlens.spec import CocoSpec, MeasureSpec
 from mixlens.tracking.mirror import Mirror
 from mixlens.tracking.server import Server, open_server
 
@@ -25,11 +26,8 @@ def sweep(coco_set: CocoSet, tmp_path_factory: pytest.TempPathFactory) -> SweepS
     street = build_index("street", CocoSpec(**coco_set.data), folder / "indexes", lambda *_: None)
     root = SMALL.write(folder)
     spec = SMALL.spec(folder).model_copy(update={"data": {"street": street}})
-    # The digests of the trials hold the data set.
-    for old, new in zip(SMALL.spec(folder).runs(), spec.runs(), strict=True):
-        Layout(root).trial(old).rename(Layout(root).trial(new))
     (root / "sweep.json").write_text(spec.model_dump_json())
-    (Layout(root).trial(spec.runs()[0]) / "replaced.parquet").write_bytes(b"rows")
+    (Layout(root).trial(asked_trials(spec)[0]) / "replaced.parquet").write_bytes(b"rows")
     return spec
 
 
@@ -104,7 +102,7 @@ def test_a_measured_model_has_the_same(sweep: SweepSpec, server: Server):
 
 def test_a_trial_keeps_what_it_replaced(sweep: SweepSpec, server: Server):
     kept = []
-    for run in sweep.runs():
-        artifacts = server.client.list_artifacts(found(server, run.name).info.run_id)
+    for trial in asked_trials(sweep):
+        artifacts = server.client.list_artifacts(found(server, trial.name).info.run_id)
         kept.append("replaced.parquet" in {item.path for item in artifacts})
     assert kept == [True, False]

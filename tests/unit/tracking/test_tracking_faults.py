@@ -19,9 +19,10 @@ from mlflow import MlflowClient
 from servers import Relay, free_port, mlflow_server
 
 import mixlens
+from mixlens.design import Layout, SweepSpec, asked_trials
 from mixlens.errors import ResourceError
 from mixlens.lock import held
-from mixlens.spec import Layout, SweepSpec, TrackingSpec
+from mixlens.spec import TrackingSpec
 from mixlens.tracking import server as server_module
 from mixlens.tracking import writer as writer_module
 from mixlens.tracking.content import Steps
@@ -74,7 +75,7 @@ def _sweep(runs_dir: Path, uri: str | None, name: str = "mixlens") -> tuple[Swee
     (folder / "sweep.json").write_text(spec.model_dump_json())
     for trial in (folder / "trials").iterdir():
         (trial / "training.jsonl").write_text("")
-        (trial / "record.json").unlink()
+        (next(trial.glob("measure-*")) / "measured.json").unlink()
     return spec, folder
 
 
@@ -221,7 +222,7 @@ def test_a_locked_database_holds_up_nothing(runs_dir: Path) -> None:
         other.execute("COMMIT")
         other.close()
         for trial in (folder / "trials").iterdir():
-            (trial / "record.json").write_text("{}")
+            (next(trial.glob("measure-*")) / "measured.json").write_text("{}")
         assert writer.finish() == ""
     _assert_once(server.client, server.experiment_id, 10)
 
@@ -407,7 +408,7 @@ def test_a_moved_runs_dir_takes_its_artifacts_along(runs_dir: Path, tmp_path: Pa
     moved = tmp_path / "other"
     runs_dir.rename(moved)
     for trial in (moved / "fake" / "trials").iterdir():
-        (trial / "record.json").write_text("{}")
+        (next(trial.glob("measure-*")) / "measured.json").write_text("{}")
     server = open_server(spec.tracking, moved)
     mirror = Mirror(server, spec, moved / "fake", is_live=False)
     mirror.send()
@@ -419,7 +420,7 @@ def test_a_moved_runs_dir_takes_its_artifacts_along(runs_dir: Path, tmp_path: Pa
         assert run.info.artifact_uri.startswith((moved / "mlflow-artifacts").as_uri())
     (trial, _) = [run for run in runs if run.data.tags["mixlens.kind"] == "trial"]
     names = {item.path for item in server.client.list_artifacts(trial.info.run_id)}
-    assert {"run.json", "training.jsonl"} <= names  # from before and from after
+    assert {"trial.json", "training.jsonl"} <= names  # from before and from after
 
 
 @pytest.mark.case
@@ -490,9 +491,9 @@ def test_what_mlflow_does_not_take_is_listed_and_blames_no_address(
 @pytest.mark.case
 def test_damaged_results_are_listed_and_the_others_are_logged(runs_dir: Path) -> None:
     spec, folder = _sweep(runs_dir, None)
-    for trial in (folder / "trials").iterdir():
-        (trial / "record.json").write_text("{}")
-    broken = Layout(folder).trial(spec.runs()[0]) / "measure" / "examples.parquet"
+    for trial in asked_trials(spec):
+        (Layout(folder).measurement(spec, trial) / "measured.json").write_text("{}")
+    broken = Layout(folder).measurement(spec, asked_trials(spec)[0]) / "examples.parquet"
     broken.write_bytes(broken.read_bytes()[:2000])
     server = open_server(spec.tracking, runs_dir)
     mirror = Mirror(server, spec, folder, is_live=False)

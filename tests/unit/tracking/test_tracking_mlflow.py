@@ -10,12 +10,13 @@ from fake_sweep import FakeSweep
 from mlflow.entities import Run
 
 from mixlens.analysis import build_tables, collect_provenance, load_sweep
+from mixlens.analysis.headline import headline
 from mixlens.analysis.results import SweepResults
 from mixlens.analysis.transfer_chance import SUMMARY
+from mixlens.design import Layout, SweepSpec, asked_trials
 from mixlens.evaluation.throughput import Effort, write_throughput
-from mixlens.spec import Layout, SweepSpec
 from mixlens.tracking.mirror import Mirror
-from mixlens.tracking.results import headline, log_run, log_sweep
+from mixlens.tracking.results import log_run, log_sweep
 from mixlens.tracking.server import Server, open_server
 
 SMALL = FakeSweep(ratios=(0.0, 1.0), seeds=(0, 1), images=16, layers=4, steps=20)
@@ -107,7 +108,7 @@ def test_values_of_a_trial(logged: tuple[SweepResults, Server]) -> None:
     assert history["redundancy/visual_late"][0][1] == pytest.approx(means.iloc[3])
     assert [step for step, _ in history["training/loss"]] == [5, 10, 15, 20]
     assert history["mixture/complex"][-1] == (20, 320)
-    assert headline(trial)["redundancy"] == pytest.approx(means.mean())
+    assert headline(trial.measurement)["redundancy"] == pytest.approx(means.mean())
 
 
 def test_intervals_stand_beside_the_values_of_a_trial(logged: tuple[SweepResults, Server]) -> None:
@@ -212,7 +213,7 @@ def test_a_run_is_found_by_its_key(runs_dir: Path, tmp_path: Path) -> None:
 def test_a_deleted_run_is_made_anew_with_everything(runs_dir: Path, tmp_path: Path) -> None:
     server, spec, folder = _fresh(runs_dir, tmp_path)
     Mirror(server, spec, folder, is_live=False).send()
-    trial = Layout(folder).trial(spec.runs()[0])
+    trial = Layout(folder).trial(asked_trials(spec)[0])
     first = _run_of(server, trial)
     server.client.delete_run(first.info.run_id)
     Mirror(server, spec, folder, is_live=False).send()
@@ -238,13 +239,13 @@ def test_what_has_changed_in_a_set_is_added_and_the_rest_stays(
 ) -> None:
     server, spec, folder = _fresh(runs_dir, tmp_path)
     Mirror(server, spec, folder, is_live=False).send()
-    trial = Layout(folder).trial(spec.runs()[0])
+    trial = Layout(folder).trial(asked_trials(spec)[0])
     before = _history(server, _run_of(server, trial))
-    table = trial / "measure" / "image_metrics.parquet"
+    table = Layout(folder).measurement(spec, asked_trials(spec)[0]) / "image_metrics.parquet"
     changed = pd.read_parquet(table)
     changed.loc[(changed["metric"] == "gini") & (changed["layer"] == 2), "value"] += 1
     changed.to_parquet(table, index=False)
-    (trial / "record.json").write_text('{"again": true}\n')
+    (table.parent / "measured.json").write_text('{"again": true}\n')
     Mirror(server, spec, folder, is_live=False).send()
     run = _run_of(server, trial)
     after = _history(server, run)

@@ -18,7 +18,6 @@ from mixlens.spec import (
     CocoComponent,
     CocoFiles,
     CocoSpec,
-    EvaluationSpec,
     RunSpec,
     SceneComponent,
     TrainingSpec,
@@ -43,8 +42,7 @@ def photo_run(max_left_out: float, model: Path | str = "none") -> RunSpec:
     files = CocoFiles(annotations="instances.json")
     street = CocoSpec(root="street-root", train=files, max_left_out=max_left_out)
     return RunSpec(
-        name="case",
-        model=str(model),
+                model=str(model),
         data={"street": street, "city": street.model_copy(update={"max_left_out": 1.0})},
         components={
             "scenes": SceneComponent(tasks={"coarse": 1}),
@@ -52,14 +50,12 @@ def photo_run(max_left_out: float, model: Path | str = "none") -> RunSpec:
             "other": CocoComponent(kind="coco", data="city", tasks={"coarse": 1}),
         },
         weights={"scenes": 0.25, "photos": 0.5, "other": 0.25},
-        ratio=0.75,
-        seed=5,
+                seed=5,
         training=TrainingSpec(
             steps=6, global_batch=8, micro_batch=2, precision="fp32", checkpoint_every=3,
             log_every=1,
         ),
-        evaluation=EvaluationSpec(component="scenes", examples=8),
-    )  # fmt: skip
+            )  # fmt: skip
 
 
 def replacement(position: int, data: str = "street") -> Replacement:

@@ -6,21 +6,22 @@ from pathlib import Path
 
 import pyarrow.parquet as pq
 
+from mixlens.design import SweepSpec, asked_trials
 from mixlens.mixture.digests import digests_of
 from mixlens.mixture.order import order_of
-from mixlens.spec import SweepSpec
 from mixlens.training.records import finish, finished_model, last_record
 
-RUN = SweepSpec.model_validate(
-    {
-        "name": "small",
-        "components": {"a": {"tasks": {"coarse": 1}}, "b": {"tasks": {"relational": 1}}},
-        "mixture": {"high": {"b": 1.0}, "low": {"a": 1.0}},
-        "ratios": [0.3],
-        "training": {"steps": 7, "global_batch": 4, "micro_batch": 2},
-        "evaluation": {"component": "b", "examples": 8},
-    }
-).runs()[0]
+RUN = asked_trials(
+    SweepSpec.model_validate(
+        {
+            "name": "small",
+            "components": {"a": {"tasks": {"coarse": 1}}, "b": {"tasks": {"relational": 1}}},
+            "design": {"kind": "ratio", "high": {"b": 1.0}, "low": {"a": 1.0}, "ratios": [0.3]},
+            "training": {"steps": 7, "global_batch": 4, "micro_batch": 2},
+            "evaluation": {"component": "b", "examples": 8},
+        }
+    )
+)[0].run
 
 
 def test_the_mixture_of_every_step_is_written_down(tmp_path: Path):

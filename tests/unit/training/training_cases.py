@@ -15,7 +15,6 @@ from mixlens.mixture.batches import MicroBatch
 from mixlens.mixture.order import DRAWS_A_SEED
 from mixlens.models.tiny import build_tiny_vlm
 from mixlens.spec import (
-    EvaluationSpec,
     LearningRates,
     LoraSpec,
     RunSpec,
@@ -127,14 +126,11 @@ def run_of(model: Path, stage: int = 0, lora: bool = False, **training: Any) -> 
         "log_every": 1,
     } | training
     return RunSpec(
-        name="case",
         model=str(model),
         components={"a": SceneComponent(tasks={"coarse": 1})},
         weights={"a": 1.0},
-        ratio=1.0,
         seed=SEED,
         training=TrainingSpec(**settings),
-        evaluation=EvaluationSpec(component="a", examples=8),
     )
 
 

@@ -1,0 +1,46 @@
+"""Mixtures by name, in an order from simple to complex."""
+
+from typing import Any, Literal
+
+from pydantic import Field, model_validator
+
+from mixlens.design.base import BaseDesign, Mixture
+from mixlens.design.level import BASE, Axis, Level
+from mixlens.errors import explain
+from mixlens.spec.base import Name
+from mixlens.spec.data import Mix
+
+
+class ArmsDesign(BaseDesign):
+    """Mixtures of any components, each of which the same base is fine-tuned on.
+
+    They are listed from simple to complex; the answer says whether results go along with that.
+    """
+
+    kind: Literal["arms"]
+    arms: dict[Name, Mix] = Field(min_length=1, description="name -> weights of components")
+
+    @model_validator(mode="after")
+    def _check(self) -> "ArmsDesign":
+        if BASE in self.arms:
+            raise ValueError(
+                explain("arms", BASE, "the model before fine-tuning is called so", "Rename it.")
+            )
+        return self
+
+    @property
+    def axis(self) -> Axis:
+        return Axis(noun="arm", title="Arm")
+
+    def levels(self) -> tuple[Level, ...]:
+        return tuple(
+            Level(id=name, label=name, weights=weights) for name, weights in self.arms.items()
+        )
+
+    def mixtures(self) -> tuple[Mixture, ...]:
+        return tuple(
+            Mixture(f"arms.{name}", f"Arm {name}", weights) for name, weights in self.arms.items()
+        )
+
+    def space(self) -> dict[str, Any]:
+        return {"kind": self.kind}
