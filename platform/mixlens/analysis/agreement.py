@@ -6,7 +6,7 @@ import numpy as np
 from jaxtyping import Float, Shaped
 from numpy.typing import NDArray
 
-from mixlens.analysis.intervals import CONFIDENCE, unseen
+from mixlens.statistics.intervals import CONFIDENCE, unseen
 
 NEIGHBOURS = 10
 

@@ -6,8 +6,8 @@ import numpy as np
 import pandas as pd
 from numpy.typing import NDArray
 
-from mixlens.analysis.intervals import Array
 from mixlens.errors import DataError, explain
+from mixlens.statistics.intervals import Array
 
 Places = NDArray[np.int64]
 

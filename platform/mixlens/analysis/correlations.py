@@ -17,7 +17,6 @@ from numpy.typing import NDArray
 from scipy import stats
 
 from mixlens.analysis.aligned import aligned, patterns, ranked_attributes, wide
-from mixlens.analysis.intervals import Array
 from mixlens.analysis.permutations import Hypotheses, adjusted_p, largest_of_all
 from mixlens.analysis.ranks import (
     NOTHING_LEFT,
@@ -28,6 +27,7 @@ from mixlens.analysis.ranks import (
     partial,
     standard_ranks,
 )
+from mixlens.statistics.intervals import Array
 
 LEVEL = 0.05  # of p over the whole table: what is at most this is beyond chance
 COLLINEAR = 0.95  # the interval of a partial correlation is more than three times as wide there

@@ -7,16 +7,16 @@ import numpy as np
 import pandas as pd
 import pyarrow as pa
 
-from mixlens.analysis.intervals import (
+from mixlens.analysis.tables import ALL, HEADLINE
+from mixlens.probing.deletion import DOWNSAMPLING, RANDOM, SEEDLESS
+from mixlens.spec.measure import ENCODER
+from mixlens.statistics.intervals import (
     Array,
     Sums,
     difference_intervals,
     image_intervals,
     image_weights,
 )
-from mixlens.analysis.tables import ALL, HEADLINE
-from mixlens.probing.deletion import DOWNSAMPLING, RANDOM, SEEDLESS
-from mixlens.spec.measure import ENCODER
 
 DELETION_COLUMNS = (
     "layer", "policy", "share", "seed", "group", "objects", "value", "low", "high", "n",

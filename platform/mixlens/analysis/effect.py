@@ -7,9 +7,9 @@ from itertools import combinations
 import numpy as np
 import pandas as pd
 
-from mixlens.analysis.intervals import CONFIDENCE, TAIL, Array, Levels, percentiles, spread
 from mixlens.analysis.results import Level, SweepResults
 from mixlens.analysis.tables import Panel, images_of, levels_of
+from mixlens.statistics.intervals import CONFIDENCE, TAIL, Array, Levels, percentiles, spread
 
 DIFFERENCE, AGAINST_BASE = "difference", "against base"
 SLOPE = "slope"  # over ratios

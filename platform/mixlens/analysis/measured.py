@@ -8,10 +8,10 @@ import numpy as np
 import pandas as pd
 
 from mixlens.analysis.correlations import correlate
-from mixlens.analysis.intervals import Sums, image_intervals, image_weights
 from mixlens.analysis.measurement import ModelResults
 from mixlens.analysis.tables import EXCESS, HEADLINE, REDUNDANCY, write_tables
 from mixlens.analysis.transfer_build import TRANSFER_TABLES, Sides, transfer_tables
+from mixlens.statistics.intervals import Sums, image_intervals, image_weights
 
 MODEL = "model"  # the measured model, among its controls
 _LAYERED = ["stream", "layer", "metric"]

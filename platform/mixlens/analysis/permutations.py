@@ -13,8 +13,8 @@ from dataclasses import dataclass
 import numpy as np
 from numpy.typing import NDArray
 
-from mixlens.analysis.intervals import Array
 from mixlens.analysis.ranks import NOTHING_LEFT
+from mixlens.statistics.intervals import Array
 
 Order = NDArray[np.int32]
 

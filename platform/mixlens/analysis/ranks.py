@@ -15,7 +15,7 @@ from collections.abc import Sequence
 import numpy as np
 from scipy import special, stats
 
-from mixlens.analysis.intervals import CONFIDENCE, Array
+from mixlens.statistics.intervals import CONFIDENCE, Array
 
 # What is left of a variable once the held ones explain it, as a share of its variance: below this
 # it is rounding, and no correlation can be read from it.

@@ -14,9 +14,9 @@ import numpy as np
 import pandas as pd
 from numpy.typing import NDArray
 
-from mixlens.analysis.intervals import CONFIDENCE, Array, Levels, percentiles
 from mixlens.analysis.results import SweepResults
 from mixlens.analysis.tables import Panel, images_of, levels_of
+from mixlens.statistics.intervals import CONFIDENCE, Array, Levels, percentiles
 
 MARGIN = 0.02
 COLUMNS = (

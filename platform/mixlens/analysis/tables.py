@@ -13,7 +13,9 @@ import numpy as np
 import pandas as pd
 from numpy.typing import NDArray
 
-from mixlens.analysis.intervals import (
+from mixlens.analysis.results import Level, RunResults, SweepResults
+from mixlens.design import BASE
+from mixlens.statistics.intervals import (
     Array,
     Levels,
     Sums,
@@ -22,8 +24,6 @@ from mixlens.analysis.intervals import (
     image_intervals,
     image_weights,
 )
-from mixlens.analysis.results import Level, RunResults, SweepResults
-from mixlens.design import BASE
 
 # The score that stands for each task group. A scene graph is right or wrong object by object.
 HEADLINE = {

@@ -16,7 +16,7 @@ from collections.abc import Sequence
 import numpy as np
 import pandas as pd
 
-from mixlens.analysis.intervals import Array
+from mixlens.statistics.intervals import Array
 
 ANALOGUES = (("shape_diversity", "category_diversity"),)
 """Attributes of scenes and of photographs that say the same of other things."""

@@ -16,11 +16,11 @@ from scipy import special
 
 from mixlens.analysis.aligned import aligned, patterns, wide
 from mixlens.analysis.correlations import LEVEL
-from mixlens.analysis.intervals import CONFIDENCE, Array
 from mixlens.analysis.permutations import restrict
 from mixlens.analysis.ranks import largest_estimable, standard_ranks
 from mixlens.analysis.tables import REDUNDANCY
 from mixlens.analysis.transfer import FOUND, HOLDS, REVERSES, UNKNOWN
+from mixlens.statistics.intervals import CONFIDENCE, Array
 
 REDUNDANCY_OF_TOKENS, ALL_TOKENS = "redundancy", "all"
 """Scopes: the redundancy score of visual tokens; every measure of every stream but the pixels."""

@@ -14,9 +14,9 @@ from matplotlib.lines import Line2D
 from matplotlib.patches import Patch
 
 from mixlens.analysis.correlations import LEVEL, held_of
-from mixlens.analysis.intervals import Array
 from mixlens.analysis.tables import REDUNDANCY
 from mixlens.report.style import BASE_BAND, INK, new_figure
+from mixlens.statistics.intervals import Array
 
 STREAM = "visual"
 SHOWN = {

@@ -9,7 +9,6 @@ from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 from matplotlib.lines import Line2D
 
-from mixlens.analysis.intervals import Array
 from mixlens.analysis.measured import MODEL
 from mixlens.analysis.tables import EXCESS, REDUNDANCY
 from mixlens.report.style import (
@@ -23,6 +22,7 @@ from mixlens.report.style import (
     new_figure,
     reads_at_edge,
 )
+from mixlens.statistics.intervals import Array
 
 ENERGY = {
     "gini": "Gini of token norms",

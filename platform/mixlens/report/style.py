@@ -9,7 +9,7 @@ from matplotlib.backends.backend_svg import FigureCanvasSVG
 from matplotlib.figure import Figure
 from matplotlib.layout_engine import ConstrainedLayoutEngine
 
-from mixlens.analysis.intervals import Array
+from mixlens.statistics.intervals import Array
 
 WIDTH = 7.4  # inches; the page shows an inch as 96 pixels, so 9 points are 12 pixels
 INK, GREY, BASE_BAND = "#1a1a1a", "#6b6b6b", "#d9d9d9"

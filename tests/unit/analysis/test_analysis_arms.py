@@ -12,11 +12,11 @@ from scipy import stats
 
 from mixlens.analysis import answer_sentences, build_tables, load_sweep
 from mixlens.analysis.effect import AGAINST_BASE, DIFFERENCE, PAIR, TREND, together
-from mixlens.analysis.intervals import Levels, combine_seeds
 from mixlens.analysis.results import SweepResults
 from mixlens.analysis.tables import Tables
 from mixlens.analysis.words import digits_of, with_interval
 from mixlens.design import Trial
+from mixlens.statistics.intervals import Levels, combine_seeds
 
 # Not in the order of the alphabet, and the planted redundancy falls along it.
 ARMS = (("relational", 0.0), ("coarse", 0.4), ("scene_graph", 0.7), ("attribute", 1.0))

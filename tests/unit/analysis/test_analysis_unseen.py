@@ -11,7 +11,8 @@ from mixlens.analysis import answer_sentences, build_tables, load_sweep
 from mixlens.analysis.agreement import agreement_gain, neighbour_agreement
 from mixlens.analysis.deletion import deletion_table
 from mixlens.analysis.effect import together
-from mixlens.analysis.intervals import (
+from mixlens.analysis.tables import Tables
+from mixlens.statistics.intervals import (
     Levels,
     Sums,
     Unseen,
@@ -20,7 +21,6 @@ from mixlens.analysis.intervals import (
     image_weights,
     unseen,
 )
-from mixlens.analysis.tables import Tables
 
 SCORES = ["exact", "relaxed", "object_f1", "object_precision", "object_recall"]
 RANDOM = np.random.default_rng(0)

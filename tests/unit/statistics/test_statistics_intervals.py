@@ -4,7 +4,7 @@ import numpy as np
 import pytest
 from scipy import stats
 
-from mixlens.analysis.intervals import (
+from mixlens.statistics.intervals import (
     Sums,
     combine_seeds,
     image_intervals,
