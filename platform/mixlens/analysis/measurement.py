@@ -83,7 +83,7 @@ def load_measured(folder: Path) -> Measured:
     if not file.is_file():
         raise DataError(
             explain(str(folder), "no measure.json", "this is no measured model",
-                    "Name a folder that jobs/measure.py has made.")
+                    "Name a folder that `mixlens measure` has made.")
         )  # fmt: skip
     controls = {
         record.parent.name.replace("-", " "): load_model(record.parent)

@@ -45,7 +45,7 @@ def read_answer(tables: Path) -> list[str]:
     files = [tables / f"{name}.parquet" for name in ("transfer", "transfer_summary")]
     if not all(file.is_file() for file in files):
         return []
-    remedy = "Delete it; jobs/report.py makes it again."
+    remedy = "Delete it; `mixlens report` makes it again."
     return transfer_sentences(*(read_table(file, remedy) for file in files))[:1]
 
 

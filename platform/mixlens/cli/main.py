@@ -5,11 +5,12 @@ right: `mixlens --help` and the refusal of a wrong file take no second.
 """
 
 import argparse
+import json
 import sys
 from argparse import ArgumentParser, Namespace
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
-from dataclasses import dataclass
+from dataclasses import asdict, dataclass
 from pathlib import Path
 
 import mixlens
@@ -93,9 +94,13 @@ def _sweep(arguments: Namespace) -> None:
 
     spec = load_spec(SweepSpec, arguments.file, arguments.overrides)
 
-    from mixlens.sweep.run import run_sweep, show_plan
-
     with _of_file(arguments.file):
+        from mixlens.sweep.known import check_file
+
+        check_file(spec)
+
+        from mixlens.sweep.run import run_sweep, show_plan
+
         if arguments.dry_run:
             show_plan(spec)
         else:
@@ -114,9 +119,13 @@ def _measure(arguments: Namespace) -> None:
 
     spec = load_measure(arguments.file, arguments.overrides)
 
-    from mixlens.sweep.measure_run import run_measure
-
     with _of_file(arguments.file):
+        from mixlens.sweep.known import check_file
+
+        check_file(spec)
+
+        from mixlens.sweep.measure_run import run_measure
+
         run_measure(spec, _typed())
 
 
@@ -188,6 +197,35 @@ def _track(arguments: Namespace) -> None:
         sys.exit(1)
 
 
+def _doctor_arguments(parser: ArgumentParser) -> None:
+    parser.add_argument("file", type=Path, nargs="?", metavar="FILE", help="what is to be started")
+    _overrides(parser, "runs_dir=/mnt/shared/runs")
+    parser.add_argument("--json", action="store_true", help="print the findings as JSON")
+
+
+def _doctor(arguments: Namespace) -> None:
+    from mixlens.cli.doctor import examine, read_file
+
+    first, spec = [], None
+    if arguments.file is not None:
+        finding, spec = read_file(arguments.file, arguments.overrides)
+        first = [finding]
+    found = []
+    for finding in (*first, *examine(spec)):
+        found.append(finding)
+        if not arguments.json:
+            print(f"{finding.state:8} {finding.check:10} {finding.found}")
+            if finding.remedy:
+                print(f"{'':19} {finding.remedy}", flush=True)
+    blocked = any(finding.state == "problem" for finding in found)
+    if arguments.json:
+        print(
+            json.dumps({"blocked": blocked, "findings": [asdict(one) for one in found]}, indent=1)
+        )
+    if blocked:
+        sys.exit(2)
+
+
 COMMANDS = {
     "sweep": Command(
         "fine-tune one model a mixture, and answer what complex data buys",
@@ -238,5 +276,14 @@ COMMANDS = {
         "  mixlens track runs/quickstart",
         _track_arguments,
         _track,
+    ),
+    "doctor": Command(
+        "look for what keeps a sweep from running here, and say the remedy",
+        "Look at this machine, and at what FILE asks of it: Python, packages, compiler, memory,\n"
+        "disks, folders, GPUs, Ray and MLflow. Nothing is started and nothing is made. The exit\n"
+        "code is 2 if something blocks.\n\n"
+        "  mixlens doctor [FILE [key=value ...]] [--json]",
+        _doctor_arguments,
+        _doctor,
     ),
 }

@@ -17,7 +17,7 @@ class ArmsDesign(BaseDesign):
     They are listed from simple to complex; the answer says whether results go along with that.
     """
 
-    kind: Literal["arms"]
+    kind: Literal["arms"] = Field(description="mixtures by name, from simple to complex")
     arms: dict[Name, Mix] = Field(min_length=1, description="name -> weights of components")
 
     @model_validator(mode="after")

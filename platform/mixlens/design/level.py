@@ -32,10 +32,10 @@ class Axis(Spec):
 class Trial(Spec):
     """A level and a seed, and the run that trains them: what `trial.json` holds."""
 
-    level: Level
-    seed: int
+    level: Level = Field(description="the point of the design")
+    seed: int = Field(description="of the order of examples and of dropout")
     space: str = Field(description="digest of the design's space that the level is a point of")
-    run: RunSpec
+    run: RunSpec = Field(description="all that decides the trained weights")
 
     @property
     def name(self) -> str:

@@ -19,7 +19,7 @@ class RatioDesign(BaseDesign):
     A trial at ratio r draws component c with weight r * high[c] + (1 - r) * low[c].
     """
 
-    kind: Literal["ratio"]
+    kind: Literal["ratio"] = Field(description="shares of complex data, from none to all")
     high: Mix = Field(description="weights of components within the complex side")
     low: Mix = Field(description="weights of components within the simple side")
     ratios: tuple[Share, ...] = Field(min_length=1, description="shares of the complex side")

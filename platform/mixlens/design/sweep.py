@@ -9,7 +9,8 @@ from mixlens.design.level import Level, Trial
 from mixlens.design.union import Design
 from mixlens.errors import explain
 from mixlens.spec import CocoSpec, ComponentSpec, EvaluationSpec, RunSpec, Spec, TrackingSpec
-from mixlens.spec.base import Name, RunsDir, digest_of
+from mixlens.spec.base import Model, Name, RunsDir, digest_of
+from mixlens.spec.data import check_vllm
 from mixlens.spec.held_out import (
     check_data,
     check_transfer,
@@ -30,7 +31,7 @@ class SweepSpec(Spec):
     }
 
     name: Name = Field(description="of the sweep, and of its folder under runs_dir")
-    model: str = Field("builtin:tiny-vllm", description="the base: builtin, a folder or a hub id")
+    model: Model = Field("builtin:tiny-vllm", description="the base: builtin, a folder or a hub id")
     model_fingerprint: str = Field(
         "",
         description="filled in when the sweep starts, so that a base with other weights under the "
@@ -46,10 +47,10 @@ class SweepSpec(Spec):
     )
     design: Design = Field(description="which mixtures of components are tried")
     seeds: tuple[int, ...] = Field((0,), min_length=1, description="of the trials of each level")
-    training: TrainingSpec
-    evaluation: EvaluationSpec
-    resources: ResourceSpec = ResourceSpec()
-    tracking: TrackingSpec = TrackingSpec()
+    training: TrainingSpec = Field(description="how each model is fine-tuned")
+    evaluation: EvaluationSpec = Field(description="what each model is asked, and measured on")
+    resources: ResourceSpec = Field(ResourceSpec(), description="what trials take of the cluster")
+    tracking: TrackingSpec = Field(TrackingSpec(), description="where MLflow keeps the runs")
 
     @model_validator(mode="after")
     def _check(self) -> "SweepSpec":
@@ -74,6 +75,7 @@ class SweepSpec(Spec):
                 explain("seeds", list(self.seeds), "out of range", f"Give 0 to {2**29 - 1}.")
             )
         self._check_batch()
+        check_vllm(self.model, self.evaluation, self.resources, self.training.lora)
         return self
 
     def _check_levels(self) -> None:

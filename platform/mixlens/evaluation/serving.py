@@ -21,14 +21,13 @@ from jaxtyping import UInt8
 from PIL import Image as PillowImage
 
 from mixlens.design import SweepSpec
-from mixlens.errors import CheckpointError, ResourceError, SpecError, explain
+from mixlens.errors import CheckpointError, ResourceError, explain
 from mixlens.evaluation.answers import asks_of
 from mixlens.evaluation.generate import end_tokens
 from mixlens.models import VLM, model_config, resolve_model
 from mixlens.models.adapter import Image
 from mixlens.models.folder import (
     ADAPTER_CONFIG,
-    BUILTIN,
     read_adapter_config,
     tensor_shapes,
     weight_files,
@@ -61,7 +60,7 @@ RANKS = (1, 8, 16, 32, 64, 128, 256, 320, 512)  # of adapters, for which vLLM ha
 UNSERVED = ("mllama",)
 # Where the layers of the decoder stand in the models of all families.
 _DECODER = ("model.language_model.", "model.text_model.")
-_MERGE = "Merge them into the base by jobs/merge.py and give the folder it writes"
+_MERGE = "Merge them into the base by `mixlens merge` and give the folder it writes"
 
 
 @dataclass(frozen=True)
@@ -233,23 +232,12 @@ def check_engine(spec: SweepSpec | MeasureSpec) -> None:
     """Refuse to ask vLLM where it cannot answer, before anything is started.
 
     Raises:
-        SpecError: there is no GPU for it, or nothing for it to load.
         ResourceError: it is not installed.
         CheckpointError: a family or adapters that it cannot take.
     """
     if spec.evaluation.engine != "vllm":
         return
     field = "evaluation.engine"
-    if spec.resources.gpus_per_actor == 0:
-        raise SpecError(
-            explain("resources.gpus_per_actor", 0, f"{field} is vllm, which answers on GPUs",
-                    "Set it to 1, or evaluation.engine to transformers.")
-        )  # fmt: skip
-    if spec.model in BUILTIN:
-        raise SpecError(
-            explain(field, "vllm", f"the model is {spec.model}, which is answered by "
-                    "transformers faster than vLLM starts", "Set it to transformers.")
-        )  # fmt: skip
     if not _has_vllm():
         raise ResourceError(
             explain(field, "vllm", "there is no package vllm here; Mixlens does not bring it",
@@ -264,14 +252,6 @@ def check_engine(spec: SweepSpec | MeasureSpec) -> None:
                     "Set it to transformers.")
         )  # fmt: skip
     served_lora(spec.model)
-    lora = spec.training.lora if isinstance(spec, SweepSpec) else None
-    if lora is not None and (outside := [tower for tower in lora.towers if tower != "language"]):
-        raise SpecError(
-            explain(field, "vllm", "it takes adapters of the language model only, and "
-                    f"training.lora.towers has {', '.join(outside)}",
-                    "Set training.lora.towers to [language], or evaluation.engine to transformers. "
-                    "A single trial can be measured so once jobs/merge.py has merged it.")
-        )  # fmt: skip
 
 
 def _has_vllm() -> bool:

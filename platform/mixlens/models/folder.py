@@ -7,8 +7,11 @@ from pathlib import Path
 from typing import Any
 
 from mixlens.errors import CheckpointError, explain, first_line
+from mixlens.spec.base import BUILTIN_MODELS
 
-BUILTIN = {"builtin:tiny-vllm": Path(__file__).parent / "builtin" / "tiny-vllm"}
+BUILTIN = {
+    name: Path(__file__).parent / "builtin" / name.partition(":")[2] for name in BUILTIN_MODELS
+}
 CONFIG = "config.json"
 ADAPTER_CONFIG = "adapter_config.json"
 ADAPTER_WEIGHTS = "adapter_model.safetensors"
@@ -68,8 +71,8 @@ def base_of(source: str) -> str:
     if (Path(base) / ADAPTER_CONFIG).is_file():
         raise CheckpointError(
             explain(field, name, "that is a folder of adapters itself, and adapters are put on a "
-                    "whole model only", "Merge those by jobs/merge.py, and name the folder that it "
-                    "writes.")
+                    "whole model only", "Merge those by `mixlens merge`, and name the folder that "
+                    "it writes.")
         )  # fmt: skip
     return base
 

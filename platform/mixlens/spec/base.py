@@ -104,3 +104,17 @@ def _on_a_file_system(folder: str) -> str:
 
 
 RunsDir = Annotated[str, AfterValidator(_on_a_file_system)]
+
+BUILTIN_MODELS = ("builtin:tiny-vllm",)
+
+
+def _builtin_or_elsewhere(model: str) -> str:
+    if model.startswith("builtin:") and model not in BUILTIN_MODELS:
+        raise ValueError(
+            explain("model", model, "no such built-in model", f"There is {BUILTIN_MODELS[0]}.")
+        )
+    return model
+
+
+Model = Annotated[str, AfterValidator(_builtin_or_elsewhere)]
+"""A built-in model, a folder or a hub id."""

@@ -5,6 +5,7 @@ from urllib.parse import urlsplit
 
 from pydantic import AfterValidator, Discriminator, Field, Tag, field_validator
 
+from mixlens.errors import explain
 from mixlens.spec.base import Share, Spec
 
 FORMS = ("files", "share")  # of `held_out`
@@ -33,6 +34,13 @@ def _between(share: float) -> float:
     return share
 
 
+def _schemes() -> set[str]:
+    """Of the file systems that pyarrow brings, and of those that fsspec knows."""
+    import fsspec  # only where a URL is given
+
+    return {"viewfs", "abfss", *fsspec.available_protocols()}
+
+
 HeldOutImages = Annotated[
     Annotated[CocoFiles, Tag("files")] | Annotated[float, AfterValidator(_between), Tag("share")],
     Discriminator(_form),
@@ -47,9 +55,15 @@ class CocoSpec(Spec):
     the images in `train`, the same ones every time, by what the image files contain.
     """
 
-    root: str = Field(min_length=1)
-    train: CocoFiles
-    held_out: HeldOutImages = 0.1
+    root: str = Field(
+        min_length=1, description="a folder, or any URL that pyarrow or fsspec reads (s3://, gs://)"
+    )
+    train: CocoFiles = Field(description="the files of the images to train on")
+    held_out: HeldOutImages = Field(
+        0.1,
+        description="the files of the held-out images; or the share of train that is held out, "
+        "0 to 1, the same images every time",
+    )
     max_left_out: Share = Field(
         0.02, description="share of images that may be left out, as damaged, before a run stops"
     )
@@ -70,6 +84,11 @@ class CocoSpec(Spec):
                 "it holds a name or password, which records and MLflow would show. Give these in "
                 "the environment, where the file system looks for them."
             )
+        if (scheme := urlsplit(root).scheme) and "://" in root and scheme not in _schemes():
+            raise ValueError(
+                explain("root", root, "no file system is known by this scheme",
+                        "Give a folder, or a URL such as s3://bucket/folder.")
+            )  # fmt: skip
         return root
 
     def canonical(self) -> dict[str, Any]:

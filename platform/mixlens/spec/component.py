@@ -47,9 +47,9 @@ class SceneComponent(Spec):
     has no relations); it never gets a question without exactly one right answer.
     """
 
-    kind: Literal["synthetic"] = "synthetic"
-    scene: SceneSpec = SceneSpec()
-    tasks: Tasks
+    kind: Literal["synthetic"] = Field("synthetic", description="generated scenes")
+    scene: SceneSpec = Field(SceneSpec(), description="which scenes are drawn")
+    tasks: Tasks = Field(description="task group -> turns of it that an image gets, 1 to 32")
     seed: int = Field(0, ge=0, lt=2**31, description="the seed of its scenes")
     size: int | None = Field(
         None, ge=1, description="examples in a finite component; none: never repeats"
@@ -64,9 +64,11 @@ class CocoComponent(Spec):
     of its data set; evaluated on, from the held-out ones.
     """
 
-    kind: Literal["coco"]
+    kind: Literal["coco"] = Field(description="photographs in COCO format")
     data: str = Field(description="the name of its data set, under `data`")
-    tasks: Annotated[Tasks, AfterValidator(_no_pairs)]
+    tasks: Annotated[Tasks, AfterValidator(_no_pairs)] = Field(
+        description="task group -> turns of it that an image gets, 1 to 32; no pairs"
+    )
     strata: Annotated[dict[str, Range], AfterValidator(_quantiles)] = Field(
         {},
         description="attribute -> the range of its quantiles, such as object_count: [0.75, 1]; an "

@@ -4,8 +4,10 @@ from typing import Annotated, Any, Literal
 
 from pydantic import AfterValidator, Field
 
-from mixlens.spec.base import Spec
+from mixlens.errors import explain
+from mixlens.spec.base import BUILTIN_MODELS, Spec
 from mixlens.spec.measure import DeletionSpec, ProbeSpec
+from mixlens.spec.training import LoraSpec, ResourceSpec
 
 Weights = dict[str, float]
 
@@ -51,3 +53,32 @@ def as_ever(evaluation: dict[str, Any]) -> dict[str, Any]:
     """A dumped `EvaluationSpec` without what earlier files could not say and which is as then."""
     default = EvaluationSpec.model_fields["engine"].default
     return {k: v for k, v in evaluation.items() if k != "engine" or v != default}
+
+
+def check_vllm(
+    model: str, evaluation: EvaluationSpec, resources: ResourceSpec, lora: LoraSpec | None = None
+) -> None:
+    """Refuse vLLM where the file alone tells that it cannot answer.
+
+    Raises:
+        ValueError: names the field.
+    """
+    if evaluation.engine != "vllm":
+        return
+    if resources.gpus_per_actor == 0:
+        raise ValueError(
+            explain("resources.gpus_per_actor", 0, "evaluation.engine is vllm, which answers on "
+                    "GPUs", "Set it to 1, or evaluation.engine to transformers.")
+        )  # fmt: skip
+    if model in BUILTIN_MODELS:
+        raise ValueError(
+            explain("evaluation.engine", "vllm", f"the model is {model}, which is answered by "
+                    "transformers faster than vLLM starts", "Set it to transformers.")
+        )  # fmt: skip
+    if lora is not None and (outside := [tower for tower in lora.towers if tower != "language"]):
+        raise ValueError(
+            explain("evaluation.engine", "vllm", "it takes adapters of the language model only, "
+                    f"and training.lora.towers has {', '.join(outside)}",
+                    "Set training.lora.towers to [language], or evaluation.engine to transformers. "
+                    "A single trial can be measured so once `mixlens merge` has merged it.")
+        )  # fmt: skip

@@ -22,11 +22,11 @@ class HeldOut(Spec):
     `images` says what stands in their place: themselves, or pictures without any content.
     """
 
-    name: str
-    component: ComponentSpec
-    data: dict[str, CocoSpec] = Field(default_factory=dict)
-    evaluation: EvaluationSpec
-    images: ImageKind = "own"
+    name: str = Field(description="of the component")
+    component: ComponentSpec = Field(description="its images and tasks")
+    data: dict[str, CocoSpec] = Field({}, description="the data sets that it draws from")
+    evaluation: EvaluationSpec = Field(description="how many images, and what is measured")
+    images: ImageKind = Field("own", description="the images, or ones without content for them")
 
     def canonical(self) -> dict[str, Any]:
         content = super().canonical()

@@ -108,17 +108,21 @@ def _set(content: dict[str, Any], override: str) -> None:
 def _describe(item: ErrorDetails, kind: type[Spec], path: Path) -> str:
     field = ".".join(str(part) for part in _place(item["loc"]))
     where = f"{path}: {field}" if field else str(path)  # of the whole: the text names its fields
+    got = _as_written(item["input"])
     if item["type"] == "extra_forbidden":
         if item["loc"][:-1] == () and (place := kind.moved.get(str(item["loc"][-1]))):
-            return explain(where, item["input"], "this key has moved", place)
+            return explain(where, got, "this key has moved", place)
         known = _fields_at(kind, item["loc"][:-1])
         near = difflib.get_close_matches(str(item["loc"][-1]), known, n=1)
         meant = f"Did you mean {near[0]!r}?" if near else f"Known keys: {', '.join(known)}."
-        return explain(where, item["input"], "unknown key", meant)
+        return explain(where, got, "unknown key", meant)
     if item["type"] == "missing":
         return f"{where}: this key is missing and has no default. Add it."
     if item["type"] == "value_error":  # its text already says value and remedy
-        return f"{where}: {item['msg'].removeprefix('Value error, ')}"
+        text = item["msg"].removeprefix("Value error, ")
+        for named in (field, field.rpartition(".")[2]):  # once is enough
+            text = text.removeprefix(f"{named}: ")
+        return f"{where}: {text}"
     if item["type"] == "string_type" and isinstance(item["input"], bool | int | float):
         text = str(item["input"])
         text = text.lower() if isinstance(item["input"], bool) else text
@@ -127,7 +131,16 @@ def _describe(item: ErrorDetails, kind: type[Spec], path: Path) -> str:
         remedy = _REMEDIES[item["type"]].format(**item.get("ctx", {}))
     else:
         remedy = item["msg"].replace("Input should", "It should") + "."
-    return explain(where, item["input"], "not possible", remedy)
+    return explain(where, got, "not possible", remedy)
+
+
+def _as_written(value: Any) -> Any:
+    """Tuples as the lists that files hold."""
+    if isinstance(value, list | tuple):
+        return [_as_written(one) for one in value]
+    if isinstance(value, dict):
+        return {key: _as_written(one) for key, one in value.items()}
+    return value
 
 
 def _place(where: tuple[int | str, ...]) -> list[int | str]:

@@ -17,18 +17,28 @@ class ProbeSpec(Spec):
     """Probes of the held-out images' attributes at every layer and token position."""
 
     attributes: tuple[str, ...] = Field((), description="which attributes; none: all there are")
-    kinds: tuple[ProbeKind, ...] = Field(("linear", "mlp"), min_length=1)
+    kinds: tuple[ProbeKind, ...] = Field(
+        ("linear", "mlp"), min_length=1, description="of probes: linear, or with a hidden layer"
+    )
     every_position: bool = Field(True, description="also each position alone, not only their mean")
 
 
 class DeletionSpec(Spec):
     """Which visual tokens are deleted, where, and how many; 0 % is always measured too."""
 
-    shares: tuple[Share, ...] = Field((0.25, 0.5, 0.75, 0.9, 0.95, 0.99), min_length=1)
+    shares: tuple[Share, ...] = Field(
+        (0.25, 0.5, 0.75, 0.9, 0.95, 0.99),
+        min_length=1,
+        description="of the visual tokens that are deleted, 0 to 1",
+    )
     layers: tuple[int, ...] = Field(
         (ENCODER,), min_length=1, description="-1: after the encoder; l: before decoder block l"
     )
-    policies: tuple[Policy, ...] = Field(("random",), min_length=1)
+    policies: tuple[Policy, ...] = Field(
+        ("random",),
+        min_length=1,
+        description="how the deleted tokens are chosen; random is always among them",
+    )
     seeds: tuple[int, ...] = Field((0, 1, 2), min_length=1, description="of random deletion")
     downsampling: bool = Field(True, description="also smaller images with as many tokens")
     examples: int | None = Field(

@@ -5,10 +5,10 @@ from pathlib import Path
 from pydantic import Field, model_validator
 
 from mixlens.errors import explain
-from mixlens.spec.base import Name, RunsDir, Spec, digest_of
+from mixlens.spec.base import Model, Name, RunsDir, Spec, digest_of
 from mixlens.spec.coco import CocoSpec
 from mixlens.spec.component import ComponentSpec
-from mixlens.spec.data import EvaluationSpec
+from mixlens.spec.data import EvaluationSpec, check_vllm
 from mixlens.spec.held_out import check_data, check_transfer, held_out_of, transfer_of
 from mixlens.spec.tracking import TrackingSpec
 from mixlens.spec.training import ResourceSpec
@@ -22,17 +22,21 @@ class MeasureSpec(Spec):
     itself on blank and on noise images.
     """
 
-    name: Name
-    model: str = "builtin:tiny-vllm"
+    name: Name = Field(description="of the measurement, and of its folder under runs_dir")
+    model: Model = Field("builtin:tiny-vllm", description="builtin, a folder or a hub id")
     model_fingerprint: str = Field("", description="filled in when the measurement starts")
     prompts_digest: str = Field("", description="filled in likewise")
-    runs_dir: RunsDir = "runs"
+    runs_dir: RunsDir = Field("runs", description="the folder that holds folders of results")
     data: dict[Name, CocoSpec] = Field({}, description="data sets that components name")
-    components: dict[Name, ComponentSpec] = Field(min_length=1)
-    evaluation: EvaluationSpec
-    controls: bool = True
-    resources: ResourceSpec = ResourceSpec()
-    tracking: TrackingSpec = TrackingSpec()
+    components: dict[Name, ComponentSpec] = Field(
+        min_length=1, description="name -> images, and the tasks asked about them"
+    )
+    evaluation: EvaluationSpec = Field(description="what the model is asked, and measured on")
+    controls: bool = Field(
+        True, description="measure random weights, blank images and noise images beside it"
+    )
+    resources: ResourceSpec = Field(ResourceSpec(), description="what it takes of the cluster")
+    tracking: TrackingSpec = Field(TrackingSpec(), description="where MLflow keeps the runs")
 
     @model_validator(mode="after")
     def _check(self) -> "MeasureSpec":
@@ -43,6 +47,7 @@ class MeasureSpec(Spec):
             if name is not None and name not in self.components:
                 known = f"The components are {', '.join(sorted(self.components))}."
                 raise ValueError(explain(f"evaluation.{field}", name, "no such component", known))
+        check_vllm(self.model, self.evaluation, self.resources)
         return self
 
     def digest(self) -> str:

@@ -12,20 +12,22 @@ from mixlens.spec.training import ResourceSpec, TrainingSpec
 class Stage(Spec):
     """One stage: a mixture and how long and how fast the model is trained on it."""
 
-    weights: Weights
-    training: TrainingSpec
+    weights: Weights = Field(description="share of each component, summing to 1")
+    training: TrainingSpec = Field(description="how long and how fast")
 
 
 class PretrainSpec(Spec):
     """The file of `jobs/pretrain.py`: scenes only, whose words are all that this model knows."""
 
-    name: Name
-    runs_dir: RunsDir = "runs"
-    seed: int = Field(0, ge=0, lt=2**29)
-    components: dict[Name, SceneComponent] = Field(min_length=1)
-    stages: tuple[Stage, ...] = Field(min_length=1)
-    evaluation: EvaluationSpec
-    resources: ResourceSpec = ResourceSpec()
+    name: Name = Field(description="of the folder under runs_dir")
+    runs_dir: RunsDir = Field("runs", description="the folder that holds the folders of runs")
+    seed: int = Field(0, ge=0, lt=2**29, description="of the first stage; the next takes the next")
+    components: dict[Name, SceneComponent] = Field(
+        min_length=1, description="name -> scenes, and the tasks asked about them"
+    )
+    stages: tuple[Stage, ...] = Field(min_length=1, description="one after the other")
+    evaluation: EvaluationSpec = Field(description="what the finished model is asked")
+    resources: ResourceSpec = Field(ResourceSpec(), description="read as in a sweep file")
 
     @model_validator(mode="after")
     def _check(self) -> "PretrainSpec":

@@ -35,8 +35,8 @@ class RunSpec(Spec):
     components: dict[str, ComponentSpec] = Field(description="name -> content of each one drawn")
     weights: Weights = Field(description="share of each component, summing to 1")
     seed: int = Field(ge=0, lt=2**29, description="of the order of examples and of dropout")
-    training: TrainingSpec
-    resources: ResourceSpec = ResourceSpec()
+    training: TrainingSpec = Field(description="how the model is fine-tuned")
+    resources: ResourceSpec = Field(ResourceSpec(), description="what it takes of the cluster")
 
     def canonical(self) -> dict[str, Any]:
         """What decides the weights: components that are never drawn do not, nor does speed."""

@@ -28,8 +28,8 @@ Texture = Literal["solid", "striped", "dotted", "checked", "outlined"]
 class SizeRange(Spec):
     """A size word and the diameters it stands for, as fractions of the image side."""
 
-    name: str = Field(min_length=1)
-    diameter: Range
+    name: str = Field(min_length=1, description="the word in questions and answers")
+    diameter: Range = Field(description="fractions of the image side, 0 to 1")
 
     @model_validator(mode="after")
     def _check(self) -> "SizeRange":
@@ -46,17 +46,24 @@ class SceneSpec(Spec):
 
     image_size: int = Field(224, ge=32, le=1024, description="side of the square image, pixels")
     objects: IntRange = Field((1, 10), description="objects in a scene, 1 to 200")
-    shapes: tuple[Shape, ...] = (
-        "circle", "square", "triangle", "pentagon", "star", "cross", "diamond", "ring",
-    )  # fmt: skip
-    colours: tuple[Colour, ...] = (
-        "red", "green", "blue", "yellow", "orange", "purple", "pink", "brown", "grey", "black",
-    )  # fmt: skip
-    textures: tuple[Texture, ...] = ("solid", "striped", "dotted", "checked", "outlined")
-    sizes: tuple[SizeRange, ...] = (
-        SizeRange(name="small", diameter=(0.10, 0.12)),
-        SizeRange(name="medium", diameter=(0.155, 0.185)),
-        SizeRange(name="large", diameter=(0.23, 0.28)),
+    shapes: tuple[Shape, ...] = Field(
+        ("circle", "square", "triangle", "pentagon", "star", "cross", "diamond", "ring"),
+        description="that objects have",
+    )
+    colours: tuple[Colour, ...] = Field(
+        ("red", "green", "blue", "yellow", "orange", "purple", "pink", "brown", "grey", "black"),
+        description="that objects have",
+    )
+    textures: tuple[Texture, ...] = Field(
+        ("solid", "striped", "dotted", "checked", "outlined"), description="that objects have"
+    )
+    sizes: tuple[SizeRange, ...] = Field(
+        (
+            SizeRange(name="small", diameter=(0.10, 0.12)),
+            SizeRange(name="medium", diameter=(0.155, 0.185)),
+            SizeRange(name="large", diameter=(0.23, 0.28)),
+        ),
+        description="the sizes that objects have, each with its word",
     )
     rotation: Range = Field(
         (0.0, 360.0), description="degrees clockwise; the multiples of 5 in the range are used"
@@ -75,13 +82,17 @@ class SceneSpec(Spec):
         description="fraction of the image area that is painted in the objects' colours, within "
         "2 %; counted before objects hide one another",
     )
-    placement: Literal["separated", "overlapping"] = "separated"
+    placement: Literal["separated", "overlapping"] = Field(
+        "separated", description="whether objects may hide one another"
+    )
     visible_fraction: Range = Field(
         (0.4, 0.9),
         description="overlapping only: an object is whole or shows a share within this range; "
         "about half are whole. A range that objects of these sizes cannot meet is refused",
     )
-    background: Literal["white", "colour", "gradient", "noise"] = "white"
+    background: Literal["white", "colour", "gradient", "noise"] = Field(
+        "white", description="what is behind the objects"
+    )
     lighting: Range = Field((0.0, 0.0), description="strength of a brightness gradient, 0 to 1")
     sensor_noise: Range = Field((0.0, 0.0), description="standard deviation, 8-bit levels")
     blur: Range = Field((0.0, 0.0), description="Gaussian radius, pixels")

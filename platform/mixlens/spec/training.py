@@ -16,10 +16,12 @@ Memory = Literal["none", "cpu", "nvme"]
 class LearningRates(Spec):
     """Peak learning rate of each part of the model."""
 
-    vision: float = Field(1e-4, ge=0)
-    projector: float = Field(1e-4, ge=0)
-    language: float = Field(1e-4, ge=0)
-    cross_attention: float | None = Field(None, ge=0, description="none: as language")
+    vision: float = Field(1e-4, ge=0, description="peak learning rate of the image encoder")
+    projector: float = Field(1e-4, ge=0, description="of what brings image tokens to the decoder")
+    language: float = Field(1e-4, ge=0, description="of the language model")
+    cross_attention: float | None = Field(
+        None, ge=0, description="of layers that look across to the image; none: as language"
+    )
 
     def of(self, tower: Tower) -> float:
         """The peak learning rate of `tower`."""
@@ -32,28 +34,36 @@ class LearningRates(Spec):
 class LoraSpec(Spec):
     """Low-rank adapters on all linear layers of the named towers; everything else is frozen."""
 
-    rank: int = Field(16, ge=1)
-    alpha: float = Field(32.0, gt=0)
-    dropout: float = Field(0.0, ge=0, lt=1)
-    towers: tuple[Tower, ...] = TOWERS
+    rank: int = Field(16, ge=1, description="of the adapters' matrices")
+    alpha: float = Field(32.0, gt=0, description="adapters count alpha / rank times")
+    dropout: float = Field(0.0, ge=0, lt=1, description="share of their inputs that is dropped")
+    towers: tuple[Tower, ...] = Field(TOWERS, description="parts of the model that get adapters")
 
 
 class TrainingSpec(Spec):
     """Optimiser steps of `global_batch` examples each, split over workers and accumulation."""
 
-    steps: int = Field(ge=1)
+    steps: int = Field(ge=1, description="optimiser steps of one trial")
     global_batch: int = Field(ge=1, description="examples an optimiser step, over all workers")
     micro_batch: int = Field(ge=1, description="examples a forward pass on one worker")
-    learning_rates: LearningRates = LearningRates()
-    freeze: tuple[Tower, ...] = ()
-    lora: LoraSpec | None = None
-    zero_stage: int = Field(1, ge=0, le=3)
-    precision: Literal["fp32", "bf16"] = "bf16"
-    weight_decay: float = Field(0.01, ge=0)
-    betas: tuple[float, float] = (0.9, 0.95)
-    warmup_steps: int = Field(0, ge=0)
+    learning_rates: LearningRates = Field(LearningRates(), description="peak of each part")
+    freeze: tuple[Tower, ...] = Field((), description="parts of the model that are not trained")
+    lora: LoraSpec | None = Field(None, description="low-rank adapters; none: all weights train")
+    zero_stage: int = Field(
+        1,
+        ge=0,
+        le=3,
+        description="of DeepSpeed, what workers split among them: 0 nothing, 1 the optimiser's "
+        "state, 2 gradients too, 3 weights too",
+    )
+    precision: Literal["fp32", "bf16"] = Field("bf16", description="of matrix products")
+    weight_decay: float = Field(0.01, ge=0, description="of AdamW, on all matrices but embeddings")
+    betas: tuple[float, float] = Field((0.9, 0.95), description="of AdamW's two moments")
+    warmup_steps: int = Field(
+        0, ge=0, description="optimiser steps in which learning rates rise from 0 to their peak"
+    )
     final_lr_share: float = Field(0.0, ge=0, le=1, description="cosine ends at this share of peak")
-    clip_norm: float = Field(1.0, gt=0)
+    clip_norm: float = Field(1.0, gt=0, description="largest norm of the gradient")
     offload_optimizer: Memory = Field(
         "none",
         description="where the optimiser keeps its state and works: the GPU, main memory, "
@@ -64,7 +74,9 @@ class TrainingSpec(Spec):
     attention: Attention = Field(
         "auto", description="auto: sdpa on GPUs, on CPUs plain matrix products"
     )
-    activation_checkpointing: bool = False
+    activation_checkpointing: bool = Field(
+        False, description="compute activations again on the way back: less memory, a third slower"
+    )
     checkpoint_every: int = Field(
         1000, ge=1, description="optimiser steps; above `steps`: no checkpoint but the final model"
     )
@@ -153,8 +165,10 @@ class ResourceSpec(Spec):
 
     address: str | None = Field(None, description="a running Ray; none: start one on this machine")
     workers: int = Field(1, ge=1, description="training workers a trial")
-    cpus_per_worker: float = Field(1.0, ge=0)
-    gpus_per_worker: float = Field(0.0, ge=0)
+    cpus_per_worker: float = Field(
+        0.5, ge=0, description="CPUs of one; with the defaults two trials fit on two CPUs"
+    )
+    gpus_per_worker: float = Field(0.0, ge=0, description="GPUs of one; 0: it trains on CPUs")
     gpu_memory_gb: float | None = Field(
         None, gt=0, description="GiB of one GPU; given, a run that cannot fit is refused"
     )
@@ -163,8 +177,8 @@ class ResourceSpec(Spec):
     )
     cpus_per_render: float = Field(0.25, gt=0, description="CPUs of one data-rendering task")
     actors: int = Field(1, ge=1, description="measurement actors, shared by all trials")
-    cpus_per_actor: float = Field(1.0, ge=0)
-    gpus_per_actor: float = Field(0.0, ge=0)
+    cpus_per_actor: float = Field(0.5, ge=0, description="CPUs of one")
+    gpus_per_actor: float = Field(0.0, ge=0, description="GPUs of one; 0: it measures on CPUs")
     max_concurrent_trials: int | None = Field(None, ge=1, description="none: as many as fit")
     max_failures: int = Field(
         2, ge=0, description="restarts of a trial's workers, and of a trial that is lost as a whole"

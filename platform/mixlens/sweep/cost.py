@@ -4,7 +4,6 @@ from typing import Literal
 
 import torch
 
-from mixlens.errors import SpecError
 from mixlens.mixture.batches import Reader
 from mixlens.mixture.decoding import Decoder
 from mixlens.models import load_without_weights
@@ -73,16 +72,3 @@ def _gpu(name: str | None) -> tuple[str, float | None]:
     if name is None:
         return "a GPU without a name (resources.gpu)", None
     return name, peak_flops(name)
-
-
-def check_gpu_name(name: str | None) -> None:
-    """Refuse the name of a GPU that nothing is known of.
-
-    Raises:
-        SpecError: it is given and not known.
-    """
-    if name is not None and peak_flops(name) is None:
-        raise SpecError(
-            f"resources.gpu: {name!r} is no GPU whose peak is known. Name it as "
-            "torch.cuda.get_device_name does, such as 'A100' or 'H100 SXM', or leave it out."
-        )

@@ -96,7 +96,7 @@ def ray_running(
         root = str(PACKAGE.parent)
         known = os.environ.get("PYTHONPATH", "")
         os.environ["PYTHONPATH"] = os.pathsep.join(filter(None, [root, known]))
-        check_socket_paths(get_default_ray_temp_dir())
+        check_socket_paths(ray_temp())
         options |= {"address": "local", "include_dashboard": False}
     try:
         _start_ray(options, address, log, say)
@@ -130,7 +130,7 @@ def _start_ray(
             return
         except Exception as error:  # Ray raises OSError, ValueError, even Exception itself
             ray.shutdown()
-            if (full := disk_full(error, Path(get_default_ray_temp_dir()))) is not None:
+            if (full := disk_full(error, Path(ray_temp()))) is not None:
                 raise full from error
             is_slow = address is None and "timed out" in str(error)
             if is_slow and attempt < STARTS:
@@ -139,7 +139,7 @@ def _start_ray(
             remedy = f"Check the address and the token; details are in {log}."
             if address is None:
                 remedy = (
-                    f"Details are in {log} and {get_default_ray_temp_dir()}/session_latest/logs. "
+                    f"Details are in {log} and {ray_temp()}/session_latest/logs. "
                     "RAY_TMPDIR names another folder for what Ray writes."
                 )
             tries = f" in {attempt} attempts: this machine is too busy" if is_slow else ""
@@ -202,6 +202,11 @@ def check_shared(folder: Path, say: Callable[[str], None]) -> None:
         )
     if blind:
         raise not_shared_by(folder, blind)
+
+
+def ray_temp() -> str:
+    """The folder for all that a Ray that is started here writes."""
+    return str(get_default_ray_temp_dir())
 
 
 def this_machine() -> Capacity:

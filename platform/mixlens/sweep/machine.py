@@ -16,6 +16,7 @@ from mixlens.spec import MeasureSpec, ResourceSpec
 LAUNCHER_CONFIG = Path("~/ray_bootstrap_config.yaml")
 CONNECT_TIMEOUT_S = 5.0
 SOCKET_PATH = 107  # bytes that Linux allows a socket's path
+WORKING_DIRS = "working_dir_files"  # where Ray unpacks the working directories of jobs
 
 
 @dataclass(frozen=True)
@@ -85,6 +86,32 @@ def check_socket_paths(ray_temp: str) -> None:
             "Set RAY_TMPDIR to a short folder, such as /tmp.",
         )
     )
+
+
+def check_runs_dir(root: Path) -> None:
+    """Refuse a directory of a sweep, `root`, that cannot be made or written.
+
+    Raises:
+        ResourceError: a part of the path is a file, or not ours to write; or it lies in the folder
+            that Ray makes of a submitted job, which ends with it and which no other node has.
+    """
+    if WORKING_DIRS in root.parts:
+        raise ResourceError(
+            explain("runs_dir", str(root.parent),
+                    "a folder in the temporary working directory of a Ray job, which other nodes "
+                    "do not see and Ray deletes",
+                    "Set runs_dir to a folder that all nodes mount, such as /mnt/shared/runs.")
+        )  # fmt: skip
+    if problem := why_not_writable(root):
+        raise ResourceError(explain("runs_dir", str(root.parent), problem, "Name another folder."))
+
+
+def why_not_writable(folder: Path) -> str:
+    """What keeps us from writing to a folder that may have to be made; empty if nothing does."""
+    existing = next(path for path in (folder, *folder.parents) if path.exists())
+    if existing.is_dir() and os.access(existing, os.W_OK | os.X_OK):
+        return ""
+    return f"{existing} is " + ("not writable" if existing.is_dir() else "a file, not a folder")
 
 
 def capacity_of(

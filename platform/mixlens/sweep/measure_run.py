@@ -13,9 +13,16 @@ from mixlens.models.twin import random_twin
 from mixlens.report.measured import report_model
 from mixlens.spec import MeasureSpec, ResourceSpec, held_out_of, transfer_of
 from mixlens.sweep.indexing import index_data
-from mixlens.sweep.machine import Capacity, address_of, check_engine_room, check_reachable
+from mixlens.sweep.known import check_file
+from mixlens.sweep.machine import (
+    Capacity,
+    address_of,
+    check_engine_room,
+    check_reachable,
+    check_runs_dir,
+)
 from mixlens.sweep.measuring import Pool, measure_model
-from mixlens.sweep.plan import check_evaluation, check_runs_dir, refused_photographs
+from mixlens.sweep.plan import check_evaluation, refused_photographs
 from mixlens.sweep.progress import StageView
 from mixlens.sweep.quiet import chatter_to
 from mixlens.sweep.records import write_json
@@ -37,6 +44,7 @@ def run_measure(spec: MeasureSpec, command: Sequence[str]) -> None:
     if address := address_of(spec.resources):
         check_reachable(address)
     check_runs_dir(Path(spec.runs_dir).expanduser().absolute())
+    check_file(spec)
     spec = index_data(resolve(spec))
     check_evaluation(spec)
     for name, text in refused_photographs(spec):

@@ -1,7 +1,6 @@
 """What a sweep will do, before it does it: trials, examples, steps, time, disk."""
 
 import math
-import os
 import shutil
 import time
 from collections.abc import Mapping
@@ -30,16 +29,15 @@ from mixlens.models.folder import tensor_shapes, weight_files
 from mixlens.models.precision import computes_in_bf16
 from mixlens.probing.deletion import check_deletion
 from mixlens.probing.deletion import settings as deletion_settings
-from mixlens.sources import Source, open_source
-from mixlens.spec import HELD_OUT_START, MeasureSpec, RunSpec
-from mixlens.sweep.cost import check_gpu_name, estimate_cost
+from mixlens.spec import MeasureSpec, RunSpec
+from mixlens.sweep.cost import estimate_cost
+from mixlens.sweep.known import open_component
 from mixlens.training.replaced import FEW
 
 WEIGHT_BYTES = 4  # of the final model, a trained parameter
 LORA_SHARE = 0.02  # of the parameters are trained by LoRA, at most, and only these are written
 OPTIMIZER_BYTES = 12  # fp32 weight and two moments of AdamW, a trained parameter
 KEPT_CHECKPOINTS = 2  # the newest, and the one being written
-WORKING_DIRS = "working_dir_files"  # where Ray unpacks the working directories of jobs
 SPARE_BYTES = 200_000_000  # tables, figures, logs, MLflow
 # Measured on the built-in model, in images trained on: answers and activations of a held-out image;
 # its linear probes; and its answers in one setting of deletion.
@@ -97,7 +95,6 @@ def plan_sweep(spec: SweepSpec, time_a_step: bool) -> Plan:
     """Work out the plan; with `time_a_step`, train one micro-batch here to see how long it takes.
 
     Raises:
-        SpecError: a component that can have no image, or an unknown GPU.
         CheckpointError: the base model is not there or not loadable.
         ResourceError: a trial does not fit the GPUs that the file names.
     """
@@ -110,9 +107,6 @@ def plan_sweep(spec: SweepSpec, time_a_step: bool) -> Plan:
         for trial in sweep_trials(spec, layout)
         if trial.name in names or layout.trained(trial)
     )
-    for name in spec.components:
-        _open(spec, name)
-    check_gpu_name(spec.resources.gpu)
     finished = frozenset(trial.name for trial in trials if layout.finished(spec, trial))
     to_train = sum(not layout.trained(trial) for trial in trials)
     parameters = _parameters(spec.model)
@@ -135,15 +129,14 @@ def check_evaluation(spec: SweepSpec | MeasureSpec) -> None:
     """Refuse to measure what the held-out images or the model do not have.
 
     Raises:
-        SpecError: scenes that cannot be made, too few held-out photographs, a probe of an
-            attribute that no image has, or a deletion that the model's family does not give
-            (`check_deletion`).
+        SpecError: too few held-out photographs, or a deletion that the model's family does not
+            give (`check_deletion`).
         MixlensError: an engine for answers that cannot be had (`check_engine`).
     """
     check_engine(spec)
     evaluation = spec.evaluation
     for name in filter(None, (evaluation.component, evaluation.transfer)):
-        source = _open(spec, name)
+        source = open_component(spec, name)
         if source.held_out_size is None:
             continue
         gone = refused(source, load_adapter(spec.model).refuses, held_out=True)
@@ -155,13 +148,6 @@ def check_evaluation(spec: SweepSpec | MeasureSpec) -> None:
                         f"component {name!r} has {there} held-out images that carry its tasks"
                         + taken,
                         "Give fewer (at least 8), hold out more, or widen its strata or tasks.")
-            )  # fmt: skip
-    known = sorted(_open(spec, evaluation.component)[HELD_OUT_START].attributes)
-    for attribute in evaluation.probes.attributes if evaluation.probes else ():
-        if attribute not in known:
-            raise SpecError(
-                explain("evaluation.probes.attributes", attribute,
-                        "images have no such attribute", f"They have {', '.join(known)}.")
             )  # fmt: skip
     if evaluation.deletion:
         check_deletion(load_without_weights(spec.model), evaluation.deletion)
@@ -177,7 +163,7 @@ def refused_photographs(spec: SweepSpec | MeasureSpec) -> list[tuple[str, str]]:
     for name, component in spec.components.items():
         if component.kind != "coco":
             continue
-        source, refuses = _open(spec, name), load_adapter(spec.model).refuses
+        source, refuses = open_component(spec, name), load_adapter(spec.model).refuses
         if gone := refused(source, refuses, held_out=True):
             lines.append((name, f"{len(gone):,} held-out images are left out, because {spec.model} "
                           f"cannot be given them: {_first(gone)}"))  # fmt: skip
@@ -190,7 +176,7 @@ def refused_photographs(spec: SweepSpec | MeasureSpec) -> list[tuple[str, str]]:
 
 def _check_refused(spec: SweepSpec, name: str, data: str, gone: Mapping[int, str]) -> None:
     """Refuse what `mixlens.training.replaced` would stop in the middle of a trial."""
-    size, limit = _open(spec, name).size, spec.data[data].max_left_out
+    size, limit = open_component(spec, name).size, spec.data[data].max_left_out
     assert size, "photographs are finite"
     total = spec.training.steps * spec.training.global_batch
     drawn = max(order_of(trial.run).counts(total).get(name, 0) for trial in asked_trials(spec))
@@ -207,36 +193,6 @@ def _check_refused(spec: SweepSpec, name: str, data: str, gone: Mapping[int, str
 def _first(gone: Mapping[int, str], shown: int = 5) -> str:
     more = f" and {len(gone) - shown:,} more" if len(gone) > shown else ""
     return ", ".join(list(gone.values())[:shown]) + more
-
-
-def _open(spec: SweepSpec | MeasureSpec, name: str) -> Source:
-    try:
-        return open_source(name, spec.components[name], spec.data)
-    except SpecError as error:
-        text = str(error)
-        place = "" if text.startswith(f"components.{name}") else f"components.{name}: "
-        raise SpecError(place + text) from None
-
-
-def check_runs_dir(root: Path) -> None:
-    """Refuse a directory of a sweep, `root`, that cannot be made or written.
-
-    Raises:
-        ResourceError: a part of the path is a file, or not ours to write; or it lies in the folder
-            that Ray makes of a submitted job, which ends with it and which no other node has.
-    """
-    if WORKING_DIRS in root.parts:
-        raise ResourceError(
-            explain("runs_dir", str(root.parent),
-                    "a folder in the temporary working directory of a Ray job, which other nodes "
-                    "do not see and Ray deletes",
-                    "Set runs_dir to a folder that all nodes mount, such as /mnt/shared/runs.")
-        )  # fmt: skip
-    existing = next(path for path in (root, *root.parents) if path.exists())
-    if existing.is_dir() and os.access(existing, os.W_OK | os.X_OK):
-        return
-    problem = f"{existing} is " + ("not writable" if existing.is_dir() else "a file, not a folder")
-    raise ResourceError(explain("runs_dir", str(root.parent), problem, "Name another folder."))
 
 
 def check_disk(plan: Plan, root: Path) -> None:

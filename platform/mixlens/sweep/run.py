@@ -20,10 +20,12 @@ from mixlens.report import write_report
 from mixlens.sources import open_source
 from mixlens.spec import MeasureSpec
 from mixlens.sweep.indexing import index_data
+from mixlens.sweep.known import check_file
 from mixlens.sweep.machine import (
     address_of,
     check_engine_room,
     check_reachable,
+    check_runs_dir,
     trials_at_once,
 )
 from mixlens.sweep.measuring import RECORD
@@ -31,7 +33,6 @@ from mixlens.sweep.plan import (
     Plan,
     check_disk,
     check_evaluation,
-    check_runs_dir,
     plan_sweep,
     refused_photographs,
 )
@@ -144,6 +145,7 @@ def _checked(spec: SweepSpec, time_a_step: bool) -> tuple[SweepSpec, Plan, int |
     """
     root = Layout.of(spec).root
     check_runs_dir(root)
+    check_file(spec)
     spec = index_data(resolve(spec))
     at_once = None
     with chatter_to(Path(os.devnull)):

@@ -16,10 +16,11 @@ from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING
-from urllib.parse import unquote, urlsplit, urlunsplit
+from urllib.parse import unquote, urlsplit
 
 from mixlens.errors import ResourceError, explain
 from mixlens.spec import TrackingSpec
+from mixlens.spec.tracking import DATABASES, without_password
 
 if TYPE_CHECKING:
     from mlflow import MlflowClient
@@ -28,7 +29,6 @@ DATABASE = "mlflow.db"
 ARTIFACTS = "mlflow-artifacts"
 VIEW = "mixlens"  # the name of the view of an experiment's runs, with the columns that answer
 RUNS = f"runs?workflowType=machine_learning&viewStateShareKey={VIEW}"
-_DATABASES = ("sqlite", "postgresql", "mysql", "mssql")
 _LOCK_S = 120.0  # for as long another process may be making the database
 # MLflow's own retries of a server that is not there take minutes; whoever calls here tries again
 # later. Nobody waits for what is sent, but for the first answer of a server somebody does.
@@ -91,14 +91,6 @@ def default_uri(runs_dir: Path) -> str:
     return quoted
 
 
-def without_password(uri: str) -> str:
-    """The URI as it may be printed and stored: without user and password."""
-    parts = urlsplit(uri)
-    if "@" not in parts.netloc:
-        return uri
-    return urlunsplit(parts._replace(netloc=parts.netloc.rpartition("@")[2]))
-
-
 def how_to_look(server: Server) -> str:
     """The address of the runs, below the shell command that shows a database."""
     pages = f"/#/experiments/{server.experiment_id}/{RUNS}"
@@ -123,7 +115,7 @@ def open_server(tracking: TrackingSpec, runs_dir: Path) -> Server:
     is_own = tracking.uri is None
     uri = default_uri(runs_dir) if tracking.uri is None else tracking.uri
     artifacts = None
-    if urlsplit(uri).scheme.partition("+")[0] in _DATABASES:
+    if urlsplit(uri).scheme.partition("+")[0] in DATABASES:
         runs_dir.mkdir(parents=True, exist_ok=True)
         artifacts = runs_dir / ARTIFACTS
     with _explained(uri, is_own, can_refuse=False), _patient():

@@ -109,6 +109,7 @@ EVALUATION = {
 
 def measured(**changes: object) -> MeasureSpec:
     content = SWEEP.model_dump(include={"components"}) | {"name": "m", "model": "none"}
+    content["resources"] = {"gpus_per_actor": 1.0}  # as vLLM needs
     return MeasureSpec.model_validate({**content, "evaluation": {**EVALUATION, **changes}})
 
 

@@ -9,6 +9,7 @@ from mixlens.design import load_measure
 from mixlens.errors import SpecError
 from mixlens.models.tiny import build_tiny_vlm
 from mixlens.spec import DeletionSpec, MeasureSpec, ProbeSpec
+from mixlens.sweep.known import check_file
 from mixlens.sweep.plan import check_evaluation
 
 ROOT = Path(__file__).resolve().parents[3]
@@ -161,7 +162,9 @@ def model(tmp_path_factory: pytest.TempPathFactory) -> str:
 def test_what_images_and_decoder_have_is_measured(tmp_path: Path, model: str):
     asked = ["evaluation.probes.attributes=[object_count,crowding]",
              "evaluation.deletion.layers=[-1,0]"]  # fmt: skip
-    check_evaluation(read(tmp_path, MINIMAL, f"model={model}", *asked))
+    spec = read(tmp_path, MINIMAL, f"model={model}", *asked)
+    check_file(spec)
+    check_evaluation(spec)
 
 
 @pytest.mark.parametrize(
@@ -175,8 +178,10 @@ def test_what_images_and_decoder_have_is_measured(tmp_path: Path, model: str):
 def test_what_they_do_not_have_is_refused(
     tmp_path: Path, model: str, override: str, named: list[str]
 ):
+    spec = read(tmp_path, MINIMAL, f"model={model}", override)
+    check = check_evaluation if "deletion" in override else check_file
     with pytest.raises(SpecError) as caught:
-        check_evaluation(read(tmp_path, MINIMAL, f"model={model}", override))
+        check(spec)
     for part in named:
         assert part in str(caught.value)
 

@@ -19,7 +19,9 @@ from mixlens.errors import CheckpointError, ResourceError, SpecError
 from mixlens.lock import held
 from mixlens.models.tiny import build_tiny_vlm
 from mixlens.spec import load_spec
-from mixlens.sweep.plan import check_disk, check_evaluation, check_runs_dir, plan_sweep
+from mixlens.sweep.known import check_file
+from mixlens.sweep.machine import check_runs_dir
+from mixlens.sweep.plan import check_disk, check_evaluation, plan_sweep
 from mixlens.sweep.run import resolve, show_plan
 
 ROOT = Path(__file__).resolve().parents[3]
@@ -125,7 +127,7 @@ def test_a_model_folder_named_from_here_is_found_by_workers_elsewhere(
 def test_scenes_that_cannot_be_made(tmp_path: Path):
     crowded = spec(tmp_path, "components.complex.scene.objects=[150,200]")
     with pytest.raises(SpecError, match=r"components\.complex.*fit"):
-        plan_sweep(crowded, time_a_step=False)
+        check_file(crowded)
 
 
 @pytest.mark.parametrize(

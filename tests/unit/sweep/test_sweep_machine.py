@@ -22,7 +22,7 @@ NOWHERE = Path("/nonexistent/ray_bootstrap_config.yaml")
 
 
 def test_as_many_trials_as_fit_beside_actors_and_rendering():
-    need = ResourceSpec(cpus_per_worker=0.5, cpus_per_actor=0.5, cpus_per_render=0.25)
+    need = ResourceSpec()  # a file that says nothing of resources runs on two cores
     assert trials_at_once(need, Capacity(2, 0, "here"), trials=10) == 2
     assert trials_at_once(need, Capacity(16, 0, "here"), trials=10) == 10
     assert trials_at_once(need, Capacity(16, 0, "here"), trials=100) == 30
@@ -43,7 +43,7 @@ def test_gpus_limit_too_and_a_person_may_limit_further():
 @pytest.mark.parametrize(
     ("need", "told"),
     [
-        ({"workers": 8}, r"resources\.workers: got 8: .*Set it to at most 2"),
+        ({"workers": 8}, r"resources\.workers: got 8: .*Set it to at most 6"),
         ({"gpus_per_worker": 1}, r"resources\.gpus_per_worker: got 1.0: "),
         ({"cpus_per_worker": 9}, r"resources\.cpus_per_worker: got 9.0: "),
         ({"actors": 9}, r"resources\.actors: got 9: "),
@@ -106,6 +106,7 @@ def test_vllm_needs_room_beside_the_actors(have: tuple[float, float], told: str 
     spec = MeasureSpec.model_validate(
         {
             "name": "m",
+            "model": "some/model",
             "components": {"a": {"tasks": {"coarse": 1}}},
             "evaluation": {"component": "a", "examples": 8, "engine": "vllm"},
             "resources": {"actors": 2, "gpus_per_actor": 1, "cpus_per_actor": 2},

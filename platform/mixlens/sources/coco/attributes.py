@@ -8,6 +8,14 @@ from mixlens.tasks.photo.photo import Categories
 
 NOTHING = "nothing"
 
+NAMES = ("dominant_category", "dominant_supercategory")
+NUMBERS = (
+    "category_count", "category_diversity", "covered_fraction", "crowd_fraction", "crowding",
+    "object_area_mean", "object_count", "occlusion", "size_mean", "size_spread", "size_variance",
+    "supercategory_count", "supercategory_diversity",
+)  # fmt: skip
+"""The attributes of a photograph that are names, and those that are numbers."""
+
 
 def attribute_columns(
     row: Int64[np.ndarray, " objects"],

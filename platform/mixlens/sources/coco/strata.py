@@ -4,7 +4,19 @@ import numpy as np
 from jaxtyping import Bool, Float
 
 from mixlens.errors import SpecError, explain
+from mixlens.sources.coco.attributes import NAMES, NUMBERS
 from mixlens.sources.coco.index import CocoIndex
+
+
+def check_stratum(field: str, attribute: str) -> None:
+    """Refuse a stratum of what is no number of a photograph; no index has to be read for that.
+
+    Raises:
+        SpecError: there is no such attribute, or it is a name.
+    """
+    if attribute not in NUMBERS:
+        problem = "is a name, not a number" if attribute in NAMES else "no such attribute"
+        raise SpecError(explain(field, attribute, problem, f"Use {', '.join(NUMBERS)}."))
 
 
 def in_strata(
@@ -28,12 +40,8 @@ def in_strata(
     Raises:
         SpecError: there is no such attribute, it is a name, unknown of all, or the same for all.
     """
-    columns = index.attribute_columns
-    numbers = sorted(name for name, values in columns.items() if values.dtype.kind in "if")
-    if attribute not in numbers:
-        problem = "is a name, not a number" if attribute in columns else "no such attribute"
-        raise SpecError(explain(field, attribute, problem, f"Use {', '.join(numbers)}."))
-    values = columns[attribute]
+    check_stratum(field, attribute)
+    values = index.attribute_columns[attribute]
     known = among & np.isfinite(values)
     if among.any() and not known.any():
         problem = "is unknown of every image: none is annotated for all categories"
