@@ -137,7 +137,7 @@ class FakeSweep:
                     rows.append(
                         {
                             "example_id": name, "component": self.component, "group": group,
-                            "kind": kind, "level": level, "prompt": f"{kind}.{turn % 3}",
+                            "kind": kind, "complexity": level, "prompt": f"{kind}.{turn % 3}",
                             "question": _question(group, turn),
                             "answer": _answer(group),
                             "response": _answer(group) if hit else _wrong(group),

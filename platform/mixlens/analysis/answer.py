@@ -1,13 +1,23 @@
 """The answer of a sweep in sentences, for the end of the command and the top of the report."""
 
+from collections.abc import Iterable
+
 import pandas as pd
 
-from mixlens.analysis.arm_answer import arm_sentences
-from mixlens.analysis.effect import AGAINST_BASE, DIFFERENCE, find_effect
+from mixlens.analysis.effect import (
+    AGAINST_BASE,
+    DIFFERENCE,
+    PAIR,
+    TREND,
+    find_effect,
+    is_beyond_noise,
+)
+from mixlens.analysis.levels import Levels
 from mixlens.analysis.missing import below_chance, levels_of_quantity, levels_without, not_estimated
 from mixlens.analysis.tables import HEADLINE, REDUNDANCY, Tables
 from mixlens.analysis.words import (
     coverage,
+    digits_of,
     is_change,
     listing,
     number,
@@ -16,136 +26,222 @@ from mixlens.analysis.words import (
     upper,
     with_interval,
 )
+from mixlens.design import BASE
 
+SHOWN_PAIRS = 3
 _SCORE = ("visual", REDUNDANCY, "mean")
-_AT_ALL_LAYERS = "have a value at every layer"
 
 
 def answer_sentences(tables: Tables) -> list[str]:
-    """What the ratio did to redundancy and accuracy, which ratio is enough, and what that covers.
+    """What the levels did to redundancy and accuracy, which one is enough, and what that covers.
 
-    Of arms: whether redundancy goes along with their order, and which of them differ. The first
-    sentence is the headline. Each holds its number with a 95 % interval, or says that the sweep
-    cannot tell.
+    Without a scale nothing is enough: there it is said which levels differ. The first sentence is
+    the headline. Each holds its number with a 95 % interval, or says that the sweep cannot tell.
     """
-    effects = tables.effects
-    if effects["arm_to"].ne("").any():
-        return arm_sentences(tables)
+    levels, effects = Levels(tables.levels), tables.effects
+    sentences = [_headline(tables, levels)]
+    if not levels.is_scale:
+        sentences += [_means(tables, levels), _pairs(effects, levels), _against(effects, levels)]
+    sentences += [*_accuracy(tables, levels), *below_chance(tables)]
+    if levels.is_scale:
+        sentences.append(sufficiency_sentence(tables.recommendation, levels.noun))
     differences = effects[effects["contrast"] == DIFFERENCE]
-    return [
-        _redundancy(tables),
-        *_accuracy(tables, _redundancy_changed(effects)),
-        *below_chance(tables.sweep),
-        sufficiency_sentence(tables.recommendation),
-        coverage((effects if differences.empty else differences).iloc[0], "ratio"),
-    ]
+    covered = (effects if differences.empty else differences).iloc[0]
+    return [*filter(None, sentences), coverage(covered, levels.noun)]
 
 
-def _redundancy(tables: Tables) -> str:
-    """The headline, and where the score could not be estimated."""
+def _headline(tables: Tables, levels: Levels) -> str:
+    """The verdict on redundancy, and where the score could not be estimated."""
+    ends = find_effect(tables.effects, DIFFERENCE, *_SCORE)
+    trend = find_effect(tables.effects, TREND, *_SCORE)
+    if ends is None or trend is None:
+        first = _only_one(tables, levels)
+    elif levels.is_scale:
+        first = _change(ends, tables.sweep, levels)
+    else:
+        first = _along(ends, trend, levels)
     without = levels_without(tables, *_SCORE)
-    gaps = not_estimated(tables, without, "The redundancy score of visual tokens", _AT_ALL_LAYERS)
-    row = find_effect(tables.effects, DIFFERENCE, *_SCORE)
-    first = _only_ratio(tables) if row is None else _change(row, tables.sweep)
+    score = "The redundancy score of visual tokens"
+    gaps = not_estimated(tables, without, score, "have a value at every layer")
     return " ".join(filter(None, (first, gaps)))
 
 
-def _only_ratio(tables: Tables) -> str:
-    """What can be said where there are no two ratios to compare."""
-    levels = levels_of_quantity(tables, *_SCORE)
-    if levels.empty:
+def _only_one(tables: Tables, levels: Levels) -> str:
+    """The headline where there are no two levels to compare."""
+    noun = levels.noun
+    rows = levels_of_quantity(tables, *_SCORE)
+    if rows.empty:
         return "The redundancy of visual tokens was not measured."
-    known = levels[levels["value"].notna()]
+    known = rows[rows["value"].notna()]
     if known.empty:
-        return "The effect of the ratio on the redundancy of visual tokens is unknown."
-    ratio = f"{known.iloc[0]['ratio']:g}"
+        return f"The effect of the {noun} on the redundancy of visual tokens is unknown."
+    one = levels.tick(known.iloc[0]["level"])
     why = (
-        f"Only one ratio, {ratio}, has finished"
-        if len(levels) == 1
-        else f"The redundancy of visual tokens could be estimated at one ratio only, {ratio}"
+        f"Only one {noun}, {one}, has finished"
+        if len(rows) == 1
+        else f"The redundancy of visual tokens could be estimated at one {noun} only, {one}"
     )
     change = find_effect(tables.effects, AGAINST_BASE, *_SCORE)
     against = (
         "; nor could it be estimated for the base model"
         if change is None
         else "; against the base model, fine-tuning changed the redundancy score of visual tokens "
-        f"by {with_interval(change, signed=True)} ({size(change, 'a ratio')})"
+        f"by {with_interval(change, signed=True)} ({size(change, levels.each())})"
     )
-    return f"{why}, so the effect of the ratio is unknown{against}."
+    return f"{why}, so the effect of the {noun} is unknown{against}."
 
 
-def _change(row: pd.Series, sweep: pd.DataFrame) -> str:
-    span = f"Raising the share of complex data from {row['ratio_from']:g} to {row['ratio_to']:g}"
-    change = with_interval(row, signed=True)
-    if is_change(row):
-        means = sweep[
-            (sweep["subject"] == "visual")
-            & (sweep["metric"] == REDUNDANCY)
-            & (sweep["part"] == "mean")
-        ].set_index("ratio")["value"]
-        start, end = (number(means[row[name]]) for name in ("ratio_from", "ratio_to"))
-        verb = "lowered" if row["value"] < 0 else "raised"
+def _change(ends: pd.Series, sweep: pd.DataFrame, levels: Levels) -> str:
+    """From the lowest level of a scale to the highest."""
+    first, last = ends["level_from"], ends["level_to"]
+    axis = levels.title[:1].lower() + levels.title[1:]
+    span = f"Raising the {axis} from {levels.tick(first)} to {levels.tick(last)}"
+    change, rests = with_interval(ends, signed=True), size(ends, levels.each())
+    if not is_change(ends):
         return (
-            f"{span} {verb} the redundancy score of visual tokens from {start} to {end}, "
-            f"a change of {change} ({size(row, 'a ratio')})."
+            f"{span} did not change the redundancy score of visual tokens beyond the noise: "
+            f"{change} ({rests})."
         )
+    means = _redundancy(sweep).set_index("level")["value"]
+    verb = "lowered" if ends["value"] < 0 else "raised"
     return (
-        f"{span} did not change the redundancy score of visual tokens beyond the noise: "
-        f"{change} ({size(row, 'a ratio')})."
+        f"{span} {verb} the redundancy score of visual tokens from {number(means[first])} to "
+        f"{number(means[last])}, a change of {change} ({rests})."
     )
 
 
-def _redundancy_changed(effects: pd.DataFrame) -> bool:
-    row = find_effect(effects, DIFFERENCE, "visual", REDUNDANCY, "mean")
-    return row is not None and is_change(row)
+def _along(ends: pd.Series, trend: pd.Series, levels: Levels) -> str:
+    """Along levels in an order: the verdict is that of the trend, not of the two ends."""
+    noun = levels.noun
+    if not is_beyond_noise(trend):
+        verdict = "visual tokens do not become less redundant beyond the noise"
+    else:
+        verdict = f"visual tokens become {'less' if trend['value'] < 0 else 'more'} redundant"
+    unknown = "" if ends["covers"] != "images" else ", seed noise unknown"
+    alone = ""
+    if is_beyond_noise(ends) != is_beyond_noise(trend):
+        alone = ", beyond the noise" if is_beyond_noise(ends) else ", by itself within the noise"
+    return (
+        f"Along the {noun}s, from {levels.label(ends['level_from'])} to "
+        f"{levels.label(ends['level_to'])}, {verdict}: the redundancy score changes by "
+        f"{_fine(trend)} per {noun}; the last minus the first is {_fine(ends)}{alone} "
+        f"({size(ends, levels.each())}{unknown})."
+    )
 
 
-def _accuracy(tables: Tables, redundancy_changed: bool) -> list[str]:
-    """One sentence on the groups that changed, one on those that did not, and what is missing."""
-    changed, same, gaps = [], [], []
+def _means(tables: Tables, levels: Levels) -> str:
+    """The redundancy score at every level, and whether the means follow the order."""
+    rows = _redundancy(tables.sweep)
+    trained = rows[rows["level"] != BASE]
+    if len(trained) < 2:
+        return ""
+    values = [
+        (levels.label(row["level"]), with_interval(row, digits_of(row)))
+        for _, row in trained.iterrows()
+    ]
+    first = f"{values[0][0]}, the redundancy score of visual tokens is {values[0][1]}"
+    others = [f"{label} it is {value}" for label, value in values[1:]]
+    before = "".join(
+        f"; before fine-tuning it is {with_interval(row, digits_of(row))}"
+        for _, row in rows[rows["level"] == BASE].iterrows()
+    )
+    steps = trained["value"].diff().dropna()
+    if (steps < 0).all():
+        order = f"The means fall from each {levels.noun} to the next"
+    elif (steps > 0).all():
+        order = f"The means rise from each {levels.noun} to the next"
+    else:
+        order = f"The means do not run in one direction along the {levels.noun}s"
+    return f"Trained on {'; on '.join([first, *others])}{before}. {order}."
+
+
+def _pairs(effects: pd.DataFrame, levels: Levels) -> str:
+    """Which levels differ, by intervals that hold for all pairs at once."""
+    rows = _redundancy(effects[effects["contrast"] == PAIR])
+    if rows.empty:
+        return ""
+    rows = rows.reindex(rows["value"].abs().sort_values(ascending=False, kind="stable").index)
+    beyond = rows[[is_beyond_noise(row) for _, row in rows.iterrows()]]
+    count = len(rows)
+    every = f"{'the one pair' if count == 1 else f'the {count} pairs'} of {levels.noun}s"
+    if beyond.empty:
+        return (
+            f"Of {every} none differs in redundancy beyond the noise; the largest difference is "
+            f"{_pair(rows.iloc[0], levels)}."
+        )
+    shown = [_pair(row, levels) for _, row in beyond.head(SHOWN_PAIRS).iterrows()]
+    more = "the largest of them " if len(beyond) > SHOWN_PAIRS else ""
+    return (
+        f"Of {every} {len(beyond)} differ{'s' if len(beyond) == 1 else ''} in redundancy beyond "
+        f"the noise of all pairs together: {more}{listing(shown)}."
+    )
+
+
+def _pair(row: pd.Series, levels: Levels) -> str:
+    return f"{levels.label(row['level_to'])} − {levels.label(row['level_from'])} {_fine(row)}"
+
+
+def _against(effects: pd.DataFrame, levels: Levels) -> str:
+    """Which levels the base differs from."""
+    rows = _redundancy(effects[effects["contrast"] == AGAINST_BASE])
+    beyond, within = _by_noise(
+        (row, f"{levels.label(row['level_to'])} {_fine(row)}") for _, row in rows.iterrows()
+    )
+    if rows.empty:
+        return ""
+    start = "Against the base model, fine-tuning changed redundancy on"
+    if not beyond:
+        return f"{start} no {levels.noun} beyond the noise: {listing(within)}."
+    rest = f"; within the noise: {listing(within)}" if within else ""
+    return f"{start} {listing(beyond)}{rest}."
+
+
+def _accuracy(tables: Tables, levels: Levels) -> list[str]:
+    """The change of each task group's accuracy from the first level to the last.
+
+    A sentence for each two ends there are: a group that a level has no value of has other ones.
+    """
+    found: dict[tuple[str, str], list[tuple[pd.Series, str]]] = {}
+    gaps = []
     for group, metric in HEADLINE.items():
         without = levels_without(tables, group, metric)
         gap = not_estimated(tables, without, upper(score_name(group)), "have a scored answer")
         gaps += [gap] if gap else []
         row = find_effect(tables.effects, DIFFERENCE, group, metric)
-        if row is None:
-            continue
-        change = with_interval(row, signed=True)
-        if not without.empty:
-            change += f" (from ratio {row['ratio_from']:g} to {row['ratio_to']:g})"
-        if is_change(row):
-            changed.append(f"{score_name(group)} by {change}")
-        else:
-            same.append(f"{score_name(group)} {change}")
-    sentences = []
-    if changed:
-        verb = "It changed" if redundancy_changed else "It did change"
-        sentences.append(f"{verb} {listing(changed)}.")
-    if same and changed:
-        sentences.append(f"No change beyond the noise: {listing(same)}.")
-    elif same:
-        start = "Accuracy did not change" if redundancy_changed else "Nor did accuracy change"
-        sentences.append(f"{start} beyond the noise: {listing(same)}.")
-    return [*sentences, *gaps]
+        if row is not None:
+            text = f"{score_name(group)} {with_interval(row, signed=True)}"
+            found.setdefault((row["level_from"], row["level_to"]), []).append((row, text))
+    return [*(_changes(*ends, rows, levels) for ends, rows in found.items()), *gaps]
 
 
-def sufficiency_sentence(table: pd.DataFrame) -> str:
-    """Which ratio is enough, from the recommendation table, in every way it can come out."""
+def _changes(first: str, last: str, rows: list[tuple[pd.Series, str]], levels: Levels) -> str:
+    beyond, within = _by_noise(rows)
+    start = f"From {levels.name(first)} to {levels.label(last)}, accuracy changes"
+    if levels.is_scale:
+        start = f"From {levels.name(first)} to {levels.tick(last)}, accuracy changes"
+    if not beyond:
+        return f"{start} in no task group beyond the noise: {listing(within)}."
+    rest = f" Within the noise: {listing(within)}." if within else ""
+    return f"{start}: {listing(beyond)}.{rest}"
+
+
+def sufficiency_sentence(table: pd.DataFrame, noun: str) -> str:
+    """Which level is enough, from the recommendation table, in every way it can come out."""
     if table.empty:
-        return "No complex task group was measured, so no ratio can be recommended."
+        return f"No complex task group was measured, so no {noun} can be recommended."
     if len(table) == 1:
-        return "With one ratio there is nothing to choose between."
-    missing = [f"{ratio:g}" for ratio in table.loc[table["value"].isna(), "ratio"]]
+        return f"With one {noun} there is nothing to choose between."
+    missing = [f"{at:g}" for at in table.loc[table["value"].isna(), "at"]]
     table = table[table["value"].notna()]
     if not missing:
-        return _sufficiency(table)
-    at = f"Accuracy on complex tasks could not be estimated at ratio {listing(missing)}"
+        return _sufficiency(table, noun)
+    at = f"Accuracy on complex tasks could not be estimated at {noun} {listing(missing)}"
     if len(table) < 2:
-        return f"{at}, so no ratio can be recommended."
-    return f"{_sufficiency(table)} {at}: left out of the choice."
+        return f"{at}, so no {noun} can be recommended."
+    return f"{_sufficiency(table, noun)} {at}: left out of the choice."
 
 
-def _sufficiency(table: pd.DataFrame) -> str:
+def _sufficiency(table: pd.DataFrame, noun: str) -> str:
     first = table.iloc[0]
     margin = f"{100 * first['margin']:g} points"
     if not first["is_distinguishable"]:
@@ -154,50 +250,73 @@ def _sufficiency(table: pd.DataFrame) -> str:
             f"differences up to {number(first['noise'])}"
         )
         return (
-            "On complex tasks no ratio differs from another beyond the noise "
-            f"({noise}), so this sweep does not tell which ratio is enough."
+            f"On complex tasks no {noun} differs from another beyond the noise "
+            f"({noise}), so this sweep does not tell which {noun} is enough."
         )
     chosen = table[table["is_sufficient"]].iloc[0]
     best = table.loc[table["value"].idxmax()]
     span = f"[{first['sufficient_low']:g}, {first['sufficient_high']:g}]"
     alone = "" if first["covers"] != "images" else " (seed noise unknown)"
-    if chosen["ratio"] == table["ratio"].max():
+    if chosen["at"] == table["at"].max():
         text = (
-            f"Of the ratios tried only the highest, {chosen['ratio']:g} {span}, reaches the best "
+            f"Of the {noun}s tried only the highest, {chosen['at']:g} {span}, reaches the best "
             f"accuracy on complex tasks ({number(best['value'])}) to within {margin}"
         )
-    elif chosen["ratio"] == table["ratio"].min():
+    elif chosen["at"] == table["at"].min():
         text = (
-            f"The lowest ratio tried, {chosen['ratio']:g} {span}, is already enough: with it "
+            f"The lowest {noun} tried, {chosen['at']:g} {span}, is already enough: with it "
             f"accuracy on complex tasks is {number(chosen['value'])}; the best is "
-            f"{number(best['value'])}, at {best['ratio']:g}"
+            f"{number(best['value'])}, at {best['at']:g}"
         )
-    elif chosen["ratio"] == best["ratio"]:
+    elif chosen["at"] == best["at"]:
         text = (
-            f"A ratio of {chosen['ratio']:g} {span} does best on complex tasks (accuracy "
+            f"A {noun} of {chosen['at']:g} {span} does best on complex tasks (accuracy "
             f"{number(best['value'])}), and no smaller one comes within {margin} of it"
         )
     else:
         text = (
-            f"A ratio of {chosen['ratio']:g} {span} is enough: its accuracy on complex tasks "
+            f"A {noun} of {chosen['at']:g} {span} is enough: its accuracy on complex tasks "
             f"({number(chosen['value'])}) is within {margin} of the best "
-            f"({number(best['value'])} at {best['ratio']:g})"
+            f"({number(best['value'])} at {best['at']:g})"
         )
-    return f"{text}{_price(chosen, table)}{alone}."
+    return f"{text}{_price(chosen, table, noun)}{alone}."
 
 
-def _price(chosen: pd.Series, table: pd.DataFrame) -> str:
-    """What the chosen ratio does to simple tasks against the lowest ratio."""
-    if chosen["ratio"] == table["ratio"].min() or pd.isna(chosen["simple_change"]):
+def _price(chosen: pd.Series, table: pd.DataFrame, noun: str) -> str:
+    """The effect of the chosen level on simple tasks against the lowest level."""
+    if chosen["at"] == table["at"].min() or pd.isna(chosen["simple_change"]):
         return ""
     low, high = chosen["simple_change_low"], chosen["simple_change_high"]
     change = (
         f"{number(chosen['simple_change'], signed=True)} "
         f"[{number(low, signed=True)}, {number(high, signed=True)}]"
     )
-    lowest = f"against ratio {table['ratio'].min():g}"
+    lowest = f"against {noun} {table['at'].min():g}"
     if low > 0:
         return f", and it also raises accuracy on simple tasks by {change} {lowest}"
     if high < 0:
         return f", at a cost of {change} in accuracy on simple tasks {lowest}"
     return f", and it costs nothing measurable on simple tasks ({change} {lowest})"
+
+
+def _by_noise(effects: Iterable[tuple[pd.Series, str]]) -> tuple[list[str], list[str]]:
+    """The texts of the effects that are beyond the noise, and of those within it."""
+    texts: tuple[list[str], list[str]] = ([], [])
+    for row, text in effects:
+        texts[0 if is_change(row) else 1].append(text)
+    return texts
+
+
+def _fine(row: pd.Series) -> str:
+    """A difference with as many decimals as its interval warrants."""
+    return with_interval(row, digits_of(row), signed=True)
+
+
+def _redundancy(table: pd.DataFrame) -> pd.DataFrame:
+    """Rows of the mean redundancy score of visual tokens over all layers."""
+    return table[
+        (table["subject"] == "visual")
+        & (table["metric"] == REDUNDANCY)
+        & (table["part"] == "mean")
+        & table["value"].notna()
+    ]

@@ -3,6 +3,7 @@
 import numpy as np
 
 from mixlens.analysis.effect import effects_table
+from mixlens.analysis.levels import levels_table
 from mixlens.analysis.recommendation import recommendation_table
 from mixlens.analysis.results import SweepResults
 from mixlens.analysis.tables import (
@@ -28,6 +29,7 @@ def build_tables(sweep: SweepResults) -> Tables:
     profiles = columns["metric"].eq(REDUNDANCY) & columns["subject"].ne("pixels")
     compared = np.flatnonzero(columns["part"].ne("layer") | profiles).tolist()
     return Tables(
+        levels=levels_table(sweep.spec.design.axis, sweep.levels),
         accuracy=accuracy_table(sweep, accuracy, weights),
         layers=layers_table(sweep, tokens, weights),
         sweep=sweep_table(sweep, (accuracy, tokens), weights),

@@ -1,4 +1,4 @@
-"""What the ratio or the arm did: differences, the slope over their order, and against the base."""
+"""What the levels did: differences, the trend over their order, and against the base."""
 
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
@@ -7,13 +7,14 @@ from itertools import combinations
 import numpy as np
 import pandas as pd
 
-from mixlens.analysis.results import Level, SweepResults
+from mixlens.analysis.results import SweepResults
 from mixlens.analysis.tables import Panel, images_of, levels_of
+from mixlens.design import BASE
 from mixlens.statistics.intervals import CONFIDENCE, TAIL, Array, Levels, percentiles, spread
 
 DIFFERENCE, AGAINST_BASE = "difference", "against base"
-SLOPE = "slope"  # over ratios
-PAIR, TREND = "pair", "trend"  # of arms
+TREND = "trend"  # over the scale, or over places
+PAIR = "pair"  # of levels without a scale
 
 
 @dataclass(frozen=True)
@@ -21,32 +22,32 @@ class Contrast:
     """A weighted sum of the means of the base and of every level.
 
     Attributes:
-        start: the level that it starts from; None for the base.
+        start: the id of the level that it starts from, or of the base.
+        end: of the level that it ends at.
         weights: [1 + levels] base first.
         rests_on: [levels] those whose runs it rests on.
     """
 
     name: str
-    start: Level | None
-    end: Level
+    start: str
+    end: str
     weights: Array
     rests_on: tuple[bool, ...]
 
 
 def effects_table(sweep: SweepResults, panels: Sequence[Panel], weights: Array) -> pd.DataFrame:
-    """Contrasts of the ratios or arms, paired by image, with seed error where there are seeds.
+    """Contrasts of the levels, paired by image, with seed error where there are seeds.
 
-    Rows: `difference` (highest ratio minus lowest, or last arm minus first, of those that have a
-    value), `slope` (least-squares line through the means of the ratios, per unit of ratio) or
-    `trend` (the same over the places of the arms, 0, 1, 2 ..., per place), `against base` (each
-    ratio or arm minus the base), and of arms `pair` (each arm minus each one before it). With one
-    ratio or arm only `against base` exists. Of arms the intervals of all pairs hold at once, and so
-    do those against the base.
+    Rows: `difference` (the last level minus the first, of those that have a value), `trend` (the
+    least-squares line through the means, per unit of the scale, or, without one, per place 0, 1, 2
+    ...), `against base` (each level minus the base), and of levels without a scale `pair` (each
+    level minus each one before it). With one level only `against base` exists. Without a scale the
+    intervals of all pairs hold at once, and so do those against the base.
 
     Returns:
-        contrast, ratio_from, ratio_to, arm_from, arm_to, subject, metric, part, layer, value, low,
-        high, comparisons (how many intervals hold at once), n_images, n_runs, n_seeds (fewest at a
-        ratio or arm), n_seeds_max, covers. NaN where a quantity is missing on either side.
+        contrast, level_from, level_to, subject, metric, part, layer, value, low, high, comparisons
+        (how many intervals hold at once), n_images, n_runs, n_seeds (fewest at a level),
+        n_seeds_max, covers. NaN where a quantity is missing on either side.
     """
     frames = []
     for panel, known in _by_known_levels(sweep, panels):
@@ -60,10 +61,8 @@ def effects_table(sweep: SweepResults, panels: Sequence[Panel], weights: Array) 
                 seeds = levels.seeds[1:][list(contrast.rests_on)]
                 frame = panel.columns[["subject", "metric", "part", "layer"]].assign(
                     contrast=contrast.name,
-                    ratio_from=contrast.start.ratio if contrast.start else np.nan,
-                    ratio_to=contrast.end.ratio,
-                    arm_from=contrast.start.arm if contrast.start else "",
-                    arm_to=contrast.end.arm,
+                    level_from=contrast.start,
+                    level_to=contrast.end,
                     value=value,
                     low=np.where(images < 2, np.nan, low),
                     high=np.where(images < 2, np.nan, high),
@@ -76,7 +75,7 @@ def effects_table(sweep: SweepResults, panels: Sequence[Panel], weights: Array) 
                 )
                 frames.append(frame)
     table = pd.concat(frames, ignore_index=True)
-    first = ["contrast", "ratio_from", "ratio_to", "arm_from", "arm_to"]
+    first = ["contrast", "level_from", "level_to"]
     return table[[*first, *(name for name in table.columns if name not in first)]]
 
 
@@ -98,7 +97,7 @@ def together(levels: Levels, contrasts: Sequence[Array]) -> tuple[Array, Array, 
     for some, value, scale in zip(draws, values, half, strict=True):
         reach = np.zeros_like(some)
         np.divide(np.abs(some - value), scale, out=reach, where=scale > 0)
-        worst = np.fmax(worst, reach)  # what is missing in one arm is not compared
+        worst = np.fmax(worst, reach)  # what is missing at one level is not compared
     factor = percentiles(worst, 2.0 * CONFIDENCE - 1.0)[1]  # its high end: 95 % lie below
     more = 1.0 - np.log(len(contrasts)) / np.log(TAIL)  # the tail is shared by all of them
     ends = []
@@ -127,7 +126,8 @@ def _families(sweep: SweepResults, known: Sequence[int]) -> list[list[Contrast]]
 
     The difference of the ends, and the line, are those of the levels that have a value.
     """
-    levels = sweep.levels
+    levels = [level.id for level in sweep.levels]
+    scale = sweep.spec.design.axis.scale
     count = len(levels)
     families = []
     if len(known) > 1:
@@ -135,24 +135,25 @@ def _families(sweep: SweepResults, known: Sequence[int]) -> list[list[Contrast]]
         used = tuple(place in known for place in range(count))
         ends = _unit(count, known[-1]) - _unit(count, known[0])
         families.append([Contrast(DIFFERENCE, first, last, ends, used)])
-        scale = np.array(known if sweep.arms else [sweep.ratios[place] for place in known])
-        centred = scale - np.mean(scale)
+        at = known if scale is None else [sweep.levels[p].coordinates[scale] for p in known]
+        centred = np.array(at) - np.mean(at)
         line = np.zeros(1 + count)
         line[1 + np.array(known)] = centred / (centred**2).sum()
-        name = TREND if sweep.arms else SLOPE
-        families.append([Contrast(name, first, last, line, used)])
-    if count > 1 and sweep.arms:
-        families.append([_pair(levels, *ends) for ends in combinations(range(count), 2)])
+        families.append([Contrast(TREND, first, last, line, used)])
     against = []
     for place, level in enumerate(levels):
         weights = _unit(count, place)
         weights[0] = -1.0
         own = tuple(other == place for other in range(count))
-        against.append(Contrast(AGAINST_BASE, None, level, weights, own))
-    return [*families, against] if sweep.arms else [*families, *([one] for one in against)]
+        against.append(Contrast(AGAINST_BASE, BASE, level, weights, own))
+    if scale is not None:
+        return [*families, *([one] for one in against)]
+    if count > 1:
+        families.append([_pair(levels, *ends) for ends in combinations(range(count), 2)])
+    return [*families, against]
 
 
-def _pair(levels: Sequence[Level], start: int, end: int) -> Contrast:
+def _pair(levels: Sequence[str], start: int, end: int) -> Contrast:
     count = len(levels)
     both = tuple(place in (start, end) for place in range(count))
     weights = _unit(count, end) - _unit(count, start)

@@ -2,6 +2,7 @@
 
 import pandas as pd
 
+from mixlens.analysis.levels import Levels
 from mixlens.analysis.tables import Tables
 from mixlens.analysis.words import (
     group_name,
@@ -14,16 +15,16 @@ from mixlens.design import BASE
 
 
 def levels_without(tables: Tables, subject: str, metric: str, part: str = "") -> pd.DataFrame:
-    """Rows of `sweep` of the trained ratios or arms that have no value of a quantity."""
+    """Rows of `sweep` of the levels that have no value of a quantity."""
     rows = levels_of_quantity(tables, subject, metric, part)
     return rows[rows["value"].isna()]
 
 
 def levels_of_quantity(tables: Tables, subject: str, metric: str, part: str = "") -> pd.DataFrame:
-    """Rows of `sweep` of the trained ratios or arms, of a quantity."""
+    """Rows of `sweep` of the levels, of a quantity."""
     table = tables.sweep
     return table[
-        (table["run"] != BASE)
+        (table["level"] != BASE)
         & (table["subject"] == subject)
         & (table["metric"] == metric)
         & (table["part"] == part)
@@ -42,26 +43,19 @@ def not_estimated(tables: Tables, rows: pd.DataFrame, what: str, has: str) -> st
     if rows.empty:
         return ""
     total = tables.examples["example_id"].nunique()
-    parts = [f"{level_name(row)} ({row['n_images']} of {total} images {has})"
+    levels = Levels(tables.levels)
+    parts = [f"{levels.name(row['level'])} ({row['n_images']} of {total} images {has})"
              for _, row in rows.iterrows()]  # fmt: skip
     return f"{what} could not be estimated at {listing(parts)}."
 
 
-def level_name(row: pd.Series) -> str:
-    """A ratio or an arm in a sentence."""
-    return f"arm {row['arm']}" if row["arm"] else f"ratio {row['ratio']:g}"
-
-
-def below_chance(sweep: pd.DataFrame) -> list[str]:
-    """The sentence on models that answer worse than a guesser; none where there are none.
-
-    Args:
-        sweep: the `sweep` table.
-    """
-    rows = sweep[sweep["high"] < sweep["chance"]]
+def below_chance(tables: Tables) -> list[str]:
+    """The sentence on models that answer worse than a guesser; none where there are none."""
+    levels = Levels(tables.levels)
+    rows = tables.sweep[tables.sweep["high"] < tables.sweep["chance"]]
+    when = {BASE: "before fine-tuning"} | {one: f"at {levels.name(one)}" for one in levels.ids}
     parts = [
-        f"{group_name(row['subject'])} "
-        f"{'before fine-tuning' if row['run'] == BASE else f'at {level_name(row)}'} "
+        f"{group_name(row['subject'])} {when[row['level']]} "
         f"({with_interval(row)} beside {number(row['chance'], 2)})"
         for _, row in rows.iterrows()
     ]

@@ -1,8 +1,6 @@
 """Read what a sweep left on disk: its spec, and the measured tables of the base and every trial."""
 
 import json
-import math
-from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -10,30 +8,10 @@ from typing import Any
 import pandas as pd
 import pyarrow as pa
 
-from mixlens.design import BASE, Layout, SweepSpec, Trial, sweep_trials
+from mixlens.design import BASE, Layout, Level, SweepSpec, Trial, sweep_trials
 from mixlens.errors import DataError, damaged_file, explain
 
 _TABLES = ("examples", "image_metrics", "pooled_metrics")
-
-
-@dataclass(frozen=True)
-class Level:
-    """What the trials of several seeds have in common: a ratio or an arm.
-
-    Attributes:
-        name: "ratio=..." or the name of the arm.
-        ratio: NaN for an arm.
-        arm: empty for a ratio.
-    """
-
-    name: str
-    ratio: float
-    arm: str
-
-    @property
-    def label(self) -> str:
-        """The name as figures and tables show it."""
-        return self.arm or f"ratio {self.ratio:g}"
 
 
 @dataclass(frozen=True)
@@ -61,14 +39,9 @@ class RunResults:
     training: pd.DataFrame
 
     @property
-    def ratio(self) -> float | None:
-        return None if self.trial is None else self.trial.level.coordinates.get("ratio")
-
-    @property
-    def arm(self) -> str | None:
-        if self.trial is None or self.ratio is not None:
-            return None
-        return self.trial.level.id
+    def level(self) -> str:
+        """The id of its level; "base" for the base."""
+        return BASE if self.trial is None else self.trial.level.id
 
     @property
     def seed(self) -> int | None:
@@ -108,34 +81,22 @@ class SweepResults:
         return (self.base, *self.trials)
 
     @property
-    def ratios(self) -> tuple[float, ...]:
-        """Ratios with a finished trial, ascending; none in a sweep of arms."""
-        return tuple(sorted({trial.ratio for trial in self.trials if trial.ratio is not None}))
-
-    @property
-    def arms(self) -> tuple[str, ...]:
-        """Arms with a finished trial, in the order of the file; none in a sweep of ratios."""
-        return tuple(dict.fromkeys(trial.arm for trial in self.trials if trial.arm is not None))
-
-    @property
     def levels(self) -> tuple[Level, ...]:
-        """The ratios, or the arms, with a finished trial."""
-        if self.arms:
-            return tuple(Level(arm, math.nan, arm) for arm in self.arms)
-        return tuple(Level(f"ratio={ratio:g}", ratio, "") for ratio in self.ratios)
+        """Those with a finished trial, in the order of the design."""
+        found = {one.trial.level.id: one.trial.level for one in self.trials if one.trial}
+        return tuple(self.spec.design.ordered(found.values()))
 
     def level_of_trials(self) -> list[int]:
-        """For each trial the place of its ratio or arm in `levels`."""
-        places: Sequence[object] = self.arms or self.ratios
-        return [places.index(trial.arm or trial.ratio) for trial in self.trials]
+        """For each trial the place of its level in `levels`."""
+        places = [level.id for level in self.levels]
+        return [places.index(trial.level) for trial in self.trials]
 
-    def groups_of(self, arm: str) -> tuple[str, ...]:
-        """The task groups that an arm is trained on, in the order of its components."""
-        weights = next(t.trial.level.weights for t in self.trials if t.trial and t.arm == arm)
+    def groups_of(self, level: Level) -> tuple[str, ...]:
+        """The task groups that a level is trained on, in the order of its components."""
         return tuple(
             dict.fromkeys(
                 group
-                for name, weight in weights.items()
+                for name, weight in level.weights.items()
                 if weight > 0
                 for group in self.spec.components[name].tasks
             )

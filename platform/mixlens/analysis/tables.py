@@ -1,8 +1,8 @@
 """The tidy tables of a sweep: one value a row, with its interval and its n.
 
 `accuracy` and `layers` hold one model a row (its interval covers the choice of images), `sweep`
-one ratio or arm a row (seeds combined), `training` one logged step a row. In a sweep of arms every
-`ratio` is NaN, in one of ratios every `arm` is empty.
+one level a row (seeds combined), `training` one logged step a row. `level` names the level; what it
+is stands in `levels` alone. The base has the level "base".
 """
 
 from collections.abc import Iterator, Mapping, Sequence
@@ -13,7 +13,7 @@ import numpy as np
 import pandas as pd
 from numpy.typing import NDArray
 
-from mixlens.analysis.results import Level, RunResults, SweepResults
+from mixlens.analysis.results import RunResults, SweepResults
 from mixlens.design import BASE
 from mixlens.statistics.intervals import (
     Array,
@@ -43,8 +43,8 @@ REDUNDANCY = "redundancy_score"
 EXCESS = "redundancy_excess"
 PARTS = ("mean", "early", "middle", "late")
 _NOT_SCORES = {
-    "example_id", "component", "group", "kind", "level", "prompt", "question", "answer",
-    "response", "choices", "run", "ratio", "arm", "seed",
+    "example_id", "component", "group", "kind", "complexity", "prompt", "question", "answer",
+    "response", "choices", "run", "level", "seed",
 }  # fmt: skip
 _CHUNK = 256  # columns whose draws are held at a time
 
@@ -86,6 +86,7 @@ class Panel:
 class Tables:
     """Everything that a report and MLflow are views of; see `write` for the file names."""
 
+    levels: pd.DataFrame
     accuracy: pd.DataFrame
     layers: pd.DataFrame
     sweep: pd.DataFrame
@@ -118,7 +119,7 @@ def write_tables(folder: Path, tables: Mapping[str, pd.DataFrame]) -> None:
 def accuracy_panel(sweep: SweepResults) -> Panel:
     """Scores per task group, and the means of the simple, of the complex and of all groups.
 
-    And of the groups of each arm that is trained on several, under their names joined by "+".
+    And of the groups of each level that is trained on several, under their names joined by "+".
     """
     scores = score_columns(sweep.runs)
     keys = sorted({group for run in sweep.runs for group in run.examples["group"].unique()})
@@ -134,7 +135,7 @@ def accuracy_panel(sweep: SweepResults) -> Panel:
             rows.append((group, score, score not in UNBOUNDED, luck))
             made_of.append((position,))
     place = {(row[0], row[1]): parts[0] for row, parts in zip(rows, made_of, strict=True)}
-    several = [sweep.groups_of(arm) for arm in sweep.arms if len(sweep.groups_of(arm)) > 1]
+    several = [groups for groups in map(sweep.groups_of, sweep.levels) if len(groups) > 1]
     means = {"simple": SIMPLE, "complex": COMPLEX, ALL: tuple(HEADLINE)}
     means |= {"+".join(groups): groups for groups in several}
     for name, groups in means.items():
@@ -238,7 +239,7 @@ def _level_of(sweep: SweepResults) -> list[int]:
 
 
 def accuracy_table(sweep: SweepResults, panel: Panel, weights: Array) -> pd.DataFrame:
-    """run, ratio, arm, seed, group, metric, value, low, high, n (images), chance."""
+    """run, level, seed, group, metric, value, low, high, n (images), chance."""
     panel = panel.take(np.flatnonzero(panel.columns["metric"].ne(MEAN_ACCURACY)).tolist())
     frames = []
     for run, frame in _run_frames(sweep, panel, weights):
@@ -250,7 +251,7 @@ def accuracy_table(sweep: SweepResults, panel: Panel, weights: Array) -> pd.Data
 
 
 def layers_table(sweep: SweepResults, panel: Panel, weights: Array) -> pd.DataFrame:
-    """run, ratio, arm, seed, stage, stream, layer, metric, value, low, high, n (images).
+    """run, level, seed, stage, stream, layer, metric, value, low, high, n (images).
 
     Where a metric was also pooled over images (the redundancy score), the pooled value and its
     jackknife interval stand here.
@@ -270,13 +271,12 @@ def layers_table(sweep: SweepResults, panel: Panel, weights: Array) -> pd.DataFr
 
 
 def sweep_table(sweep: SweepResults, panels: Sequence[Panel], weights: Array) -> pd.DataFrame:
-    """One row a ratio or arm and quantity, seeds combined.
+    """One row a level and quantity, seeds combined.
 
-    Columns: run ("base", "ratio=..." or an arm), ratio, arm, subject (task group, several of them
-    such as "simple", "complex" and "all", or token stream), metric, part, layer, value, low, high,
-    n_images, n_seeds, covers, chance.
+    Columns: level, subject (task group, several of them such as "simple", "complex" and "all", or
+    token stream), metric, part, layer, value, low, high, n_images, n_seeds, covers, chance.
     """
-    rows = [Level(BASE, np.nan, ""), *sweep.levels]
+    rows = [BASE, *(level.id for level in sweep.levels)]
     frames = []
     for panel, levels in _chunks(sweep, panels, weights):
         low, high = levels.interval()
@@ -284,9 +284,7 @@ def sweep_table(sweep: SweepResults, panels: Sequence[Panel], weights: Array) ->
         for place, level in enumerate(rows):
             images = images_at[place]
             frame = panel.columns.assign(
-                run=level.name,
-                ratio=level.ratio,
-                arm=level.arm,
+                level=level,
                 value=levels.values[place],
                 low=np.where(images < 2, np.nan, low[place]),
                 high=np.where(images < 2, np.nan, high[place]),
@@ -297,23 +295,23 @@ def sweep_table(sweep: SweepResults, panels: Sequence[Panel], weights: Array) ->
             frames.append(frame)
     table = pd.concat(frames, ignore_index=True)
     return table[
-        ["run", "ratio", "arm", "subject", "metric", "part", "layer", "value", "low", "high",
-         "n_images", "n_seeds", "covers", "chance"]
+        ["level", "subject", "metric", "part", "layer", "value", "low", "high", "n_images",
+         "n_seeds", "covers", "chance"]
     ]  # fmt: skip
 
 
 def training_table(sweep: SweepResults) -> pd.DataFrame:
-    """run, ratio, arm, seed and whatever the training loop logged, one step a row."""
+    """run, level, seed and whatever the training loop logged, one step a row."""
     return pd.concat([_named(run, run.training) for run in sweep.trials], ignore_index=True)
 
 
 def examples_table(sweep: SweepResults) -> pd.DataFrame:
-    """run, ratio, arm, seed and every question with its answer and scores."""
+    """run, level, seed and every question with its answer and scores."""
     return pd.concat([_named(run, run.examples) for run in sweep.runs], ignore_index=True)
 
 
 def image_metrics_table(sweep: SweepResults) -> pd.DataFrame:
-    """run, ratio, arm, seed, stream, layer, metric, example_id, value."""
+    """run, level, seed, stream, layer, metric, example_id, value."""
     return pd.concat([_named(run, run.image_metrics) for run in sweep.runs], ignore_index=True)
 
 
@@ -342,12 +340,11 @@ def depth_parts(layers: Sequence[int]) -> tuple[list[int], list[int], list[int],
 
 
 def _named(run: RunResults, frame: pd.DataFrame) -> pd.DataFrame:
-    own = ("run", "ratio", "arm", "seed")
+    own = ("run", "level", "seed")
     frame = frame.drop(columns=[name for name in own if name in frame])
     frame.insert(0, "run", run.name)
-    frame.insert(1, "ratio", np.nan if run.ratio is None else run.ratio)
-    frame.insert(2, "arm", run.arm or "")
-    frame.insert(3, "seed", pd.array([run.seed] * len(frame), dtype="Int64"))
+    frame.insert(1, "level", run.level)
+    frame.insert(2, "seed", pd.array([run.seed] * len(frame), dtype="Int64"))
     return frame
 
 

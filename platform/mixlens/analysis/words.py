@@ -61,7 +61,7 @@ def is_change(row: pd.Series) -> bool:
 
 
 def coverage(row: pd.Series, unit: str) -> str:
-    """What the brackets cover; `unit` is what seeds repeat: "ratio" or "arm"."""
+    """What the brackets cover; `unit` is what seeds repeat, such as "ratio"."""
     if row["covers"] == "images":
         return (
             f"Brackets are 95 % intervals over held-out images only: no {unit} has a second seed, "
@@ -76,7 +76,7 @@ def coverage(row: pd.Series, unit: str) -> str:
 
 
 def size(row: pd.Series, each: str) -> str:
-    """How much an effect rests on; `each` is what seeds repeat: "a ratio" or "an arm"."""
+    """How much an effect rests on; `each` is what seeds repeat, such as "a ratio"."""
     runs, few, many, images = (
         int(row[name]) for name in ("n_runs", "n_seeds", "n_seeds_max", "n_images")
     )

@@ -30,7 +30,7 @@ class ArmsDesign(BaseDesign):
 
     @property
     def axis(self) -> Axis:
-        return Axis(noun="arm", title="Arm")
+        return Axis(noun="arm", title="Trained on, from simple to complex")
 
     def levels(self) -> tuple[Level, ...]:
         return tuple(

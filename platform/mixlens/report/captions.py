@@ -6,6 +6,7 @@ from mixlens.analysis import SweepResults, Tables
 from mixlens.analysis.recommendation import MARGIN
 from mixlens.analysis.tables import REDUNDANCY
 from mixlens.analysis.words import GROUP_NAMES
+from mixlens.design import BASE
 from mixlens.report.components import about_photographs
 from mixlens.spec import ComponentSpec
 
@@ -36,40 +37,34 @@ def captions(sweep: SweepResults, tables: Tables) -> dict[str, tuple[str, str]]:
     many = f"{len(seeds)} seed{'s' if len(seeds) != 1 else ''}"
     covers = _covers(tables)
     bars = f"Bars: 95 % intervals over {covers}."
-    unit = "arm" if sweep.arms else "ratio"
-    ends = "first and the last arm" if sweep.arms else "lowest and the highest ratio"
+    noun = sweep.spec.design.axis.noun
+    apart = (
+        f" Bars of two {noun}s may overlap although their paired difference is beyond the noise: "
+        "see the table of pairs."
+    )
+    without = "" if sweep.spec.design.axis.scale else apart
     return {
-        "arms": (
-            "Redundancy and accuracy after fine-tuning the same base on each arm.",
-            "(a) Redundancy score of the hidden states at visual tokens, mean over the "
-            f"decoder layers, on n = {images} held-out images, {runs} runs, {many}. 1: all tokens "
-            "of an image are alike; 0: no more alike than tokens of different images. Grey: base "
-            f"model before fine-tuning. Open circles: single runs. {bars} Bars of two arms may "
-            "overlap although their paired difference is beyond the noise: see the table of pairs. "
-            "(b) Accuracy of each model (rows) on each task group (columns), mean of seeds: exact "
-            "match, relaxed match for localisation, F1 of the listed objects for scene graphs.",
-        ),
         "redundancy": (
-            "Redundancy of visual tokens against the share of complex data.",
+            f"Redundancy of visual tokens by {noun}.",
             f"Redundancy score of the hidden states at visual tokens on n = {images} "
             f"held-out images, {runs} runs, {many}. 1: all tokens of an image are alike; 0: no "
             "more alike than tokens of different images. (a) Mean over the decoder layers; grey: "
             "base model before fine-tuning. Open circles: single runs. (b) Thirds of the depth; "
-            f"dotted: base model. {bars}",
+            f"dotted: base model. {bars}{without}",
         ),
         "accuracy": (
-            "Accuracy of each task group against the share of complex data.",
+            f"Accuracy of each task group by {noun}.",
             "Exact match of the answers (relaxed match, one cell off, for localisation; "
             f"F1 of the listed objects for scene graphs) on {images} held-out images; n counts the "
             f"images with a question of the group. {bars} Dotted: chance, where all "
             "questions of a group have a fixed set of answers.",
         ),
         "sufficiency": (
-            "Which ratio is enough for complex tasks.",
+            f"Which {noun} is enough for complex tasks.",
             "Complex accuracy is the mean of relational accuracy and scene-graph object "
-            f"F1. (a) Difference to the best ratio, n = {images} images; circled: the smallest "
-            f"ratio within {100 * MARGIN:g} points of the best, if the ratios differ beyond the "
-            f"noise. {bars} (b) How often each ratio comes out as that smallest one when images "
+            f"F1. (a) Difference to the best {noun}, n = {images} images; circled: the smallest "
+            f"{noun} within {100 * MARGIN:g} points of the best, if the {noun}s differ beyond the "
+            f"noise. {bars} (b) How often each {noun} comes out as that smallest one when images "
             "are resampled and seed noise is redrawn.",
         ),
         "layers": (
@@ -77,7 +72,7 @@ def captions(sweep: SweepResults, tables: Tables) -> dict[str, tuple[str, str]]:
             "(a, b) Redundancy score by decoder layer, layer 0 being the decoder's input; "
             "dotted: the same score of the raw pixel patches, the part that blank or alike "
             f"patches explain. (c, d) Change against the base model, paired by image, n = {images}"
-            f"; shaded: 95 % intervals over {covers} for the {ends}.",
+            f"; shaded: 95 % intervals over {covers} for the first and the last {noun}.",
         ),
         "tradeoff": (
             "Redundancy against accuracy.",
@@ -98,8 +93,8 @@ def captions(sweep: SweepResults, tables: Tables) -> dict[str, tuple[str, str]]:
         ),
         "training": (
             "Training loss.",
-            f"Loss on answer tokens, {runs} runs. Losses of different {unit}s are of "
-            f"different data and do not compare; those of one {unit} do.",
+            f"Loss on answer tokens, {runs} runs. Losses of different {noun}s are of "
+            f"different data and do not compare; those of one {noun} do.",
         ),
     }
 
@@ -107,7 +102,7 @@ def captions(sweep: SweepResults, tables: Tables) -> dict[str, tuple[str, str]]:
 def caveats(sweep: SweepResults, tables: Tables) -> list[str]:
     """What a reader must know before relying on the numbers."""
     notes = []
-    unit = "arm" if sweep.arms else "ratio"
+    noun = sweep.spec.design.axis.noun
     if sweep.missing:
         notes.append(
             f"{len(sweep.missing)} trials have not finished and are left out: "
@@ -115,19 +110,19 @@ def caveats(sweep: SweepResults, tables: Tables) -> list[str]:
         )
     if _covers(tables) == "images":
         notes.append(
-            f"There is one seed for each {unit}. The intervals cover the choice of held-out images "
+            f"There is one seed for each {noun}. The intervals cover the choice of held-out images "
             "only; how much a repeated training would differ is unknown."
         )
     else:
-        seeds = tables.sweep[tables.sweep["run"] != "base"]["n_seeds"].min()
+        seeds = tables.sweep[tables.sweep["level"] != BASE]["n_seeds"].min()
         notes.append(
             "Intervals combine a bootstrap over held-out images (2,000 draws, the same images for "
             "every model, questions about an image kept together) with Student's t error for the "
-            f"training seeds (at least {seeds} for each {unit}), whose variance is pooled. "
-            f"They assume that seed noise is roughly normal and equally large at every {unit}."
+            f"training seeds (at least {seeds} for each {noun}), whose variance is pooled. "
+            f"They assume that seed noise is roughly normal and equally large at every {noun}."
         )
     notes += [
-        *(_about_arms(sweep) if sweep.arms else _about_ratios()),
+        *_about_levels(sweep),
         "The redundancy score is a chance-corrected mean squared cosine, this project's own "
         "definition. Its intervals hold the chance level of a model fixed, which changed their "
         "width by at most 12 % against a full jackknife in simulations. Patches of blank "
@@ -142,60 +137,62 @@ def caveats(sweep: SweepResults, tables: Tables) -> list[str]:
     return notes
 
 
-def _about_ratios() -> list[str]:
-    return [
-        "No interval is corrected for the number of comparisons on this page: of twenty "
-        "unaffected quantities one is expected to look changed.",
-        "The share of complex data also changes what the model is asked in training: a ratio of 0 "
-        "has seen no relational or scene-graph question if the simple components ask none. An "
-        "effect on accuracy is one of images and questions together.",
-    ]
-
-
-def _about_arms(sweep: SweepResults) -> list[str]:
+def _about_levels(sweep: SweepResults) -> list[str]:
+    axis = sweep.spec.design.axis
     notes = [
-        "The intervals of pairs of arms hold for all pairs at once, and those against the base for "
-        "all arms at once, each for one quantity. Nothing is corrected for the number of "
-        "quantities on this page: of twenty unaffected ones one is expected to look changed.",
-        "The order of the arms is that of the sweep file, from simple to complex as its author "
-        "ranks them. The trend is one straight line through places 0, 1, 2 ...; it does not say "
-        "that every step goes the same way.",
-        "Every arm trains on as many images a step and as many steps, but answers differ in "
-        "length, so the arms differ also in how many answer tokens the loss is averaged over, and "
-        "the base may know some groups better than others. An effect of the task group is one of "
-        "all that together.",
+        f"Every {axis.noun} trains on as many images a step and as many steps, on its own images "
+        "and questions, whose answers differ in length, and the base may know some groups better "
+        "than others. An effect on accuracy is one of all that together: a model that was never "
+        "asked a group in training has not seen its questions.",
         f"Each model was fine-tuned for {sweep.spec.training.steps} steps. A difference that takes "
         "longer to arise, or is smaller than its interval is wide, is not excluded.",
     ]
-    if tuple(map(sweep.groups_of, sweep.arms)) == tuple((group,) for group in STUDY):
+    if axis.scale is not None:
+        return [
+            "No interval is corrected for the number of comparisons on this page: of twenty "
+            "unaffected quantities one is expected to look changed.",
+            *notes,
+        ]
+    notes = [
+        f"The intervals of pairs of {axis.noun}s hold for all pairs at once, and those against the "
+        f"base for all {axis.noun}s at once, each for one quantity. Nothing is corrected for the "
+        "number of quantities on this page: of twenty unaffected ones one is expected to look "
+        "changed.",
+        f"The order of the {axis.noun}s is that of the sweep file, as its author ranks them. The "
+        "trend is one straight line through places 0, 1, 2 ...; it does not say that every step "
+        "goes the same way.",
+        *notes,
+    ]
+    if tuple(map(sweep.groups_of, sweep.levels)) == tuple((group,) for group in STUDY):
         reported = ", ".join(f"{GROUP_NAMES[group]} {value}" for group, value in STUDY.items())
         notes.append(
             f"A published summary of the study that this follows (arXiv 2602.06914) reports these "
             f"redundancy scores for the four task groups: {reported}. Its score and its model are "
             "others, so the numbers do not compare with those here, only their order does."
         )
-    return [*notes, _images_of_arms(sweep)]
+    return [*notes, _images_of_levels(sweep)]
 
 
-def _images_of_arms(sweep: SweepResults) -> str:
-    """Whether the arms train on the same images."""
+def _images_of_levels(sweep: SweepResults) -> str:
+    """Whether the levels train on the same images."""
+    noun = sweep.spec.design.axis.noun
     parts = [
         [sweep.spec.components[name] for name, weight in weights.items() if weight > 0]
-        for _, _, weights in sweep.spec.design.mixtures()
+        for weights in (level.weights for level in sweep.levels)
     ]
     drawn = [_drawn_from(components[0]) for components in parts if len(components) == 1]
     if len(drawn) == len(parts) and drawn.count(drawn[0]) == len(drawn):
         if parts[0][0].kind == "coco":
             return (
-                "All arms draw from the same photographs, each from those that can carry its "
+                f"All {noun}s draw from the same photographs, each from those that can carry its "
                 "questions, so their images differ in part, as well as the questions."
             )
         if parts[0][0].size is None:
             return (
-                "With the same seed all arms train on the same images in the same order; only the "
-                "questions about them differ."
+                f"With the same seed all {noun}s train on the same images in the same order; only "
+                "the questions about them differ."
             )
-    return "The arms train on different images as well as on different questions."
+    return f"The {noun}s train on different images as well as on different questions."
 
 
 def _drawn_from(component: ComponentSpec) -> tuple[object, ...]:

@@ -50,7 +50,7 @@ class Shown:
 
 
 def compared_models(sweep: SweepResults) -> tuple[RunResults, ...]:
-    """The base, and the first seed of the lowest and highest ratio, or of the ends of the arms."""
+    """The base, and the first seed of the first and of the last level."""
     levels = sweep.level_of_trials()
     ends = (sweep.trials[levels.index(end)] for end in sorted({0, max(levels)}))
     return (sweep.base, *ends)
@@ -85,7 +85,9 @@ def _show(
 def _asked(answers: Sequence[pd.DataFrame], example_id: str) -> tuple[Asked, ...]:
     rows = [table[table["example_id"] == example_id] for table in answers]
     asked = []
-    for _, turn in rows[0].drop_duplicates("group").sort_values("level", kind="stable").iterrows():
+    for _, turn in (
+        rows[0].drop_duplicates("group").sort_values("complexity", kind="stable").iterrows()
+    ):
         replies = []
         for some in rows:
             same = some[

@@ -1,6 +1,6 @@
 """The figures of a report, from tables alone.
 
-Ratios and arms are ordered, so their colours come from cividis, which keeps its order for
+Levels are ordered, so their colours come from cividis, which keeps its order for
 colour-blind readers and in grey; everything that a colour says a marker or line style says again.
 Values are means over seeds with 95 % intervals; single runs are open circles.
 """
@@ -8,27 +8,27 @@ Values are means over seeds with 95 % intervals; single runs are open circles.
 import matplotlib as mpl
 import numpy as np
 import pandas as pd
-from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 from matplotlib.lines import Line2D
 from matplotlib.patches import Patch
 
 from mixlens.analysis import Tables
 from mixlens.analysis.effect import AGAINST_BASE
+from mixlens.analysis.levels import Levels
 from mixlens.analysis.tables import HEADLINE, MEAN_ACCURACY, REDUNDANCY
-from mixlens.report.arm_figure import arms_compared
+from mixlens.design import BASE
 from mixlens.report.levels import (
-    at_level,
-    base_band,
     error_line,
     group_title,
+    level_axis,
     level_legend,
-    levels_shown,
     looks,
     measured_groups,
+    over_levels,
     profiles,
     rows_of,
     run_means,
+    single_runs,
     sparse,
 )
 from mixlens.report.style import (
@@ -58,15 +58,12 @@ PROFILED = {
 }
 """Of every two metrics that say nearly the same, one; all are in the tables."""
 
-RATIO_LABEL = "Share of complex data"
-
 
 def draw(tables: Tables) -> dict[str, bytes]:
     """Every figure that the tables have data for: name -> SVG."""
     makers = {
-        "arms": arms_compared,
-        "redundancy": redundancy_by_ratio,
-        "accuracy": accuracy_by_ratio,
+        "redundancy": redundancy_by_level,
+        "accuracy": accuracy_by_level,
         "sufficiency": sufficiency,
         "layers": redundancy_profiles,
         "tradeoff": redundancy_against_accuracy,
@@ -82,35 +79,37 @@ def draw(tables: Tables) -> dict[str, bytes]:
     return drawn
 
 
-def redundancy_by_ratio(tables: Tables) -> Figure | None:
-    """Redundancy of visual tokens over the ratio: mean over layers, and by depth."""
+def redundancy_by_level(tables: Tables) -> Figure | None:
+    """Redundancy of visual tokens over the levels: mean over layers, and by depth."""
     runs = run_means(tables, "visual")
     rows = rows_of(tables.sweep, "visual", REDUNDANCY)
-    if rows.empty or not _ratios(tables):
+    if rows.empty:
         return None
+    levels = Levels(tables.levels)
     parts = [part for part in ("early", "middle", "late") if part in set(rows["part"])]
     figure = new_figure(2.9)
     left, right = figure.subplots(1, 2, width_ratios=(1, 1.1))
     if not parts:
         right.remove()
-    _over_ratio(left, rows[rows["part"] == "mean"])
-    _single_runs(left, runs, tables)
+    over_levels(left, rows[rows["part"] == "mean"], tables)
+    single_runs(left, runs, tables)
     left.set_title("a  Visual tokens, all decoder layers")
     left.set_ylabel("Redundancy score")
-    _ratio_axis(left, tables)
+    level_axis(left, tables)
     for part, colour, marker, dash in zip(
         parts, (BLUE, ORANGE, GREEN), MARKERS, DASHES, strict=False
     ):
         some = rows[rows["part"] == part]
-        base = some[some["run"] == "base"]
-        trained = some[some["run"] != "base"].sort_values("ratio")
-        error_line(right, trained["ratio"], trained, colour, marker, dash, f"{part} third")
+        base = some[some["level"] == BASE]
+        trained = some[some["level"] != BASE]
+        x = levels.places(trained["level"])
+        error_line(right, x, trained, colour, marker, dash, f"{part} third")
         if len(base):
             right.axhline(base["value"].iloc[0], color=colour, lw=0.9, ls=(0, (1, 2)), zorder=1)
     if parts:
         right.set_title("b  Visual tokens by depth")
         right.set_ylabel("Redundancy score")
-        _ratio_axis(right, tables)
+        level_axis(right, tables)
         right.margins(y=0.12)
         right.legend(loc="upper center", bbox_to_anchor=(0.5, -0.2), ncols=3, columnspacing=1.2)
     left.legend(
@@ -124,10 +123,10 @@ def redundancy_by_ratio(tables: Tables) -> Figure | None:
     return figure
 
 
-def accuracy_by_ratio(tables: Tables) -> Figure | None:
-    """Headline score of each task group over the ratio, with base and chance."""
+def accuracy_by_level(tables: Tables) -> Figure | None:
+    """Headline score of each task group over the levels, with base and chance."""
     groups = measured_groups(tables)
-    if not groups or not _ratios(tables):
+    if not groups:
         return None
     columns = min(3, len(groups))
     lines = -(-len(groups) // columns)
@@ -140,11 +139,11 @@ def accuracy_by_ratio(tables: Tables) -> Figure | None:
         group = groups[place]
         metric = HEADLINE[group]
         rows = rows_of(tables.sweep, group, metric)
-        _over_ratio(axis, rows)
+        over_levels(axis, rows, tables)
         single = tables.accuracy[
             (tables.accuracy["group"] == group) & (tables.accuracy["metric"] == metric)
         ]
-        _single_runs(axis, single, tables)
+        single_runs(axis, single, tables)
         chance = rows["chance"].iloc[0]
         if pd.notna(chance):
             axis.axhline(chance, color=ORANGE, ls=":", lw=1.3, zorder=1)
@@ -156,7 +155,7 @@ def accuracy_by_ratio(tables: Tables) -> Figure | None:
         if place % columns == 0:
             axis.set_ylabel("Accuracy")
         axis.set_ylim(-0.03, 1.03)
-        _ratio_axis(axis, tables, place >= len(groups) - columns)
+        level_axis(axis, tables, place >= len(groups) - columns)
     figure.legend(
         handles=[
             Line2D([], [], color=INK, marker="o", label="mean of seeds, 95 % interval"),
@@ -170,7 +169,7 @@ def accuracy_by_ratio(tables: Tables) -> Figure | None:
 
 
 def sufficiency(tables: Tables) -> Figure | None:
-    """How far each ratio stays behind the best, and how often it is the sufficient one."""
+    """How far each level stays behind the best, and how often it is the sufficient one."""
     table = tables.recommendation
     if len(table) < 2:
         return None
@@ -183,7 +182,7 @@ def sufficiency(tables: Tables) -> Figure | None:
     some = table.rename(columns={"gap_low": "l", "gap_high": "h"})
     error_line(
         left,
-        table["ratio"],
+        table["at"],
         some.assign(value=table["gap"], low=some["l"], high=some["h"]),
         INK,
         "o",
@@ -192,26 +191,26 @@ def sufficiency(tables: Tables) -> Figure | None:
     )
     chosen = table[table["is_sufficient"]]
     if bool(table["is_distinguishable"].iloc[0]):
-        left.plot(chosen["ratio"], chosen["gap"], "o", ms=10, mfc="none", mec=ORANGE, mew=1.6)
+        left.plot(chosen["at"], chosen["gap"], "o", ms=10, mfc="none", mec=ORANGE, mew=1.6)
     left.set_ylim(top=max(0.02, 0.25 * float(-table["gap_low"].min())))
-    left.set_title("a  Complex tasks: gap to the best ratio")
+    left.set_title("a  Complex tasks: gap to the best")
     left.set_ylabel("Accuracy difference")
-    _ratio_axis(left, tables)
-    step = np.diff(table["ratio"]).min()
-    right.bar(table["ratio"], table["probability"], width=0.55 * step, color="#8a8a8a")
+    level_axis(left, tables)
+    step = np.diff(table["at"]).min()
+    right.bar(table["at"], table["probability"], width=0.55 * step, color="#8a8a8a")
     size = 8 if len(table) < 8 else 6
-    for ratio, share in zip(table["ratio"], table["probability"], strict=True):
-        right.text(ratio, share + 0.02, f"{share:.2f}", ha="center", fontsize=size)
+    for at, share in zip(table["at"], table["probability"], strict=True):
+        right.text(at, share + 0.02, f"{share:.2f}", ha="center", fontsize=size)
     right.set_ylim(0, 1.12)
-    right.set_title("b  How often each ratio is chosen")
+    right.set_title("b  How often each is chosen")
     right.set_ylabel("Share of resamples")
     right.grid(axis="x", visible=False)
-    _ratio_axis(right, tables, margin=0.12)
+    level_axis(right, tables, margin=0.12)
     return figure
 
 
 def redundancy_profiles(tables: Tables) -> Figure | None:
-    """Redundancy score by layer for every ratio, and its change against the base."""
+    """Redundancy score by layer for every level, and its change against the base."""
     rows = tables.sweep[(tables.sweep["metric"] == REDUNDANCY) & (tables.sweep["part"] == "layer")]
     streams = [
         stream
@@ -222,7 +221,7 @@ def redundancy_profiles(tables: Tables) -> Figure | None:
         return None
     figure = new_figure(4.9)
     axes = figure.subplots(2, len(streams), sharex="col", squeeze=False)
-    floor = rows[(rows["subject"] == "pixels") & (rows["run"] == "base")]
+    floor = rows[(rows["subject"] == "pixels") & (rows["level"] == BASE)]
     changes = tables.effects[
         (tables.effects["contrast"] == AGAINST_BASE)
         & (tables.effects["metric"] == REDUNDANCY)
@@ -239,13 +238,13 @@ def redundancy_profiles(tables: Tables) -> Figure | None:
         top.set_title(f"{'ab'[column]}  {stream.capitalize()} tokens")
         bottom.axhline(0, color=INK, lw=0.9, ls="--")
         delta = changes[changes["subject"] == stream]
-        levels = levels_shown(tables)
+        levels = Levels(tables.levels).ids
         for level, colour, marker, dash in looks(tables):
-            line = at_level(delta, level, "_to").sort_values("layer")
+            line = delta[delta["level_to"] == level].sort_values("layer")
             x = line["layer"].to_numpy(dtype=float)
             bottom.plot(x, line["value"], color=colour, marker=marker, ls=dash,
                         markevery=sparse(len(line)))  # fmt: skip
-            if level.name in (levels[0].name, levels[-1].name):
+            if level in (levels[0], levels[-1]):
                 bottom.fill_between(x, line["low"].astype(float), line["high"].astype(float),
                                     color=colour, alpha=0.18, lw=0)  # fmt: skip
         bottom.set_title(f"{'cd'[column]}  Change against the base model")
@@ -278,7 +277,7 @@ def redundancy_against_accuracy(tables: Tables) -> Figure | None:
         groups = [group for group in members[name] if group in scores]
         accuracy = scores[groups].mean(axis=1)
         for level, colour, marker, _ in looks(tables):
-            some = at_level(runs, level).index
+            some = runs[runs["level"] == level].index
             axis.plot(runs.loc[some, "value"], accuracy[some], marker, color=colour, ms=6.5,
                       mec="white", mew=0.5)  # fmt: skip
         if "base" in runs.index and "base" in accuracy.index:
@@ -294,7 +293,7 @@ def redundancy_against_accuracy(tables: Tables) -> Figure | None:
 
 
 def token_metric_profiles(tables: Tables) -> Figure | None:
-    """The metrics of the visual tokens that say different things, by layer, for every ratio."""
+    """The metrics of the visual tokens that say different things, by layer, for every level."""
     rows = tables.sweep[(tables.sweep["subject"] == "visual") & (tables.sweep["part"] == "layer")]
     counts = rows.groupby("metric")["layer"].nunique()
     metrics = [metric for metric in PROFILED if counts.get(metric, 0) > 1]
@@ -324,10 +323,10 @@ def training_loss(tables: Tables) -> Figure | None:
         return None
     figure = new_figure(2.9)
     axis = figure.subplots()
-    seeds = sorted(table["seed"].unique())
+    seeds, names = sorted(table["seed"].unique()), Levels(tables.levels)
     for level, colour, _, _ in looks(tables):
         for place, seed in enumerate(seeds):
-            some = at_level(table[table["seed"] == seed], level)
+            some = table[(table["seed"] == seed) & (table["level"] == level)]
             axis.plot(some["step"], some["loss"], color=colour, ls=DASHES[place % 4], lw=1.3)
     if (table["loss"] > 0).all() and table["loss"].max() > 10 * table["loss"].min():
         axis.set_yscale("log")
@@ -337,7 +336,8 @@ def training_loss(tables: Tables) -> Figure | None:
     axis.set_xlabel("Optimiser step")
     axis.set_ylabel("Loss, nats a token")
     handles = [
-        Line2D([], [], color=colour, label=level.label) for level, colour, _, _ in looks(tables)
+        Line2D([], [], color=colour, label=names.label(level))
+        for level, colour, _, _ in looks(tables)
     ]
     handles += [
         Line2D([], [], color=GREY, ls=DASHES[place % 4], label=f"seed {seed}")
@@ -345,37 +345,3 @@ def training_loss(tables: Tables) -> Figure | None:
     ]
     axis.legend(handles=handles, loc="upper right", ncols=2)
     return figure
-
-
-def _ratios(tables: Tables) -> list[float]:
-    """Ascending; none in a sweep of arms."""
-    return sorted(tables.sweep["ratio"].dropna().unique())
-
-
-def _over_ratio(axis: Axes, rows: pd.DataFrame) -> None:
-    """Means with intervals over the ratio, and the base as a band."""
-    base_band(axis, rows)
-    trained = rows[rows["run"] != "base"].sort_values("ratio")
-    error_line(axis, trained["ratio"], trained, INK, "o", "-", "")
-
-
-def _single_runs(axis: Axes, rows: pd.DataFrame, tables: Tables) -> None:
-    """Each run as an open circle, a little to the right of the mean of its ratio."""
-    ratios = _ratios(tables)
-    aside = 0.03 * ((max(ratios) - min(ratios)) or 1.0)
-    axis.plot(
-        rows["ratio"] + aside, rows["value"], "o", mfc="none", mec=BLUE, ms=4, mew=0.9, zorder=4
-    )
-
-
-def _ratio_axis(axis: Axes, tables: Tables, labelled: bool = True, margin: float = 0.09) -> None:
-    ratios = _ratios(tables)
-    # Many ratios: every one has its tick, every other its number, the last one always.
-    every = 1 if len(ratios) < 8 else 2
-    named = [(len(ratios) - 1 - place) % every == 0 for place in range(len(ratios))]
-    labels = [f"{ratio:g}" if show else "" for ratio, show in zip(ratios, named, strict=True)]
-    axis.set_xticks(ratios, labels)
-    span = max(ratios) - min(ratios) or 1.0
-    axis.set_xlim(min(ratios) - margin * span, max(ratios) + margin * span)
-    if labelled:
-        axis.set_xlabel(RATIO_LABEL)

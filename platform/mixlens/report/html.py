@@ -21,14 +21,20 @@ from mixlens.analysis.tables import write_tables
 from mixlens.analysis.versions import sweep_version_warnings
 from mixlens.analysis.words import GROUP_NAMES
 from mixlens.design import Layout, SweepSpec
-from mixlens.report.arm_grids import arms_grid, matrix_grid, pairs_grid
 from mixlens.report.captions import captions, caveats
 from mixlens.report.components import content, turns
 from mixlens.report.correlation_grids import correlation_grids
 from mixlens.report.data import data_section, left_out_table, replaced_table
 from mixlens.report.examples import compared_models, show_examples
 from mixlens.report.figures import draw
-from mixlens.report.grids import Grid, accuracy_grid, cost_grid, effects_grid, redundancy_grid
+from mixlens.report.grids import (
+    Grid,
+    accuracy_grid,
+    cost_grid,
+    effects_grid,
+    pairs_grid,
+    redundancy_grid,
+)
 from mixlens.report.inside import (
     INSIDE,
     inside_captions,
@@ -119,7 +125,7 @@ def render(
         data=data,
         inside=INSIDE,
         correlation_tables=correlation_grids(inside["correlations"]),
-        has_arms=bool(sweep.arms),
+        noun=sweep.spec.design.axis.noun,
         models=[_model_name(run) for run in compared_models(sweep)],
         examples=show_examples(sweep),
         group_names=GROUP_NAMES,
@@ -149,42 +155,29 @@ def _trains_on_photographs(spec: SweepSpec) -> bool:
 
 
 def _model_name(run: RunResults) -> str:
-    if run.trial is None:
-        return "base model"
-    return f"trained on {run.arm}" if run.arm else f"ratio {run.ratio:g}"
+    return "base model" if run.trial is None else run.trial.level.label
 
 
 def _grids(sweep: SweepResults, tables: Tables) -> dict[str, list[tuple[Grid, str]]]:
     """The tables of the section about the result, and of the one with all the rest."""
-    redundancy = (redundancy_grid(tables), "Redundancy score: mean over seeds, 95 % interval.")
-    if not sweep.arms:
-        return {
-            "result": [
-                (effects_grid(tables), "Effect of the share of complex data, with 95 % intervals.")
-            ],
-            "rest": [
-                (accuracy_grid(tables),
-                 "Headline score of each task group: mean over seeds, 95 % interval."),
-                redundancy,
-            ],
-        }  # fmt: skip
+    noun = sweep.spec.design.axis.noun
     return {
         "result": [
-            (arms_grid(sweep, tables),
-             "Redundancy and accuracy after fine-tuning the same base on each arm: mean over "
-             "seeds, 95 % interval. The pixel floor is that of the held-out images, the same for "
-             "every model."),
-            (matrix_grid(sweep, tables),
-             "Accuracy, trained on one thing (rows) and asked about another (columns); a star: the "
-             "arm was trained on this group."),
-            (pairs_grid(tables),
-             "Difference of every pair of arms. The 95 % intervals of a column hold for all pairs "
-             "at once; a star: beyond the noise."),
             (effects_grid(tables),
-             "From the first arm to the last, with 95 % intervals, each by itself. Trend: slope of "
-             "the least-squares line through the arms in their order."),
+             f"From the first {noun} to the last, with 95 % intervals, each by itself. Trend: "
+             "slope of the least-squares line."),
+            (pairs_grid(tables),
+             f"Difference of every pair of {noun}s. The 95 % intervals of a column hold for all "
+             "pairs at once; a star: beyond the noise."),
         ],
-        "rest": [redundancy],
+        "rest": [
+            (accuracy_grid(sweep, tables),
+             "Headline score of each task group: mean over seeds, 95 % interval. A star: the model "
+             "was trained on this group."),
+            (redundancy_grid(tables),
+             "Redundancy score: mean over seeds, 95 % interval. The pixel floor is that of the "
+             "held-out images, the same for every model."),
+        ],
     }  # fmt: skip
 
 
@@ -207,7 +200,7 @@ def _facts(sweep: SweepResults) -> list[tuple[str, str]]:
 
 
 def _mixture(spec: SweepSpec, weights: dict[str, float]) -> str:
-    """What is in the components of one end of the ratio, or of an arm."""
+    """The images and questions of a mixture's components, in words."""
     parts = []
     for name, weight in weights.items():
         if weight:

@@ -120,7 +120,7 @@ def inside_captions(
 def _names(sweep: SweepResults) -> dict[str, Path]:
     """The compared models, by what a reader calls them, and where they were measured."""
     return {
-        "base model" if run.trial is None else run.arm or f"ratio {run.ratio:g}": run.measurement
+        "base model" if run.trial is None else run.trial.level.label: run.measurement
         for run in compared_models(sweep)
     }
 

@@ -1,4 +1,4 @@
-"""What the figures of a sweep share, whose lines and points are its ratios or its arms."""
+"""The parts that the figures of a sweep share, whose lines and points are its levels."""
 
 from collections.abc import Iterator, Sequence
 
@@ -10,13 +10,13 @@ from matplotlib.figure import Figure
 from matplotlib.lines import Line2D
 
 from mixlens.analysis import Tables
-from mixlens.analysis.results import Level
+from mixlens.analysis.levels import Levels
 from mixlens.analysis.tables import HEADLINE, REDUNDANCY
 from mixlens.analysis.words import GROUP_NAMES
 from mixlens.design import BASE
-from mixlens.report.style import BASE_BAND, DASHES, INK, MARKERS
+from mixlens.report.style import BASE_BAND, BLUE, DASHES, INK, MARKERS
 
-Look = tuple[Level, tuple[float, ...], str, str]
+Look = tuple[str, tuple[float, ...], str, str]
 
 
 def rows_of(table: pd.DataFrame, subject: str, metric: str) -> pd.DataFrame:
@@ -29,45 +29,30 @@ def rows_of(table: pd.DataFrame, subject: str, metric: str) -> pd.DataFrame:
     ]
 
 
-def levels_shown(tables: Tables) -> list[Level]:
-    """The ratios, ascending, or the arms, in their order."""
-    rows = tables.sweep[tables.sweep["run"] != BASE]
-    keys = rows[["run", "ratio", "arm"]].drop_duplicates()
-    return [Level(*key) for key in keys.itertuples(index=False, name=None)]
-
-
-def at_level(rows: pd.DataFrame, level: Level, which: str = "") -> pd.DataFrame:
-    """The rows of one level; `which` is "_to" in the table of effects."""
-    if level.arm:
-        return rows[rows[f"arm{which}"] == level.arm]
-    return rows[rows[f"ratio{which}"] == level.ratio]
-
-
 def looks(tables: Tables) -> Iterator[Look]:
     """For each level its colour, marker and line style."""
-    levels = levels_shown(tables)
+    levels = Levels(tables.levels).ids
     colours = mpl.colormaps["cividis"](np.linspace(0.0, 0.86, len(levels)))
     for place, level in enumerate(levels):
         yield level, tuple(colours[place]), MARKERS[place % 8], DASHES[place % 4]
 
 
 def run_means(tables: Tables, stream: str, with_base: bool = False) -> pd.DataFrame:
-    """run, ratio, arm, value: the redundancy score of each run, averaged over its layers."""
+    """run, level, value: the redundancy score of each run, averaged over its layers."""
     rows = tables.layers[
         (tables.layers["stream"] == stream) & (tables.layers["metric"] == REDUNDANCY)
     ]
-    keys = ["run", "ratio", "arm"]
-    means = rows.groupby(keys, dropna=False, sort=False)["value"].mean().reset_index()
+    means = rows.groupby(["run", "level"], sort=False)["value"].mean().reset_index()
     return means if with_base else means[means["run"] != BASE]
 
 
 def profiles(axis: Axes, rows: pd.DataFrame, tables: Tables, markers: bool = True) -> None:
-    """One line a ratio or arm over the layers, the base in black dashes."""
+    """One line a level over the layers, the base in black dashes."""
     for level, colour, marker, dash in looks(tables):
-        line = at_level(rows, level).sort_values("layer")
+        line = rows[rows["level"] == level].sort_values("layer")
         axis.plot(line["layer"].to_numpy(dtype=float), line["value"], color=colour, ls=dash,
                   marker=marker if markers else "", markevery=sparse(len(line)))  # fmt: skip
-    base = rows[rows["run"] == BASE].sort_values("layer")
+    base = rows[rows["level"] == BASE].sort_values("layer")
     axis.plot(base["layer"].to_numpy(dtype=float), base["value"], color=INK, ls="--", lw=1.2)
 
 
@@ -78,9 +63,10 @@ def sparse(points: int) -> int:
 
 def level_legend(figure: Figure, tables: Tables, lines: bool = True, markers: bool = True) -> None:
     """A legend of the levels and the base below the figure."""
+    names = Levels(tables.levels)
     handles = [
         Line2D([], [], color=colour, marker=marker if markers else "", ls=dash if lines else "",
-               label=level.label)
+               label=names.label(level))
         for level, colour, marker, dash in looks(tables)
     ]  # fmt: skip
     base = {"ls": "--", "lw": 1.2} if lines else {"ls": "", "marker": "*", "ms": 9}
@@ -92,7 +78,7 @@ def level_legend(figure: Figure, tables: Tables, lines: bool = True, markers: bo
 
 def error_line(
     axis: Axes,
-    x: Sequence[float] | pd.Series,
+    x: Sequence[float] | np.ndarray | pd.Series,
     rows: pd.DataFrame,
     colour: str,
     marker: str,
@@ -109,11 +95,57 @@ def error_line(
 
 def base_band(axis: Axes, rows: pd.DataFrame) -> None:
     """The base's value with its interval as a band behind all else."""
-    base = rows[rows["run"] == BASE]
+    base = rows[rows["level"] == BASE]
     if len(base):
         low, high, value = (float(base[name].iloc[0]) for name in ("low", "high", "value"))
         axis.axhspan(low, high, color=BASE_BAND, lw=0, zorder=0)
         axis.axhline(value, color="#9a9a9a", lw=0.9, zorder=1)
+
+
+def over_levels(axis: Axes, rows: pd.DataFrame, tables: Tables) -> None:
+    """Means with intervals over the levels, joined on a scale; the base as a band."""
+    levels = Levels(tables.levels)
+    base_band(axis, rows)
+    trained = rows[rows["level"] != BASE]
+    x = levels.places(trained["level"])
+    error_line(axis, x, trained, INK, "o", "-" if levels.is_scale else "", "")
+
+
+def single_runs(axis: Axes, rows: pd.DataFrame, tables: Tables) -> None:
+    """Each run as an open circle, a little to the right of the mean of its level."""
+    levels = Levels(tables.levels)
+    rows = rows[rows["level"] != BASE]
+    aside = 0.03 * _span(levels) if levels.is_scale else 0.13
+    x = levels.places(rows["level"]) + aside
+    axis.plot(x, rows["value"], "o", mfc="none", mec=BLUE, ms=4, mew=0.9, zorder=4)
+
+
+def level_axis(axis: Axes, tables: Tables, labelled: bool = True, margin: float = 0.09) -> None:
+    """Ticks at the levels, with their numbers on the scale or their labels."""
+    levels = Levels(tables.levels)
+    ids = levels.ids
+    # Many levels: every one has its tick, every other its number, the last one always.
+    every = 1 if len(ids) < 8 else 2
+    named = [(len(ids) - 1 - place) % every == 0 for place in range(len(ids))]
+    texts = [
+        _broken(levels.tick(one)) if show else "" for one, show in zip(ids, named, strict=True)
+    ]
+    at = [levels.at(one) for one in ids]
+    axis.set_xticks(at, texts)
+    aside = margin * _span(levels) if levels.is_scale else 0.5
+    axis.set_xlim(min(at) - aside, max(at) + aside)
+    if labelled:
+        axis.set_xlabel(levels.title)
+
+
+def _span(levels: Levels) -> float:
+    at = levels.table["at"]
+    return float(at.max() - at.min()) or 1.0
+
+
+def _broken(label: str) -> str:
+    """A long label on two lines."""
+    return label.replace("_", "_\n", 1) if len(label) > 10 else label
 
 
 def measured_groups(tables: Tables) -> list[str]:

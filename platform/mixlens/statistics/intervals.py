@@ -5,7 +5,7 @@ and which seed the training ran with. Images are resampled as clusters (all ques
 image stay together), with the same draw for every run, so that whatever is common to two runs
 cancels in their difference. Seeds are too few to be resampled: with two of them a bootstrap sees
 half of their variance. Their error is drawn from Student's t instead, scaled by the deviation of
-the runs from the mean of their own ratio, pooled over ratios: the textbook one-way random-effects
+the runs from the mean of their own level, pooled over levels: the textbook one-way random-effects
 interval, exact for normal seed effects of equal variance. The part of seed noise that is specific
 to an image is counted in both draws, so the intervals err towards too wide.
 

@@ -1,14 +1,14 @@
 """Tasks: a scene's questions with their answers, and the scoring of responses."""
 
-from mixlens.tasks.ask import KINDS, LEVELS, ask
+from mixlens.tasks.ask import COMPLEXITY, KINDS, ask
 from mixlens.tasks.prompts import prompts_digest
 from mixlens.tasks.score import score
 from mixlens.tasks.turn import Turn
 from mixlens.tasks.vocabulary import AnswerSpace, answer_space, vocabulary
 
 __all__ = [
+    "COMPLEXITY",
     "KINDS",
-    "LEVELS",
     "AnswerSpace",
     "Turn",
     "answer_space",

@@ -64,7 +64,7 @@ KINDS: dict[TaskGroup, dict[str, Ask]] = {
 }
 """Task group -> question type -> the function that asks it."""
 
-LEVELS: dict[TaskGroup, int] = {
+COMPLEXITY: dict[TaskGroup, int] = {
     "coarse": 1,
     "attribute": 2,
     "count": 2,
@@ -163,7 +163,7 @@ def _turn(group: TaskGroup, kind: str, draft: Draft, draw: Draw) -> Turn:
     fields, answer, choices = draft
     phrasings = _PROMPTS[kind]
     prompt, template = phrasings[int(draw() * len(phrasings))]
-    return Turn(template % fields, answer, group, kind, LEVELS[group], prompt, choices)
+    return Turn(template % fields, answer, group, kind, COMPLEXITY[group], prompt, choices)
 
 
 def _shuffle(items: list, draw: Draw) -> None:

@@ -22,15 +22,15 @@ with its base and each trial as runs below it; a measured model is a run by itse
 
 - [The runs side by side, with the columns that answer](#/experiments/{experiment}/{runs}): \
 `accuracy/...` of each task group, `redundancy/visual_mean`, ratio and seed.
-- A sweep's own run: artifacts `report.html` and `answer.txt`; charts `by_ratio/...` (step = \
-percent of complex data) or `by_arm/...`; `effect/...` with its interval in `/low` and `/high`.
+- A sweep's own run: artifacts `report.html` and `answer.txt`; charts `by_level/...` (step = \
+place of the level); `effect/...` with its interval in `/low` and `/high`.
 - A trial: charts `training/...` and `mixture/...` over the steps; `layers/...` (step = layer).
 
 MLflow is a mirror of the run directory: `mixlens track RUN` sends what is missing here.
 """
 
 _COLUMNS = (
-    "params.`ratio`", "params.`arm`", "params.`seed`", "metrics.`accuracy/coarse`",
+    "params.`level`", "params.`ratio`", "params.`seed`", "metrics.`accuracy/coarse`",
     "metrics.`accuracy/attribute`", "metrics.`accuracy/relational`",
     "metrics.`accuracy/scene_graph`", "metrics.`accuracy/count`",
     "metrics.`redundancy/visual_mean`", "metrics.`training/loss`",
@@ -66,10 +66,7 @@ def view_state() -> dict[str, Any]:
 def note_of_sweep(spec: SweepSpec) -> str:
     """Where to look in a sweep's run."""
     axis = spec.design.axis
-    if axis.scale is None:
-        curves = f"`by_{axis.noun}/...` (step = place of the {axis.noun})"
-    else:
-        curves = f"`by_{axis.noun}/...` (step = {axis.title.lower()}, percent)"
+    curves = f"`by_level/...` (step = place of the {axis.noun}, from 1 on)"
     return (
         f"{spec.name}: {spec.model} fine-tuned on {len(spec.design.levels())} {axis.noun}s with "
         f"{len(spec.seeds)} seeds each; the "

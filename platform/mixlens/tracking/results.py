@@ -1,7 +1,7 @@
 """Which results go to MLflow under which names.
 
 The names are chosen for its compare and parallel-coordinates views, where the trials of a sweep
-lie side by side: the params `ratio` (or `arm`) and `seed`, and beside them
+lie side by side: the params `level`, its coordinates (such as `ratio`) and `seed`, and beside them
 
     accuracy/<group>            the headline score of each task group
     scores/<group>/<score>      all others
@@ -12,9 +12,9 @@ lie side by side: the params `ratio` (or `arm`) and `seed`, and beside them
     evaluation/answers_per_s    questions answered a second, by generation alone, over all actors
     evaluation/tokens_per_s     tokens generated for it a second
 
-and in the sweep's own run `by_ratio/...`, where step = percent of complex data, or `by_arm/...`,
-where step = place of the arm from 1 on, `effect/...`: highest ratio minus lowest, or last arm minus
-first, of arms `trend/...`, per arm, and `transfer/...`: trends of the base on other images.
+and in the sweep's own run `by_level/...`, where step = place of the level from 1 on, `effect/...`:
+last level minus first, `trend/...`: per unit of the scale or per level, `sufficient/<scale>`, and
+`transfer/...`: trends of the base on other images.
 """
 
 from collections.abc import Iterator, Sequence
@@ -24,9 +24,11 @@ import pandas as pd
 
 from mixlens.analysis import RunResults, Tables
 from mixlens.analysis.effect import DIFFERENCE, TREND
+from mixlens.analysis.levels import Levels
 from mixlens.analysis.provenance import read_provenance
 from mixlens.analysis.results import read_table
 from mixlens.analysis.tables import (
+    ALL,
     COMPLEX,
     EXCESS,
     HEADLINE,
@@ -155,14 +157,12 @@ def layer_points(run: RunResults) -> Iterator[Point]:
 
 
 def sweep_points(tables: Tables) -> Iterator[Point]:
-    """Means of the ratios or arms over a step, and effects."""
-    places = {arm: place for place, arm in enumerate(tables.sweep["arm"].unique()) if arm}
+    """Means of the levels over their places, and effects."""
+    places = {level: 1 + place for place, level in enumerate(Levels(tables.levels).ids)}
     for row in tables.sweep.itertuples():
         name = _headline_name(row.subject, row.metric, row.part)
-        if name and row.arm:
-            yield f"by_arm/{name}", float(row.value), places[row.arm]
-        elif name and pd.notna(row.ratio):
-            yield f"by_ratio/{name}", float(row.value), round(100 * row.ratio)
+        if name and row.level in places:
+            yield f"by_level/{name}", float(row.value), places[row.level]
     for contrast, kind in ((DIFFERENCE, "effect"), (TREND, "trend")):
         for row in tables.effects[tables.effects["contrast"] == contrast].itertuples():
             name = _headline_name(row.subject, row.metric, row.part)
@@ -173,9 +173,10 @@ def sweep_points(tables: Tables) -> Iterator[Point]:
         first = tables.recommendation.iloc[0]
         if first["is_distinguishable"]:
             chosen = tables.recommendation[tables.recommendation["is_sufficient"]].iloc[0]
-            yield "sufficient_ratio/value", float(chosen["ratio"]), 0
-            yield "sufficient_ratio/low", float(first["sufficient_low"]), 0
-            yield "sufficient_ratio/high", float(first["sufficient_high"]), 0
+            name = f"sufficient/{tables.levels['scale'].iloc[0]}"
+            yield f"{name}/value", float(chosen["at"]), 0
+            yield f"{name}/low", float(first["sufficient_low"]), 0
+            yield f"{name}/high", float(first["sufficient_high"]), 0
 
 
 def transfer_points(summary: pd.DataFrame) -> Iterator[Point]:
@@ -203,7 +204,8 @@ def realised_mixture(run: RunResults) -> dict[str, int]:
 
 
 def _headline_name(subject: str, metric: str, part: str) -> str:
-    if metric == HEADLINE.get(subject) or metric == "accuracy":
+    # Of single levels' own groups, whose names MLflow does not take, the tables alone tell.
+    if metric == HEADLINE.get(subject) or subject in ("simple", "complex", ALL):
         return f"accuracy/{subject}"
     if metric in (REDUNDANCY, EXCESS) and part in PARTS:
         kind = "redundancy" if metric == REDUNDANCY else "redundancy_excess"

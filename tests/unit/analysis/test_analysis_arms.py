@@ -47,7 +47,7 @@ def _effects(tables: Tables, contrast: str, key: tuple[str, str, str] = SCORE) -
 def _row(tables: Tables, run: str, subject: str, metric: str, part: str = "") -> pd.Series:
     rows = tables.sweep
     (found,) = np.flatnonzero(
-        rows["run"].eq(run) & rows["subject"].eq(subject)
+        rows["level"].eq(run) & rows["subject"].eq(subject)
         & rows["metric"].eq(metric) & rows["part"].eq(part)
     )  # fmt: skip
     return rows.iloc[found]
@@ -61,11 +61,13 @@ def _score(run, layers=range(6)) -> float:
 
 def test_one_row_an_arm_with_its_seeds_combined(sweep: SweepResults, tables: Tables) -> None:
     table = tables.sweep
-    assert table["run"].unique().tolist() == ["base", *NAMES]
-    assert table["ratio"].isna().all()
-    assert (table["arm"] == table["run"].where(table["run"] != "base", "")).all()
+    assert table["level"].unique().tolist() == ["base", *NAMES]
+    assert tables.levels["level"].tolist() == tables.levels["label"].tolist() == NAMES
+    assert tables.levels["at"].tolist() == tables.levels["place"].tolist() == [0, 1, 2, 3]
+    assert tables.levels["weight.coarse_data"].tolist() == [NAMES[i] == "coarse" for i in range(4)]
+    assert (tables.levels["scale"] == "").all()
     for arm in NAMES:
-        runs = [run for run in sweep.trials if run.arm == arm]
+        runs = [run for run in sweep.trials if run.level == arm]
         assert [run.seed for run in runs] == [0, 1]
         row = _row(tables, arm, *SCORE)
         assert row["value"] == pytest.approx(np.mean([_score(run) for run in runs]))
@@ -83,37 +85,36 @@ def test_one_row_an_arm_with_its_seeds_combined(sweep: SweepResults, tables: Tab
     assert everything == pytest.approx(np.mean(each))
     for name in ("accuracy", "layers", "training", "examples", "image_metrics"):
         own = getattr(tables, name)
-        assert set(own["arm"]) - {""} == set(NAMES), name
-        assert own["ratio"].isna().all()
+        assert set(own["level"]) - {"base"} == set(NAMES), name
     assert tables.recommendation.empty
 
 
 def test_contrasts_are_those_of_the_means(tables: Tables) -> None:
     rows = tables.sweep.set_index(["subject", "metric", "part"]).sort_index().loc[[SCORE]]
-    mean = rows.set_index("run")["value"]
+    mean = rows.set_index("level")["value"]
     values = mean[NAMES].to_numpy()
     (difference,) = _effects(tables, DIFFERENCE).to_dict("records")
     assert difference["value"] == pytest.approx(values[3] - values[0])
-    assert (difference["arm_from"], difference["arm_to"]) == ("relational", "attribute")
+    assert (difference["level_from"], difference["level_to"]) == ("relational", "attribute")
     (trend,) = _effects(tables, TREND).to_dict("records")
     assert trend["value"] == pytest.approx(np.polyfit(range(4), values, 1)[0])
     pairs = _effects(tables, PAIR)
-    assert [tuple(pair) for pair in pairs[["arm_from", "arm_to"]].to_numpy()] == list(
+    assert [tuple(pair) for pair in pairs[["level_from", "level_to"]].to_numpy()] == list(
         combinations(NAMES, 2)
     )
     for _, row in pairs.iterrows():
-        assert row["value"] == pytest.approx(mean[row["arm_to"]] - mean[row["arm_from"]])
+        assert row["value"] == pytest.approx(mean[row["level_to"]] - mean[row["level_from"]])
         assert (row["comparisons"], row["n_runs"], row["n_seeds"]) == (6, 4, 2)
     against = _effects(tables, AGAINST_BASE)
-    assert against["arm_to"].tolist() == NAMES
+    assert against["level_to"].tolist() == NAMES
     assert against["value"].to_numpy() == pytest.approx(values - mean["base"])
     assert (against["comparisons"] == 4).all()
     assert (_effects(tables, DIFFERENCE)["comparisons"] == 1).all()
     assert set(tables.effects["contrast"]) == {DIFFERENCE, TREND, PAIR, AGAINST_BASE}
     # The pair of the ends is the same difference, held to a stricter standard.
-    (ends,) = pairs[pairs["arm_to"].eq("attribute") & pairs["arm_from"].eq("relational")].to_dict(
-        "records"
-    )
+    (ends,) = pairs[
+        pairs["level_to"].eq("attribute") & pairs["level_from"].eq("relational")
+    ].to_dict("records")
     assert ends["high"] - ends["low"] > 1.1 * (difference["high"] - difference["low"])
 
 
@@ -124,7 +125,7 @@ def test_planted_differences_lie_in_their_intervals(tables: Tables) -> None:
     assert row["low"] < trend < row["high"] < 0
     share = dict(ARMS)
     for _, row in _effects(tables, PAIR).iterrows():
-        planted = -0.05 * (share[row["arm_to"]] - share[row["arm_from"]])
+        planted = -0.05 * (share[row["level_to"]] - share[row["level_from"]])
         assert row["low"] < planted < row["high"]
 
 
@@ -199,8 +200,8 @@ def test_arms_that_do_not_differ_are_rarely_told_apart() -> None:
 def test_complex_groups_that_end_less_redundant_are_said_to(tables: Tables) -> None:
     headline, means, pairs, against, accuracy, covers = answer_sentences(tables)
     assert headline.startswith(
-        "Training on more complex task groups leaves visual tokens less redundant: along the "
-        "arms, from relational to attribute, the redundancy score changes by −0.0"
+        "Along the arms, from relational to attribute, visual tokens become less redundant: the "
+        "redundancy score changes by −0.0"
     )
     assert "8 runs, 2 seeds an arm, 40 held-out images" in headline
     assert means.startswith("Trained on relational, the redundancy score of visual tokens is 0.")
@@ -210,7 +211,7 @@ def test_complex_groups_that_end_less_redundant_are_said_to(tables: Tables) -> N
     assert pairs.startswith("Of the 6 pairs of arms ")
     assert "attribute − relational −0.0" in pairs
     assert against.startswith("Against the base model, fine-tuning changed redundancy on ")
-    assert accuracy.startswith("Trained on attribute rather than relational, a model changes in ")
+    assert accuracy.startswith("From arm relational to attribute, accuracy changes: ")
     assert "scene-graph object F1 +0." in accuracy
     assert "seed noise unknown" not in headline
     assert "images and training seeds" in covers
@@ -235,7 +236,7 @@ def test_decimals_are_those_that_the_interval_warrants(low: float, high: float, 
 
 def test_the_other_way_round_is_said_as_plainly(tmp_path: Path) -> None:
     sentences = answer_sentences(_tables_of(replace(SMALL, arms=ARMS[::-1]), tmp_path))
-    assert "leaves visual tokens more redundant, not less" in sentences[0]
+    assert "visual tokens become more redundant: " in sentences[0]
     assert sentences[1].endswith("The means rise from each arm to the next.")
 
 
@@ -243,12 +244,12 @@ def test_nothing_planted_is_within_the_noise(tmp_path: Path) -> None:
     nothing = replace(SMALL, effect=0.0, redundancy_change=0.0, seed_noise=0.05)
     sentences = answer_sentences(_tables_of(nothing, tmp_path))
     assert sentences[0].startswith(
-        "Training on more complex task groups does not leave visual tokens less redundant beyond "
-        "the noise: "
+        "Along the arms, from relational to attribute, visual tokens do not become less redundant "
+        "beyond the noise: "
     )
     assert "none differs in redundancy beyond the noise; the largest difference is " in sentences[2]
     assert "changed redundancy on no arm beyond the noise: " in sentences[3]
-    assert "a model changes in no task group's accuracy beyond the noise: " in sentences[4]
+    assert "accuracy changes in no task group beyond the noise: " in sentences[4]
 
 
 def test_means_that_turn_are_not_called_a_row(tmp_path: Path) -> None:
@@ -261,14 +262,14 @@ def test_the_verdict_is_the_trends_and_not_that_of_the_two_ends(tmp_path: Path) 
     # The ends are alike, and still the later arms lie below the earlier ones.
     arms = tuple(zip(NAMES, (0.4, 0.0, 1.0, 0.5), strict=True))
     headline = answer_sentences(_tables_of(replace(SMALL, arms=arms), tmp_path))[0]
-    assert "leaves visual tokens less redundant" in headline
+    assert "visual tokens become less redundant: " in headline
     assert "], by itself within the noise (8 runs" in headline
 
 
 def test_an_arm_of_several_task_groups_has_their_mean(tmp_path: Path) -> None:
     fake = replace(SMALL, arms=(("coarse", 0.0), ("coarse-count", 1.0)), seeds=(0,))
     sweep = load_sweep(fake.write(tmp_path))
-    assert sweep.groups_of("coarse-count") == ("coarse", "count")
+    assert sweep.groups_of(sweep.levels[1]) == ("coarse", "count")
     tables = build_tables(sweep)
     each = [_row(tables, "coarse-count", group, "exact")["value"] for group in ("coarse", "count")]
     own = _row(tables, "coarse-count", "coarse+count", "accuracy")["value"]
@@ -285,7 +286,7 @@ def test_unfinished_arms_are_left_out_and_one_alone_is_compared_with_the_base(
     tmp_path: Path,
 ) -> None:
     sweep = load_sweep(replace(SMALL, unfinished=3).write(tmp_path))
-    assert sweep.arms == ("relational", "coarse", "scene_graph")
+    assert [level.id for level in sweep.levels] == ["relational", "coarse", "scene_graph"]
     assert sweep.missing == ("scene_graph,seed=1", "attribute,seed=0", "attribute,seed=1")
     tables = build_tables(sweep)
     assert "5 runs, 1 to 2 seeds an arm" in answer_sentences(tables)[0]
@@ -298,8 +299,7 @@ def test_unfinished_arms_are_left_out_and_one_alone_is_compared_with_the_base(
     assert sentences[1].startswith("Against the base model, ")
 
 
-def test_trials_belong_to_ratios_or_to_arms(sweep: SweepResults) -> None:
-    assert sweep.ratios == ()
+def test_trials_belong_to_their_arms(sweep: SweepResults) -> None:
     assert sweep.level_of_trials() == [0, 0, 1, 1, 2, 2, 3, 3]
     assert [level.label for level in sweep.levels] == NAMES
     assert all(isinstance(trial.trial, Trial) for trial in sweep.trials)

@@ -61,7 +61,7 @@ def test_a_ratio_without_a_value_is_named_and_the_others_compared(tmp_path: Path
     # Accuracy was measured at all of them.
     row = tables.effects[(tables.effects["contrast"] == "difference")
                          & (tables.effects["subject"] == "coarse")].iloc[0]  # fmt: skip
-    assert (row["ratio_from"], row["ratio_to"], row["n_runs"]) == (0.0, 1.0, 3)
+    assert (row["level_from"], row["level_to"], row["n_runs"]) == ("ratio=0", "ratio=1", 3)
 
 
 @pytest.mark.parametrize(
@@ -97,7 +97,7 @@ def test_whatever_is_missing_is_named(tmp_path: Path, lost: dict, start: str):
 def test_a_difference_rests_on_the_runs_it_is_made_of(tmp_path: Path):
     tables = _sweep(tmp_path, {"ratio=1": {0}}, ratios=(0.0, 0.5, 1.0), seeds=(0, 1))
     whole = _sweep(tmp_path / "whole", {}, ratios=(0.0, 0.5), seeds=(0, 1))
-    for contrast in ("difference", "slope"):
+    for contrast in ("difference", "trend"):
         rows = [
             table.effects[(table.effects["contrast"] == contrast)
                           & (table.effects["subject"] == "visual")
@@ -105,7 +105,8 @@ def test_a_difference_rests_on_the_runs_it_is_made_of(tmp_path: Path):
                           & (table.effects["part"] == "mean")].iloc[0]
             for table in (tables, whole)
         ]  # fmt: skip
-        for name in ("value", "ratio_to", "n_runs", "n_seeds"):
+        assert rows[0]["level_to"] == rows[1]["level_to"]
+        for name in ("value", "n_runs", "n_seeds"):
             assert rows[0][name] == pytest.approx(rows[1][name])
 
 
@@ -114,13 +115,13 @@ def test_an_arm_without_a_value_is_named_and_the_others_compared(tmp_path: Path)
     arms = (("coarse", 0.0), ("count", 0.5), ("relational", 1.0))
     tables = _sweep(tmp_path, {"relational": {0, 1, 2}}, arms=arms)
     headline = answer_sentences(tables)[0]
-    assert "along the arms, from coarse to count" in headline
+    assert "Along the arms, from coarse to count" in headline
     assert "could not be estimated at arm relational (0 of 16 images" in headline
     alone = _sweep(tmp_path / "one", {"relational": {0}, "count": {1}}, arms=arms)
     headline = answer_sentences(alone)[0]
     assert headline.startswith(
-        "The redundancy of visual tokens could be estimated of one arm only, coarse, so there is "
-        "nothing to compare it with but the base model."
+        "The redundancy of visual tokens could be estimated at one arm only, coarse, so the effect "
+        "of the arm is unknown; against the base model, fine-tuning changed"
     )
     assert "arm count (0 of 16 images have a value at every layer) and arm relational" in headline
 
@@ -131,12 +132,12 @@ def test_a_task_group_without_scores_is_named(tmp_path: Path):
     tables = _sweep(tmp_path, lost, ratios=(0.0, 0.5, 1.0))
     text = " ".join(answer_sentences(tables))
     assert "relational accuracy" in text
-    assert "(from ratio 0 to 0.5)" in text
+    assert "From ratio 0 to 0.5, accuracy changes" in text
     assert "Relational accuracy could not be estimated at ratio 1 (0 of 16 images have a" in text
     assert (
         "Accuracy on complex tasks could not be estimated at ratio 1: left out of the cho" in text
     )
-    table = tables.recommendation.set_index("ratio")
+    table = tables.recommendation.set_index("at")
     assert table.loc[[0.0, 0.5], "probability"].sum() == pytest.approx(1)
     assert table.loc[1.0, ["value", "low", "gap", "probability"]].isna().all()
     assert (table.loc[1.0, "n_images"], table.loc[0.0, "n_images"]) == (0, 16)
@@ -239,7 +240,7 @@ def test_a_sweep_below_guessing_says_that_it_says_nothing(tmp_path: Path):
     tables = _sweep(tmp_path, {}, ratios=(0.0, 1.0))
     assert "Worse than guessing" not in " ".join(answer_sentences(tables))
     rows = (tables.sweep["subject"] == "relational") & (tables.sweep["metric"] == "exact")
-    rows &= tables.sweep["run"].isin(["base", "ratio=0"])
+    rows &= tables.sweep["level"].isin(["base", "ratio=0"])
     tables.sweep.loc[rows, ["value", "low", "high"]] = (0.0, 0.0, 0.206)
     (sentence,) = [one for one in answer_sentences(tables) if one.startswith("Worse than")]
     assert sentence.startswith(

@@ -9,7 +9,7 @@ import pytest
 from fake_sweep import FakeSweep
 
 from mixlens.analysis import answer_sentences, build_tables, load_sweep
-from mixlens.analysis.effect import AGAINST_BASE, DIFFERENCE, SLOPE, find_effect
+from mixlens.analysis.effect import AGAINST_BASE, DIFFERENCE, TREND, find_effect
 from mixlens.analysis.results import SweepResults
 from mixlens.analysis.tables import Tables
 from mixlens.design import Layout, asked_trials
@@ -66,9 +66,9 @@ def test_layers_hold_single_image_means_and_pooled_scores(
 
 
 def test_the_sweep_table_averages_seeds_and_depth(sweep: SweepResults, tables: Tables) -> None:
-    keys = ["run", "subject", "metric", "part"]
+    keys = ["level", "subject", "metric", "part"]
     table = tables.sweep[tables.sweep["part"] != "layer"].set_index(keys).sort_index()
-    runs = [run for run in sweep.trials if run.ratio == 0.5]
+    runs = [run for run in sweep.trials if run.level == "ratio=0.5"]
     scores = [run.examples[run.examples["group"] == "relational"]["exact"].mean() for run in runs]
     row = table.loc[("ratio=0.5", "relational", "exact", "")]
     assert row["value"] == pytest.approx(np.mean(scores))
@@ -93,14 +93,14 @@ def test_effects_find_what_was_simulated(tables: Tables) -> None:
     row = find_effect(tables.effects, DIFFERENCE, "visual", "redundancy_score", "mean")
     assert row is not None
     assert row["low"] < -0.05 < row["high"] < 0
-    slope = find_effect(tables.effects, SLOPE, "visual", "redundancy_score", "mean")
+    slope = find_effect(tables.effects, TREND, "visual", "redundancy_score", "mean")
     assert slope is not None
     assert slope["low"] < -0.05 < slope["high"] < 0
     text = find_effect(tables.effects, DIFFERENCE, "text", "redundancy_score", "mean")
     assert text is not None
     assert text["low"] < 0 < text["high"]
     against = tables.effects[tables.effects["contrast"] == AGAINST_BASE]
-    assert sorted(against["ratio_to"].unique()) == [0.0, 0.5, 1.0]
+    assert list(against["level_to"].unique()) == ["ratio=0", "ratio=0.5", "ratio=1"]
     assert find_effect(tables.effects, DIFFERENCE, "visual", "no such metric") is None
 
 
@@ -168,7 +168,7 @@ def test_what_the_base_cannot_have_is_still_told_of_the_trials(
     rows = sweep.base.image_metrics
     base = replace(sweep.base, image_metrics=rows[rows["metric"] != metric])
     without = build_tables(replace(sweep, base=base))
-    key = ["run", "subject", "metric", "part", "layer"]
+    key = ["level", "subject", "metric", "part", "layer"]
     before, after = (
         table[table["metric"] == metric].set_index(key)["value"]
         for table in (tables.sweep, without.sweep)
@@ -178,8 +178,8 @@ def test_what_the_base_cannot_have_is_still_told_of_the_trials(
         assert before[ratio].notna().all()
         pd.testing.assert_series_equal(after[ratio], before[ratio])
     rows = without.effects[without.effects["metric"] == metric].set_index("contrast")
-    assert rows.loc[[DIFFERENCE, SLOPE], "low"].notna().all()
-    assert (rows.loc[[DIFFERENCE, SLOPE], "n_images"] == 40).all()
+    assert rows.loc[[DIFFERENCE, TREND], "low"].notna().all()
+    assert (rows.loc[[DIFFERENCE, TREND], "n_images"] == 40).all()
     assert rows.loc[AGAINST_BASE, "value"].isna().all()
     assert (rows.loc[AGAINST_BASE, "n_images"] == 0).all()
 

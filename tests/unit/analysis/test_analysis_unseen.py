@@ -227,7 +227,7 @@ def test_no_number_of_a_sweep_is_certain_because_all_is_right(all_right: Tables)
     effects = all_right.effects
     for group in ("coarse", "relational"):
         rows = effects[(effects["subject"] == group) & (effects["metric"] == "exact")]
-        assert set(rows["contrast"]) == {"difference", "slope", "against base"}
+        assert set(rows["contrast"]) == {"difference", "trend", "against base"}
         assert (rows["low"] < 0).all()
         assert (rows["high"] > 0).all()
         row = rows[rows["contrast"] == "difference"].iloc[0]

@@ -12,10 +12,9 @@ from mixlens.analysis import answer_sentences, build_tables, load_sweep
 from mixlens.analysis.results import SweepResults
 from mixlens.analysis.tables import Tables
 from mixlens.report import write_report
-from mixlens.report.arm_grids import arms_grid, matrix_grid, pairs_grid
 from mixlens.report.captions import caveats
 from mixlens.report.examples import compared_models
-from mixlens.report.grids import effects_grid
+from mixlens.report.grids import accuracy_grid, effects_grid, pairs_grid
 
 pytestmark = pytest.mark.slow
 
@@ -41,7 +40,7 @@ def text(sweep: SweepResults) -> str:
 
 
 def _value(tables: Tables, run: str, subject: str, metric: str, part: str) -> str:
-    rows = tables.sweep.set_index(["run", "subject", "metric", "part"]).sort_index()
+    rows = tables.sweep.set_index(["level", "subject", "metric", "part"]).sort_index()
     row = rows.loc[[(run, subject, metric, part)]].iloc[0]
     # Planted redundancy has intervals of 0.01 to 0.1, which take three or four decimals.
     digits = 4 if metric.startswith("redundancy") and row["high"] - row["low"] < 0.01 else 3
@@ -54,47 +53,37 @@ def test_the_page_answers_shows_and_tabulates(
     for sentence in answer_sentences(tables):
         assert " ".join(sentence.split()) in text
     figures = {file.stem for file in (sweep.folder / "figures").glob("*.svg")}
-    assert figures >= {"arms", "layers", "tradeoff", "token_metrics", "training"}
-    assert not figures & {"redundancy", "accuracy", "sufficiency"}
+    assert figures >= {
+        "redundancy", "accuracy", "layers", "tradeoff", "token_metrics", "training",
+    }  # fmt: skip
+    assert "sufficiency" not in figures
     assert "What the arms did" in text
     arm = "scene_graph_data: scenes of 3 to 6 objects; turns an image: 1 scene-graph"
     assert f"Arm scene_graph {arm}" in text
-    assert "Trained on scene_graph" in text
+    assert "on what it was trained on" in text
     result = text.split("Recipe")[0]
     assert not re.search(r"hare of complex data|\bratios\b|\bratio \d|\bnan\b", result)
 
 
-def test_the_table_of_arms_has_redundancy_and_own_accuracy(
+def test_accuracy_is_starred_where_a_level_was_trained_on_the_group(
     sweep: SweepResults, tables: Tables
 ) -> None:
-    grid = arms_grid(sweep, tables)
-    assert grid.head[1:] == (
-        "trained on", "redundancy, all layers", "late third", "above pixel floor",
-        "accuracy, mean of all groups", "accuracy on what it was trained on",
+    grid = accuracy_grid(sweep, tables)
+    assert grid.head == (
+        "", "coarse", "attribute", "relational", "scene graph, F1", "simple, mean", "complex, mean",
+        "mean of all", "on what it was trained on",
     )  # fmt: skip
     rows = {row[0]: row[1:] for row in grid.rows}
     assert list(rows) == ["base model", *GROUPS]
-    assert (rows["base model"][0], rows["base model"][-1]) == ("–", "–")
+    starred = [[" *" in cell for cell in row[:4]] for row in rows.values()]
+    assert starred == [[False] * 4] + [[row == column for column in range(4)] for row in range(4)]
+    assert rows["base model"][-1] == "–"
     for arm in GROUPS:
         metric = "object_f1" if arm == "scene_graph" else "exact"
-        assert rows[arm][1:] == (
-            _value(tables, arm, "visual", "redundancy_score", "mean"),
-            _value(tables, arm, "visual", "redundancy_score", "late"),
-            _value(tables, arm, "visual", "redundancy_excess", "mean"),
-            _value(tables, arm, "all", "accuracy", ""),
-            _value(tables, arm, arm, metric, ""),
-        )
-
-
-def test_the_matrix_marks_what_an_arm_was_trained_on(sweep: SweepResults, tables: Tables) -> None:
-    grid = matrix_grid(sweep, tables)
-    starred = [[" *" in cell for cell in row[1:]] for row in grid.rows]
-    assert starred == [[False] * 4] + [[row == column for column in range(4)] for row in range(4)]
-    cell = grid.rows[2][3]  # trained on attribute, asked about relations
-    assert cell == _value(tables, "attribute", "relational", "exact", "")
-    assert grid.rows[3][3].replace(" *", "") == _value(
-        tables, "relational", "relational", "exact", ""
-    )
+        assert rows[arm][-1] == _value(tables, arm, arm, metric, "")
+        assert rows[arm][-2] == _value(tables, arm, "all", "accuracy", "")
+        assert rows[arm][GROUPS.index(arm)].replace(" *", "") == rows[arm][-1]
+    assert rows["attribute"][2] == _value(tables, "attribute", "relational", "exact", "")
 
 
 def test_pairs_are_starred_by_their_common_interval(tables: Tables) -> None:
@@ -102,19 +91,21 @@ def test_pairs_are_starred_by_their_common_interval(tables: Tables) -> None:
     assert [row[0] for row in grid.rows][:2] == ["attribute − coarse", "relational − coarse"]
     assert len(grid.rows) == 6
     effects = tables.effects
+    column = grid.head.index("visual redundancy")
     for row in grid.rows:
         end, start = row[0].split(" − ")
         (found,) = effects[
             (effects["contrast"] == "pair")
-            & (effects["arm_to"] == end)
-            & (effects["arm_from"] == start)
+            & (effects["level_to"] == end)
+            & (effects["level_from"] == start)
             & (effects["metric"] == "redundancy_score")
             & (effects["subject"] == "visual")
             & (effects["part"] == "mean")
         ].to_dict("records")
-        assert row[1].startswith(f"{found['value']:+.3f}".replace("-", "−"))
-        assert (" *" in row[1]) == (found["low"] > 0 or found["high"] < 0)
-    assert {" *" in row[1] for row in grid.rows} == {True, False}
+        cell = row[column]
+        assert cell.startswith(f"{found['value']:+.3f}".replace("-", "−"))
+        assert (" *" in cell) == (found["low"] > 0 or found["high"] < 0)
+    assert {" *" in row[column] for row in grid.rows} == {True, False}
 
 
 def test_trend_and_difference_have_verdicts_of_their_own(tables: Tables) -> None:
@@ -135,7 +126,7 @@ def test_caveats_say_what_differs_between_the_arms(
     sweep: SweepResults, tables: Tables, tmp_path: Path
 ) -> None:
     notes = " ".join(caveats(sweep, tables))
-    assert "differ also in how many answer tokens" in notes
+    assert "whose answers differ in length" in notes
     assert "same images in the same order" in notes
     assert "hold for all pairs at once" in notes
     assert "fine-tuned for 20 steps" in notes
@@ -165,7 +156,7 @@ def test_smaller_sweeps_of_arms_have_a_report_too(fake: FakeSweep, tmp_path: Pat
     assert "What the arms did" in page
     assert isinstance(tables.effects, pd.DataFrame)
     if len(fake.arms) == 2:
-        grid = arms_grid(load_sweep(path.parent), tables)
+        grid = accuracy_grid(load_sweep(path.parent), tables)
         own = {row[0]: row[-1] for row in grid.rows}
         assert own["coarse-count"] == _value(tables, "coarse-count", "coarse+count", "accuracy", "")
         assert own["pair"] == "–"

@@ -99,7 +99,7 @@ def test_figures_tables_and_examples_are_there(folder: Path, page: _Page) -> Non
         assert f"Figure {place}." in page.text
     assert "n = 24" in page.text
     base = pd.read_parquet(folder / "tables" / "sweep.parquet")
-    row = base[(base["run"] == "base") & (base["subject"] == "relational")].iloc[0]
+    row = base[(base["level"] == "base") & (base["subject"] == "relational")].iloc[0]
     assert f"{row['value']:.3f} [{row['low']:.3f}, {row['high']:.3f}]" in page.text
 
 
@@ -122,7 +122,7 @@ def test_examples_are_shown_with_the_answers_that_were_given(folder: Path) -> No
     sweep = load_sweep(folder)
     shown = show_examples(sweep)
     assert len({example.example_id for example in shown}) == 4
-    highest = next(trial for trial in sweep.trials if trial.ratio == 1.0 and trial.seed == 0)
+    highest = next(trial for trial in sweep.trials if trial.level == "ratio=1" and trial.seed == 0)
     for example in shown:
         assert example.image.startswith("data:image/png;base64,")
         for asked in example.asked:

@@ -10,7 +10,7 @@ from coco_truth import read_coco
 from made_photos import CATEGORIES, make_photos, photos_of
 from photo_truth import fields, meant, things_of
 
-from mixlens.tasks import KINDS, LEVELS, prompts_digest, vocabulary
+from mixlens.tasks import COMPLEXITY, KINDS, prompts_digest, vocabulary
 from mixlens.tasks.photo import GROUPS, PHOTO_KINDS, QUESTION, find_questions
 from mixlens.tasks.photo.rows import FORMS, ROW_KINDS
 from mixlens.tasks.prompts import photo_prompts, prompts, prompts_text
@@ -80,7 +80,7 @@ def test_an_image_carries_a_group_exactly_if_a_turn_of_it_can_be_asked(group):
         turns = PHOTOS.ask(i, {group: 2}, seed=i)
         assert bool(turns) == carries[i], i
         assert all(turn.group == group for turn in turns)
-        assert all(turn.level == LEVELS[group] for turn in turns)
+        assert all(turn.complexity == COMPLEXITY[group] for turn in turns)
 
 
 def test_kinds_are_asked_about_evenly():

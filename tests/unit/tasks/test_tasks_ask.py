@@ -13,7 +13,7 @@ import pytest
 from mixlens.errors import SpecError
 from mixlens.scenes import make_scene
 from mixlens.spec import SceneSpec, SizeRange
-from mixlens.tasks import KINDS, LEVELS, answer_space, ask, prompts_digest, vocabulary
+from mixlens.tasks import COMPLEXITY, KINDS, answer_space, ask, prompts_digest, vocabulary
 from mixlens.tasks.prompts import prompts
 from mixlens.tasks.scene_graph import MAX_LISTED
 from mixlens.tasks.vocabulary import COLOURS, COLUMNS, ROWS, SHAPES, SIZES, TEXTURES
@@ -164,7 +164,7 @@ def test_every_word_is_in_the_vocabulary_and_answers_are_short():
     longest = 0
     for i in range(300):
         for turn in turns(i, spec=spec):
-            assert turn.level == LEVELS[turn.group]
+            assert turn.complexity == COMPLEXITY[turn.group]
             text = f"{turn.question} {turn.answer}"
             assert text == text.lower() == " ".join(text.split())
             assert text.isascii()

@@ -20,13 +20,15 @@ def test_points_of_arms_have_their_place_as_step_and_a_trend(tmp_path: Path) -> 
     tables = build_tables(load_sweep(SMALL.write(tmp_path)))
     points = list(sweep_points(tables))
     names = {name for name, _, _ in points}
-    assert not [name for name in names if name.startswith(("by_ratio", "sufficient_ratio"))]
-    curve = {step: value for name, value, step in points if name == "by_arm/redundancy/visual_mean"}
+    assert not [name for name in names if name.startswith("sufficient")]
+    curve = {
+        step: value for name, value, step in points if name == "by_level/redundancy/visual_mean"
+    }
     rows = tables.sweep[
         (tables.sweep["subject"] == "visual")
         & (tables.sweep["metric"] == "redundancy_score")
         & (tables.sweep["part"] == "mean")
-    ].set_index("run")["value"]
+    ].set_index("level")["value"]
     assert curve == pytest.approx(
         {1: rows["relational"], 2: rows["coarse"], 3: rows["scene_graph"]}
     )

@@ -8,7 +8,7 @@ import numpy as np
 from jaxtyping import Bool
 
 from mixlens.spec import TaskGroup
-from mixlens.tasks.ask import LEVELS
+from mixlens.tasks.ask import COMPLEXITY
 from mixlens.tasks.facts import Draft, Draw
 from mixlens.tasks.photo.listing import box_words, graph_words
 from mixlens.tasks.photo.photo import Categories, Photo
@@ -194,7 +194,7 @@ def _turn(group: TaskGroup, kind: str, draft: Draft, draw: Draw) -> Turn:
     fields, answer, choices = draft
     phrasings = _PROMPTS[kind]
     prompt, template = phrasings[int(draw() * len(phrasings))]
-    return Turn(template % fields, answer, group, kind, LEVELS[group], prompt, choices)
+    return Turn(template % fields, answer, group, kind, COMPLEXITY[group], prompt, choices)
 
 
 _PROMPTS = photo_prompts()
