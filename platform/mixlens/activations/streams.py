@@ -8,10 +8,10 @@ from jaxtyping import Bool, Float, Int
 from torch import Tensor
 from torch.nn.utils.rnn import pad_sequence
 
-from mixlens.activations.capture import capture
 from mixlens.errors import CheckpointError, explain
 from mixlens.models import VLM
 from mixlens.models.adapter import Image
+from mixlens.models.capture import capture
 from mixlens.models.places import patches
 from mixlens.sources.pixels import as_pixels
 

@@ -17,6 +17,7 @@ from mixlens.activations.streams import visit
 from mixlens.errors import CheckpointError
 from mixlens.evaluation.generate import asked_tokens, generate, respond
 from mixlens.models import VLM, LookingAdapter, ShrinkingAdapter, load_vlm
+from mixlens.models.capture import keep
 from mixlens.models.family import SEQUENCES
 from mixlens.models.places import places
 from mixlens.probing.deletion import delete
@@ -369,25 +370,32 @@ def test_towers_hold_every_parameter(vlm: VLM):
     )
 
 
-def test_blocks_put_out_the_hidden_states_that_transformers_reports(vlm: VLM, examples):
+def test_captured_states_are_those_that_transformers_reports(vlm: VLM, examples):
     batch = vlm.adapter.question_batch([examples[0].image], ["what colour ?"])
-    seen: list[torch.Tensor] = []
-    handles = [
-        block.register_forward_hook(
-            lambda _m, _i, out: seen.append(out[0] if isinstance(out, tuple) else out)
-        )
-        for block in vlm.adapter.blocks(vlm.model)["language"]
-    ]
-    with torch.no_grad():
+    count = len(vlm.adapter.blocks(vlm.model)["language"])
+    with keep(vlm, [("language", layer) for layer in range(count + 1)]) as seen:
         states = vlm.model(**batch, output_hidden_states=True).hidden_states
-    for handle in handles:
-        handle.remove()
     # The last reported state stands after the final norm; a deep stack adds behind its blocks.
-    for number, (ours, theirs) in enumerate(zip(seen[:-1], states[1:-1], strict=True)):
-        if number >= vlm.adapter.whole_until(vlm.model):
-            torch.testing.assert_close(ours, theirs)
+    for (_, layer), ours in list(seen.items())[:-1]:
+        if layer == 0 or layer > vlm.adapter.whole_until(vlm.model):
+            torch.testing.assert_close(ours, states[layer])
     vision = vlm.adapter.blocks(vlm.model)["vision"]
     assert len(vision) >= 2
     encoder = vlm.adapter.towers(vlm.model)["vision"][0]
     inside = {id(module) for module in encoder.modules()}
     assert all(id(block) in inside for block in vision)
+
+
+def test_gradients_reach_the_encoder_from_every_captured_layer(vlm: VLM, examples):
+    batch = vlm.adapter.training_batch(examples)
+    del batch["labels"]
+    readers = vlm.adapter.cross_attention(vlm.model)
+    states = "keys_values" if readers else "language"
+    layers = [0, *(i + 1 for i in readers or range(len(vlm.adapter.blocks(vlm.model)["language"])))]
+    first = vlm.adapter.blocks(vlm.model)["vision"][0]
+    weight = max(first.parameters(), key=torch.Tensor.numel)
+    for layer in layers:
+        with keep(vlm, [(states, layer)]) as kept:
+            vlm.model(**vlm.adapter.model_inputs(batch), use_cache=False)
+        (gradient,) = torch.autograd.grad(kept[states, layer].square().mean(), weight)
+        assert gradient.abs().max() > 0, layer

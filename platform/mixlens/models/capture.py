@@ -1,16 +1,17 @@
-"""Hand out the hidden states of a forward pass as the layers run."""
+"""Hand out the hidden states of a forward pass as the layers run, with their gradients."""
 
-from collections.abc import Callable, Iterator
-from contextlib import contextmanager
+from collections.abc import Callable, Collection, Iterator
+from contextlib import contextmanager, nullcontext
 from typing import Any, Literal
 
 import torch
 from jaxtyping import Float
 from torch import Tensor, nn
 
-from mixlens.models import VLM
+from mixlens.models.vlm import VLM
 
 States = Literal["vision", "language", "keys_values"]
+Place = tuple[States, int]
 VISION_LAYER = -1
 
 Take = Callable[[States, int, Tensor], None]
@@ -34,7 +35,9 @@ def capture(vlm: VLM, take: Take) -> Iterator[None]:
     * ("keys_values", l, [images, tokens, key and value width]): the keys (as attention takes them)
       beside the values that block l, from 1, reads, before the block's own output.
 
-    Nothing is kept: when `take` returns, its states are as short-lived as without capture.
+    Nothing is kept: when `take` returns, its states are as short-lived as without capture. They are
+    the model's own tensors: gradients flow through them unless the caller has switched these off,
+    and they must not be written to.
     """
     blocks = vlm.adapter.blocks(vlm.model)["language"]
     readers = vlm.adapter.cross_attention(vlm.model)
@@ -72,6 +75,22 @@ def capture(vlm: VLM, take: Take) -> Iterator[None]:
             handle.remove()
 
 
+@contextmanager
+def keep(vlm: VLM, places: Collection[Place]) -> Iterator[dict[Place, Tensor]]:
+    """The states at some places of the one forward pass inside, by (states, layer).
+
+    With no places the pass is left as it is.
+    """
+    kept: dict[Place, Tensor] = {}
+
+    def take(states: States, layer: int, tensor: Tensor) -> None:
+        if (states, layer) in places:
+            kept[states, layer] = tensor
+
+    with capture(vlm, take) if places else nullcontext():
+        yield kept
+
+
 class _Pair:
     """Takes the keys and the values of one block, whichever is made first, as one state.
 
@@ -93,7 +112,7 @@ class _Pair:
         self._hold("values", output)
 
     def _hold(self, name: str, states: Tensor) -> None:
-        self.held[name] = states.detach()
+        self.held[name] = states
         if len(self.held) == 2:
             keys = self.held["keys"]
             values = self.held["values"].reshape(*keys.shape[:2], -1)
@@ -104,4 +123,5 @@ class _Pair:
 
 def _states(value: Any) -> Tensor:
     """The hidden states in what a module takes or gives: a tensor, or the first of a tuple."""
-    return (value[0] if isinstance(value, tuple | list) else value).detach()
+    found: Tensor = value[0] if isinstance(value, tuple | list) else value
+    return found

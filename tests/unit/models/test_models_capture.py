@@ -1,20 +1,17 @@
-"""Captured states against what transformers itself gives out."""
+"""Captured states against what transformers itself gives out, in value and in gradient."""
 
-import weakref
 from types import SimpleNamespace
 
-import numpy as np
 import pytest
 import torch
-from PIL import Image
 from torch import nn
 
-from mixlens.activations.capture import capture
-from mixlens.activations.streams import PROMPT, visit
-from mixlens.errors import CheckpointError
 from mixlens.models import load_vlm
+from mixlens.models.capture import capture, keep
 from mixlens.models.tiny import build_tiny_vlm
 from mixlens.tasks import vocabulary
+
+QUESTION = "what colour is it ?"
 
 
 @pytest.fixture(scope="module")
@@ -34,7 +31,7 @@ def images():
 
 
 def test_states_are_those_of_transformers(vlm, images):
-    batch = vlm.adapter.question_batch(images, [PROMPT] * 3)
+    batch = vlm.adapter.question_batch(images, [QUESTION] * 3)
     seen = []
     with torch.inference_mode(), capture(vlm, lambda *state: seen.append(state)):
         output = vlm.model(**batch, output_hidden_states=True)
@@ -55,7 +52,7 @@ def test_states_are_those_of_transformers(vlm, images):
 
 
 def test_hooks_are_gone_afterwards_even_after_an_error(vlm, images):
-    batch = vlm.adapter.question_batch(images, [PROMPT] * 3)
+    batch = vlm.adapter.question_batch(images, [QUESTION] * 3)
     calls = []
 
     def fail(*state):
@@ -139,64 +136,56 @@ def test_blocks_that_read_beside_the_sequence_give_what_they_read(values_first):
     for layer in (2, 4):
         joined = found["keys_values", layer]
         assert torch.equal(joined, torch.cat([per_image * 10, -per_image], -1))
-    assert not any(tensor.requires_grad for tensor in found.values())
+    # Two readers of one image add up what they want of it.
+    (gradient,) = torch.autograd.grad(
+        found["keys_values", 2].sum() + found["keys_values", 4].sum(), beside
+    )
+    assert torch.equal(gradient, torch.full_like(beside, 2 * (10 - 1)))
 
 
-def test_streams_hold_the_tokens_they_name(vlm, images):
-    batch = vlm.adapter.question_batch(images, [PROMPT] * 3)
-    with torch.inference_mode():
-        output = vlm.model(**batch, output_hidden_states=True)
-    seen = {}
-    visit(vlm, images, lambda place, tokens, exists: seen.update({place: (tokens, exists)}))
-
-    visual = batch["input_ids"] == vlm.model.config.image_token_id
-    after = batch["input_ids"][0].tolist()[int(visual[0].nonzero().max()) + 1 :]
-    words = vlm.processor.tokenizer(f" {PROMPT}", add_special_tokens=False).input_ids
-    assert after[: len(words)] == words  # the prompt stands behind the image
-    for layer in (0, 1):
-        states = output.hidden_states[layer]
-        tokens, exists = seen["visual", layer]
-        assert exists.all()
-        assert torch.equal(tokens, states[visual].reshape(3, 64, -1))
-        first = int(visual[0].nonzero().max()) + 1
-        assert torch.equal(seen["text", layer][0], states[:, first : first + len(words)])
-    for found, image in zip(seen["pixels", -1][0], images, strict=True):
-        # 8 x 8 patches of 4 x 4 pixels, each channel by channel.
-        scaled = np.asarray(Image.fromarray(image).resize((32, 32), Image.Resampling.BICUBIC))
-        cells = scaled.reshape(8, 4, 8, 4, 3).transpose(0, 2, 4, 1, 3).reshape(64, -1)
-        torch.testing.assert_close(found, torch.from_numpy(cells).float() / 255)
-    for stream in ("pixels", "vision"):
-        tokens, exists = seen[stream, -1]
-        assert tokens.shape[:2] == (3, 64)
-        assert exists.shape == (3, 64)
-        assert exists.all()
-    with torch.inference_mode():
-        projected = vlm.adapter.projector(vlm.model)(seen["vision", -1][0])
-    torch.testing.assert_close(projected, seen["visual", 0][0])
+def gradients(vlm, loss):
+    vlm.model.zero_grad()
+    loss.backward()
+    return {
+        name: weight.grad.clone()
+        for name, weight in vlm.model.named_parameters()
+        if weight.grad is not None
+    }
 
 
-def test_one_layer_is_alive_at_a_time(vlm, images):
-    alive = []
+@pytest.mark.parametrize("recomputes", [False, True])
+def test_gradients_are_those_of_the_states_that_transformers_reports(vlm, images, recomputes):
+    """Of a penalty on states in the middle, with activation checkpointing too."""
+    batch = vlm.adapter.question_batch(images, [QUESTION] * 3)
+    states = vlm.model(**batch, output_hidden_states=True).hidden_states
+    expected = gradients(vlm, states[0].square().mean() + states[1].pow(4).mean())
+    vlm.model.train()
+    if recomputes:
+        vlm.model.gradient_checkpointing_enable({"use_reentrant": False})
+    try:
+        with keep(vlm, [("language", 0), ("language", 1)]) as kept:
+            vlm.model(**batch, use_cache=False)
+        assert kept.keys() == {("language", 0), ("language", 1)}
+        loss = kept["language", 0].square().mean() + kept["language", 1].pow(4).mean()
+        found = gradients(vlm, loss)
+    finally:
+        vlm.model.gradient_checkpointing_disable()
+        vlm.model.eval()
+    assert found.keys() == expected.keys()
+    assert any("vision_tower" in name for name in found)
+    for name, gradient in expected.items():
+        torch.testing.assert_close(found[name], gradient, msg=name)
 
-    def take(place, tokens, exists):
-        # The patches are the caller's input, not a layer of the model.
-        assert [p for p, r in alive if r() is not None and p[0] != "pixels"] in (
-            [],
-            [("visual", place[1])],
-        )
-        alive.append((place, weakref.ref(tokens)))
 
-    visit(vlm, images, take)
-    assert len(alive) == 2 + 2 * 3
+def test_without_places_a_pass_has_no_hooks(vlm, images):
+    batch = vlm.adapter.question_batch(images, [QUESTION] * 3)
 
+    def hooks():
+        modules = list(vlm.model.modules())
+        return sum(len(m._forward_hooks) + len(m._forward_pre_hooks) for m in modules)
 
-def test_a_model_that_sees_nothing_is_refused(vlm, images, monkeypatch):
-    spans = vlm.adapter.spans
-
-    def blind(*args):
-        found = spans(*args)
-        return SimpleNamespace(visual=found.visual & False, text=found.text)
-
-    monkeypatch.setattr(vlm.adapter, "spans", blind)
-    with pytest.raises(CheckpointError, match="no visual token"):
-        visit(vlm, images, lambda *_: None)
+    before = hooks()  # transformers keeps some of its own
+    with keep(vlm, ()) as kept:
+        assert hooks() == before
+        vlm.model(**batch)
+    assert kept == {}
