@@ -2,11 +2,10 @@
 
 from typing import Any, Literal
 
-from pydantic import Field, model_validator
+from pydantic import Field
 
 from mixlens.design.base import BaseDesign, Mixture
-from mixlens.design.level import BASE, Axis, Level
-from mixlens.errors import explain
+from mixlens.design.level import Axis, Level
 from mixlens.spec.base import Name
 from mixlens.spec.data import Mix
 
@@ -19,14 +18,6 @@ class ArmsDesign(BaseDesign):
 
     kind: Literal["arms"] = Field(description="mixtures by name, from simple to complex")
     arms: dict[Name, Mix] = Field(min_length=1, description="name -> weights of components")
-
-    @model_validator(mode="after")
-    def _check(self) -> "ArmsDesign":
-        if BASE in self.arms:
-            raise ValueError(
-                explain("arms", BASE, "the model before fine-tuning is called so", "Rename it.")
-            )
-        return self
 
     @property
     def axis(self) -> Axis:

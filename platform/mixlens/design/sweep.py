@@ -5,7 +5,7 @@ from typing import ClassVar
 
 from pydantic import Field, model_validator
 
-from mixlens.design.level import Level, Trial
+from mixlens.design.level import BASE, Level, Trial
 from mixlens.design.union import Design
 from mixlens.errors import explain
 from mixlens.spec import CocoSpec, ComponentSpec, EvaluationSpec, RunSpec, Spec, TrackingSpec
@@ -79,9 +79,14 @@ class SweepSpec(Spec):
         return self
 
     def _check_levels(self) -> None:
-        """Two levels of equal weights would be one and the same run."""
+        """Names and weights tell levels apart: equal weights would be one and the same run."""
         known: dict[tuple[tuple[str, float], ...], str] = {}
         for level in self.design.levels():
+            if level.id == BASE:
+                raise ValueError(
+                    explain("design", BASE, "the model before fine-tuning is called so",
+                            "Rename this level.")
+                )  # fmt: skip
             drawn = tuple(sorted((n, weight) for n, weight in level.weights.items() if weight > 0))
             if (same := known.setdefault(drawn, level.id)) != level.id:
                 raise ValueError(

@@ -108,7 +108,7 @@ def test_ratios_that_differ_little_have_names_of_their_own(tmp_path: Path):
         ),
         (
             {"design": {"kind": "arms", "arms": {"base": {"shapes": 1.0}}}},
-            ["arms: got 'base'", "before fine-tuning"],
+            ["design: got 'base'", "before fine-tuning", "Rename"],
         ),
         (
             {"design": {"kind": "arms", "arms": {"Not A Name": {"shapes": 1.0}}}},
