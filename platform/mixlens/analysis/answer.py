@@ -216,9 +216,8 @@ def _accuracy(tables: Tables, levels: Levels) -> list[str]:
 
 def _changes(first: str, last: str, rows: list[tuple[pd.Series, str]], levels: Levels) -> str:
     beyond, within = _by_noise(rows)
-    start = f"From {levels.name(first)} to {levels.label(last)}, accuracy changes"
-    if levels.is_scale:
-        start = f"From {levels.name(first)} to {levels.tick(last)}, accuracy changes"
+    span = f"{levels.noun} {levels.tick(first)} to {levels.tick(last)}"
+    start = f"From {span}, accuracy changes"
     if not beyond:
         return f"{start} in no task group beyond the noise: {listing(within)}."
     rest = f" Within the noise: {listing(within)}." if within else ""

@@ -18,6 +18,7 @@ from mixlens.analysis.levels import Levels
 from mixlens.analysis.tables import HEADLINE, MEAN_ACCURACY, REDUNDANCY
 from mixlens.design import BASE
 from mixlens.report.levels import (
+    below_axis,
     error_line,
     group_title,
     level_axis,
@@ -111,14 +112,15 @@ def redundancy_by_level(tables: Tables) -> Figure | None:
         right.set_ylabel("Redundancy score")
         level_axis(right, tables)
         right.margins(y=0.12)
-        right.legend(loc="upper center", bbox_to_anchor=(0.5, -0.2), ncols=3, columnspacing=1.2)
+        right.legend(loc="upper center", bbox_to_anchor=(0.5, below_axis(tables)), ncols=3,
+                     columnspacing=1.2)  # fmt: skip
     left.legend(
         handles=[
             Line2D([], [], color=INK, marker="o", label="mean of seeds"),
             Line2D([], [], ls="", marker="o", mfc="none", mec=BLUE, label="one run"),
             Patch(color=BASE_BAND, label="base model"),
         ],
-        loc="upper center", bbox_to_anchor=(0.5, -0.2), ncols=3, columnspacing=1.2,
+        loc="upper center", bbox_to_anchor=(0.5, below_axis(tables)), ncols=3, columnspacing=1.2,
     )  # fmt: skip
     return figure
 

@@ -183,7 +183,8 @@ def _own_accuracy(tables: Tables, level: Level | None, groups: tuple[str, ...]) 
 
 def _starred(text: str) -> str:
     value, _, interval = text.partition("\n")
-    return f"{value} *\n{interval}" if interval else f"{value} *"
+    starred = f"{value}\u00a0*"  # a star on a line of its own belongs to nothing
+    return f"{starred}\n{interval}" if interval else starred
 
 
 def _difference(row: pd.Series) -> str:

@@ -138,6 +138,12 @@ def level_axis(axis: Axes, tables: Tables, labelled: bool = True, margin: float 
         axis.set_xlabel(levels.title)
 
 
+def below_axis(tables: Tables) -> float:
+    """Where a legend below the axis of levels begins, in heights of the axis."""
+    levels = Levels(tables.levels)
+    return -0.29 if any("\n" in _broken(levels.tick(one)) for one in levels.ids) else -0.2
+
+
 def _span(levels: Levels) -> float:
     at = levels.table["at"]
     return float(at.max() - at.min()) or 1.0

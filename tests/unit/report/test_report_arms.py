@@ -75,14 +75,14 @@ def test_accuracy_is_starred_where_a_level_was_trained_on_the_group(
     )  # fmt: skip
     rows = {row[0]: row[1:] for row in grid.rows}
     assert list(rows) == ["base model", *GROUPS]
-    starred = [[" *" in cell for cell in row[:4]] for row in rows.values()]
+    starred = [["*" in cell for cell in row[:4]] for row in rows.values()]
     assert starred == [[False] * 4] + [[row == column for column in range(4)] for row in range(4)]
     assert rows["base model"][-1] == "–"
     for arm in GROUPS:
         metric = "object_f1" if arm == "scene_graph" else "exact"
         assert rows[arm][-1] == _value(tables, arm, arm, metric, "")
         assert rows[arm][-2] == _value(tables, arm, "all", "accuracy", "")
-        assert rows[arm][GROUPS.index(arm)].replace(" *", "") == rows[arm][-1]
+        assert rows[arm][GROUPS.index(arm)].replace("\u00a0*", "") == rows[arm][-1]
     assert rows["attribute"][2] == _value(tables, "attribute", "relational", "exact", "")
 
 
@@ -104,8 +104,8 @@ def test_pairs_are_starred_by_their_common_interval(tables: Tables) -> None:
         ].to_dict("records")
         cell = row[column]
         assert cell.startswith(f"{found['value']:+.3f}".replace("-", "−"))
-        assert (" *" in cell) == (found["low"] > 0 or found["high"] < 0)
-    assert {" *" in row[column] for row in grid.rows} == {True, False}
+        assert ("*" in cell) == (found["low"] > 0 or found["high"] < 0)
+    assert {"*" in row[column] for row in grid.rows} == {True, False}
 
 
 def test_trend_and_difference_have_verdicts_of_their_own(tables: Tables) -> None:
