@@ -33,7 +33,7 @@ from mixlens.training.cost.setting import setting_of
 from mixlens.training.cost.shape import model_shape
 from mixlens.training.loop import train
 from mixlens.training.lora import add_lora
-from mixlens.training.loss import answer_loss_sum, before_answers
+from mixlens.training.objective import answer_loss_sum, before_answers
 from mixlens.training.optimizer import adamw, parameter_groups
 from mixlens.training.records import read_journal
 from mixlens.training.utilisation import ModelFlops

@@ -161,7 +161,7 @@ class FamilyAdapter:
         return {}
 
     def model_inputs(self, batch: Batch) -> dict[str, Any]:
-        return dict(batch)
+        return {name: value for name, value in batch.items() if name != "labels"}
 
     # Where tokens are.
 

@@ -1,7 +1,7 @@
 """The training loop."""
 
 import time
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from pathlib import Path
 from typing import Any, Protocol
 
@@ -13,11 +13,21 @@ from mixlens.mixture.batches import MicroBatch, micro_positions
 from mixlens.mixture.batches import accumulation as micro_batches_a_step
 from mixlens.mixture.order import order_of
 from mixlens.models import VLM
+from mixlens.models.capture import keep
 from mixlens.spec import RunSpec
 from mixlens.training import checkpoint
 from mixlens.training.context import WorkerContext
 from mixlens.training.lora import add_lora
-from mixlens.training.loss import answer_loss_sum, before_answers, count_answers
+from mixlens.training.objective import (
+    CROSS_ENTROPY,
+    Pass,
+    Term,
+    before_answers,
+    counts,
+    losses,
+    shares,
+    weighted,
+)
 from mixlens.training.optimizer import adamw, freeze, parameter_groups, set_learning_rates
 from mixlens.training.records import Interval, Journal, finish
 from mixlens.training.replaced import Replaced
@@ -35,12 +45,15 @@ class Stream(Protocol):
         ...
 
 
-def train(run: RunSpec, context: WorkerContext, vlm: VLM, stream: Stream) -> Path:
+def train(
+    run: RunSpec, context: WorkerContext, vlm: VLM, stream: Stream, added: Sequence[Term] = ()
+) -> Path:
     """Fine-tune `vlm` as `run` says; returns the folder of the finished model.
 
     Every rank calls it. It continues from the newest checkpoint of the run, if there is one.
-    The number of workers, the accumulation and interruptions change no result beyond rounding:
-    losses are means over the answer tokens of the global batch.
+    The loss is the cross-entropy of the answers and the terms that are `added` to it. Each is a
+    mean over the global batch, so the number of workers, the accumulation and interruptions change
+    no result beyond rounding.
 
     A checkpoint is written after every `checkpoint_every` steps, also if these are the last. The
     end as such writes the model folder alone: a finished run is never continued.
@@ -52,6 +65,8 @@ def train(run: RunSpec, context: WorkerContext, vlm: VLM, stream: Stream) -> Pat
             that turn out to be damaged, or other examples than those of the run's order.
     """
     training, world_size = run.training, context.world_size
+    objective = (CROSS_ENTROPY, *added)
+    asked_for = {place for term in objective for place in term.states}
     accumulation = micro_batches_a_step(run, world_size)
 
     # Where we left off. The stream takes seconds to start, so it starts before the model.
@@ -84,36 +99,37 @@ def train(run: RunSpec, context: WorkerContext, vlm: VLM, stream: Stream) -> Pat
         interval.waited(time.perf_counter() - asked_at)
         rates = set_learning_rates(engine.optimizer, step, training)
 
-        # Of the global batch: answer tokens, by which every loss is divided, what it consists of,
-        # and damaged images.
-        answers = torch.stack([count_answers(mb.tensors["labels"]) for mb in micro_batches]).sum()
-        share = trained_on.share(micro_batches)
-        own = [int(answers), *share, *replaced.note(micro_batches)]
-        counts = torch.tensor(own, device=context.device)
-        dist.all_reduce(counts)
-        answers, low, high, *of_each = counts.tolist()
+        # Of the global batch: what each term is a mean over (answer tokens first), what the batch
+        # consists of, and damaged images.
+        counted = counts(objective, [rows.tensors for rows in micro_batches])
+        own = [*counted, *trained_on.share(micro_batches), *replaced.note(micro_batches)]
+        reduced = torch.tensor(own, device=context.device)
+        dist.all_reduce(reduced)
+        counted, (low, high, *of_each) = (
+            part.tolist() for part in reduced.tensor_split([len(objective)])
+        )
         trained_on.note(low, high)
         replaced.check(of_each, step + 1)
-        check_answers(answers, step)
+        check_answers(counted[0], step)
 
-        total = torch.zeros((), device=context.device)
+        means = torch.zeros(len(objective), device=context.device)
         for j, rows in enumerate(micro_batches):
             due = micro_positions(run, context.rank, world_size, step * accumulation + j)
             assert rows.positions == list(due), f"rows {rows.positions} came instead of {due}"
             # Dropout is a function of the rows, whichever worker has them and after any resume.
             torch.manual_seed(run.seed << 34 ^ rows.positions[0])
-            inputs = {name: value.to(context.device) for name, value in rows.tensors.items()}
-            labels = inputs.pop("labels")
-            before = before_answers(labels)
-            inputs = vlm.adapter.model_inputs(inputs)
-            logits = engine(**inputs, use_cache=False, logits_to_keep=before).logits
-            loss = answer_loss_sum(logits, labels[:, before + 1]) / answers
+            batch = {name: value.to(context.device) for name, value in rows.tensors.items()}
+            before = before_answers(batch["labels"])
+            inputs = vlm.adapter.model_inputs(batch)
+            with keep(vlm, asked_for) as states:
+                logits = engine(**inputs, use_cache=False, logits_to_keep=before).logits
+            share = shares(objective, Pass(batch, before, logits, states), counted)
             # DeepSpeed divides by the accumulation and averages over workers: undo both.
-            engine.backward(loss * world_size * accumulation)
+            engine.backward(weighted(objective, share) * world_size * accumulation)
             if j == accumulation - 1:
                 norm = clip_unsharded(engine, training.clip_norm)
             engine.step()
-            total += loss.detach()
+            means += share.detach()
             interval.saw(rows.tensors["attention_mask"], model_flops(rows.tensors))
 
         done = step + 1
@@ -121,8 +137,8 @@ def train(run: RunSpec, context: WorkerContext, vlm: VLM, stream: Stream) -> Pat
         saves = done % training.checkpoint_every == 0
         metrics: dict[str, Any] = {"step": done}
         if logs:
-            dist.all_reduce(total)
-            metrics["loss"] = float(total)
+            dist.all_reduce(means)
+            metrics |= losses(objective, means)
             metrics |= {f"learning_rate/{tower}": rate for tower, rate in rates.items()}
             metrics["grad_norm"] = float(engine.get_global_grad_norm() if norm is None else norm)
             metrics |= interval.close(images=training.global_batch)

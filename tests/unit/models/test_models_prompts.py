@@ -21,7 +21,7 @@ from mixlens.models import load_adapter, load_vlm
 from mixlens.models.family import BLANK
 from mixlens.sources.example import NO_IMAGE, Example
 from mixlens.tasks.turn import Turn
-from mixlens.training.loss import answer_loss_sum
+from mixlens.training.objective import answer_loss_sum
 
 pytestmark = pytest.mark.case
 

@@ -13,7 +13,7 @@ from mixlens.training.cost.live import live_peak
 from mixlens.training.cost.setting import Setting
 from mixlens.training.cost.shape import ModelShape
 from mixlens.training.cost.tokens import RowTokens
-from mixlens.training.loss import answer_loss_sum, before_answers
+from mixlens.training.objective import answer_loss_sum, before_answers
 
 ROWS, VISUAL, TEXT, ANSWERS = 2, 196, 104, 40
 LLAVA_TOKENS = RowTokens(

@@ -22,7 +22,7 @@ from mixlens.spec import RunSpec
 from mixlens.tasks.turn import Turn
 from mixlens.training.context import FolderContext, WorkerContext, alone
 from mixlens.training.loop import train
-from mixlens.training.loss import answer_loss_sum
+from mixlens.training.objective import answer_loss_sum
 from mixlens.training.records import read_journal
 from mixlens.training.sharded import load_trainable
 

@@ -13,7 +13,7 @@ from mixlens.errors import ResourceError, SpecError
 from mixlens.models import load_vlm
 from mixlens.spec import LearningRates, LoraSpec, TrainingSpec
 from mixlens.training.lora import add_lora
-from mixlens.training.loss import answer_loss_sum, before_answers, count_answers
+from mixlens.training.objective import answer_loss_sum, before_answers, count_answers
 from mixlens.training.optimizer import freeze, learning_rate_share, parameter_groups
 from mixlens.training.zero import check_nvme, deepspeed_config
 

@@ -5,7 +5,7 @@ from torch import Tensor
 
 from mixlens.models import Adapter
 from mixlens.training.cost.tokens import RowTokens
-from mixlens.training.loss import before_answers
+from mixlens.training.objective import before_answers
 
 
 def tokens_of(adapter: Adapter, batch: dict[str, Tensor], examples: int) -> RowTokens:
