@@ -8,7 +8,7 @@ from pydantic import Field, model_validator
 from mixlens.design.level import BASE, Level, Trial
 from mixlens.design.union import Design
 from mixlens.errors import explain
-from mixlens.spec import CocoSpec, ComponentSpec, EvaluationSpec, RunSpec, Spec, TrackingSpec
+from mixlens.spec import ComponentSpec, DataSet, EvaluationSpec, RunSpec, Spec, TrackingSpec
 from mixlens.spec.base import Model, Name, RunsDir, digest_of
 from mixlens.spec.data import check_vllm
 from mixlens.spec.held_out import (
@@ -41,7 +41,7 @@ class SweepSpec(Spec):
         "", description="filled in likewise, so that other phrasings make other runs"
     )
     runs_dir: RunsDir = Field("runs", description="the folder that holds the folders of sweeps")
-    data: dict[Name, CocoSpec] = Field({}, description="data sets that components name")
+    data: dict[Name, DataSet] = Field({}, description="data sets that components name")
     components: dict[Name, ComponentSpec] = Field(
         min_length=1, description="name -> images, and the tasks asked about them"
     )

@@ -1,14 +1,12 @@
-"""Where photographs with COCO annotations are, and what happens to those that are damaged."""
+"""Photographs in COCO format: where they are, and components of them."""
 
-from typing import Annotated, Any, Literal
-from urllib.parse import urlsplit
+from typing import Annotated, Any, ClassVar, Literal
 
-from pydantic import AfterValidator, Discriminator, Field, Tag, field_validator
+from pydantic import AfterValidator, Discriminator, Field, Tag
 
-from mixlens.errors import explain
-from mixlens.spec.base import Share, Spec
-
-FORMS = ("files", "share")  # of `held_out`
+from mixlens.spec.base import Range, Spec
+from mixlens.spec.component import BaseComponent, Tasks
+from mixlens.spec.data_set import BaseDataSet
 
 Exif = Literal["automatic", "upright", "stored"]
 
@@ -34,11 +32,20 @@ def _between(share: float) -> float:
     return share
 
 
-def _schemes() -> set[str]:
-    """Of the file systems that pyarrow brings, and of those that fsspec knows."""
-    import fsspec  # only where a URL is given
+def _no_pairs(tasks: dict[str, int]) -> dict[str, int]:
+    if "pair" in tasks:
+        raise ValueError("pairs are asked about generated scenes only. Take the group out.")
+    return tasks
 
-    return {"viewfs", "abfss", *fsspec.available_protocols()}
+
+def _quantiles(strata: dict[str, tuple[float, float]]) -> dict[str, tuple[float, float]]:
+    for attribute, (low, high) in strata.items():
+        if not 0 <= low < high <= 1:
+            raise ValueError(
+                f"{attribute} is to lie between quantiles {low:g} and {high:g}. Give two different "
+                "numbers from 0 to 1."
+            )
+    return strata
 
 
 HeldOutImages = Annotated[
@@ -47,7 +54,7 @@ HeldOutImages = Annotated[
 ]
 
 
-class CocoSpec(Spec):
+class CocoSpec(BaseDataSet):
     """Photographs in COCO format: the official sets, or any other in their format.
 
     `root` is a folder or any URL that pyarrow or fsspec reads (s3://, gs://, memory:// ...).
@@ -55,17 +62,12 @@ class CocoSpec(Spec):
     the images in `train`, the same ones every time, by what the image files contain.
     """
 
-    root: str = Field(
-        min_length=1, description="a folder, or any URL that pyarrow or fsspec reads (s3://, gs://)"
-    )
+    kind: Literal["coco"] = Field("coco", description="photographs in COCO format")
     train: CocoFiles = Field(description="the files of the images to train on")
     held_out: HeldOutImages = Field(
         0.1,
         description="the files of the held-out images; or the share of train that is held out, "
         "0 to 1, the same images every time",
-    )
-    max_left_out: Share = Field(
-        0.02, description="share of images that may be left out, as damaged, before a run stops"
     )
     exif: Exif = Field(
         "automatic",
@@ -73,24 +75,37 @@ class CocoSpec(Spec):
         "look at the picture, or stored, as the rows of pixels in the file; automatic: as boxes, "
         "outlines and declared sizes of each file of annotations tell",
     )
-    index: str = Field("", description="filled in when a job starts: the folder of its index")
-    fingerprint: str = Field("", description="filled in likewise: of annotations and image files")
 
-    @field_validator("root")
-    @classmethod
-    def _no_secrets(cls, root: str) -> str:
-        if "://" in root and "@" in urlsplit(root).netloc:
-            raise ValueError(
-                "it holds a name or password, which records and MLflow would show. Give these in "
-                "the environment, where the file system looks for them."
-            )
-        if (scheme := urlsplit(root).scheme) and "://" in root and scheme not in _schemes():
-            raise ValueError(
-                explain("root", root, "no file system is known by this scheme",
-                        "Give a folder, or a URL such as s3://bucket/folder.")
-            )  # fmt: skip
-        return root
 
-    def canonical(self) -> dict[str, Any]:
-        """Its fingerprint, so that the same data elsewhere make the same runs."""
-        return {"fingerprint": self.fingerprint}
+class CocoComponent(BaseComponent):
+    """Photographs of a data set, and how many turns of each task group an image gets.
+
+    An image belongs to the component if it can carry a turn of any of its groups; it gets fewer of
+    a group when it cannot carry that many. Trained on, a component draws from the training images
+    of its data set; evaluated on, from the held-out ones.
+    """
+
+    images: ClassVar[str] = "photographs"
+    is_generated: ClassVar[bool] = False
+
+    kind: Literal["coco"] = Field(description="photographs in COCO format")
+    data: str = Field(description="the name of its data set, under `data`")
+    tasks: Annotated[Tasks, AfterValidator(_no_pairs)] = Field(
+        description="task group -> turns of it that an image gets, 1 to 32; no pairs"
+    )
+    strata: Annotated[dict[str, Range], AfterValidator(_quantiles)] = Field(
+        {},
+        description="attribute -> the range of its quantiles, such as object_count: [0.75, 1]; an "
+        "image has to lie in all of them. Quantiles are among all images of the split",
+    )
+    seed: int = Field(0, ge=0, lt=2**31, description="the seed of its questions")
+
+    @property
+    def data_set(self) -> str:
+        return self.data
+
+    def images_in_common(self, other: BaseComponent) -> Literal["all", "some", "none"]:
+        if not isinstance(other, CocoComponent):
+            return "none"
+        same = (self.data, self.strata) == (other.data, other.strata)
+        return "some" if same else "none"

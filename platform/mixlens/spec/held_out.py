@@ -6,9 +6,8 @@ from pydantic import Field
 
 from mixlens.errors import explain
 from mixlens.spec.base import Spec
-from mixlens.spec.coco import CocoSpec
-from mixlens.spec.component import ComponentSpec
 from mixlens.spec.data import EvaluationSpec, as_ever
+from mixlens.spec.kinds import ComponentSpec, DataSet
 
 HELD_OUT_START = 2**62
 """The index of the first held-out example of any component; no training index reaches it."""
@@ -24,7 +23,7 @@ class HeldOut(Spec):
 
     name: str = Field(description="of the component")
     component: ComponentSpec = Field(description="its images and tasks")
-    data: dict[str, CocoSpec] = Field({}, description="the data sets that it draws from")
+    data: dict[str, DataSet] = Field({}, description="the data sets that it draws from")
     evaluation: EvaluationSpec = Field(description="how many images, and what is measured")
     images: ImageKind = Field("own", description="the images, or ones without content for them")
 
@@ -38,7 +37,7 @@ class _Evaluated(Protocol):
     @property
     def components(self) -> dict[str, ComponentSpec]: ...
     @property
-    def data(self) -> dict[str, CocoSpec]: ...
+    def data(self) -> dict[str, DataSet]: ...
     @property
     def evaluation(self) -> EvaluationSpec: ...
 
@@ -57,13 +56,13 @@ def transfer_of(spec: _Evaluated) -> HeldOut | None:
     return None if name is None else _held_out(spec, name, plain)
 
 
-def used_data(spec: _Evaluated, components: list[str]) -> dict[str, CocoSpec]:
+def used_data(spec: _Evaluated, components: list[str]) -> dict[str, DataSet]:
     """The data sets that these components take images from."""
-    names = {c.data for name in components if (c := spec.components[name]).kind == "coco"}
-    return {name: spec.data[name] for name in sorted(names)}
+    names = {spec.components[name].data_set for name in components}
+    return {name: spec.data[name] for name in sorted(filter(None, names))}
 
 
-def canonical_data(data: dict[str, CocoSpec]) -> dict[str, Any]:
+def canonical_data(data: dict[str, DataSet]) -> dict[str, Any]:
     """What of the data sets decides results."""
     return {name: one.canonical() for name, one in data.items()}
 
@@ -77,18 +76,27 @@ def _held_out(spec: _Evaluated, name: str, evaluation: EvaluationSpec) -> HeldOu
     )
 
 
-def check_data(components: dict[str, ComponentSpec], data: dict[str, CocoSpec]) -> None:
-    """Refuse components of a data set that the file does not describe.
+def check_data(components: dict[str, ComponentSpec], data: dict[str, DataSet]) -> None:
+    """Refuse components of a data set that the file does not describe, or of one of another kind.
 
     Raises:
         ValueError: names the component.
     """
     for name, component in components.items():
-        if component.kind == "coco" and component.data not in data:
+        if component.data_set is None:
+            continue
+        if component.data_set not in data:
             known = f"The data sets are {', '.join(sorted(data))}." if data else "There is none."
             raise ValueError(
-                explain(f"components.{name}.data", component.data, "no such data set",
+                explain(f"components.{name}.data", component.data_set, "no such data set",
                         f"{known} Describe it under data.")
+            )  # fmt: skip
+        kind = data[component.data_set].kind
+        if component.kind != kind:
+            raise ValueError(
+                explain(f"components.{name}.kind", component.kind,
+                        f"data set {component.data_set!r} is of kind {kind!r}",
+                        "Give a component the kind of its data set.")
             )  # fmt: skip
 
 

@@ -3,7 +3,7 @@
 import difflib
 from collections.abc import Sequence
 from pathlib import Path
-from typing import Any, TypeVar, get_args
+from typing import Any, TypeVar
 
 import yaml
 from pydantic import ValidationError
@@ -11,8 +11,7 @@ from pydantic_core import ErrorDetails
 
 from mixlens.errors import SpecError, explain
 from mixlens.spec.base import Spec
-from mixlens.spec.coco import FORMS
-from mixlens.spec.component import KINDS
+from mixlens.spec.places import fields_at, place_of
 from mixlens.spec.reading import read_yaml
 
 S = TypeVar("S", bound=Spec)
@@ -106,13 +105,13 @@ def _set(content: dict[str, Any], override: str) -> None:
 
 
 def _describe(item: ErrorDetails, kind: type[Spec], path: Path) -> str:
-    field = ".".join(str(part) for part in _place(item["loc"]))
+    field = ".".join(str(part) for part in place_of(kind, item["loc"]))
     where = f"{path}: {field}" if field else str(path)  # of the whole: the text names its fields
     got = _as_written(item["input"])
     if item["type"] == "extra_forbidden":
         if item["loc"][:-1] == () and (place := kind.moved.get(str(item["loc"][-1]))):
             return explain(where, got, "this key has moved", place)
-        known = _fields_at(kind, item["loc"][:-1])
+        known = fields_at(kind, item["loc"][:-1])
         near = difflib.get_close_matches(str(item["loc"][-1]), known, n=1)
         meant = f"Did you mean {near[0]!r}?" if near else f"Known keys: {', '.join(known)}."
         return explain(where, got, "unknown key", meant)
@@ -141,45 +140,3 @@ def _as_written(value: Any) -> Any:
     if isinstance(value, dict):
         return {key: _as_written(one) for key, one in value.items()}
     return value
-
-
-def _place(where: tuple[int | str, ...]) -> list[int | str]:
-    """`where` without what pydantic adds: marks of keys, and of which form a part has."""
-    return [part for i, part in enumerate(where) if part != "[key]" and not _is_tag(where, i)]
-
-
-def _is_tag(where: tuple[int | str, ...], place: int) -> bool:
-    """Whether the part at `place` says which kind its part is of, or which form `held_out` has."""
-    above = where[:place]
-    is_design = above == ("design",)
-    is_component = len(above) == 2 and above[0] == "components"
-    is_held_out = len(above) == 3 and above[0] == "data" and above[2] == "held_out"
-    return (
-        is_design
-        or (is_component and where[place] in KINDS)
-        or (is_held_out and where[place] in FORMS)
-    )
-
-
-def _fields_at(kind: type[Spec], where: tuple[int | str, ...]) -> list[str]:
-    """Names of the fields of the spec class found at `where` below `kind`."""
-    current: list[Any] = [kind]
-    for place, part in enumerate(where):
-        if _is_tag(where, place):
-            if len(current) > 1 and all("kind" in one.model_fields for one in current):
-                current = [
-                    one for one in current if part in get_args(one.model_fields["kind"].annotation)
-                ]
-            continue
-        fields = {name: field for one in current for name, field in one.model_fields.items()}
-        if part in fields:
-            current = _spec_classes(fields[part].annotation)
-    return list(current[0].model_fields) if current else []
-
-
-def _spec_classes(annotation: Any) -> list[Any]:
-    """The spec classes inside an annotation like `dict[str, X]` or `X | None`."""
-    if isinstance(annotation, type) and issubclass(annotation, Spec):
-        return [annotation]
-    inner = getattr(annotation, "__args__", ())
-    return [found for one in inner for found in _spec_classes(one)]

@@ -6,10 +6,9 @@ from pydantic import Field, model_validator
 
 from mixlens.errors import explain
 from mixlens.spec.base import Model, Name, RunsDir, Spec, digest_of
-from mixlens.spec.coco import CocoSpec
-from mixlens.spec.component import ComponentSpec
 from mixlens.spec.data import EvaluationSpec, check_vllm
 from mixlens.spec.held_out import check_data, check_transfer, held_out_of, transfer_of
+from mixlens.spec.kinds import ComponentSpec, DataSet
 from mixlens.spec.tracking import TrackingSpec
 from mixlens.spec.training import ResourceSpec
 
@@ -27,7 +26,7 @@ class MeasureSpec(Spec):
     model_fingerprint: str = Field("", description="filled in when the measurement starts")
     prompts_digest: str = Field("", description="filled in likewise")
     runs_dir: RunsDir = Field("runs", description="the folder that holds folders of results")
-    data: dict[Name, CocoSpec] = Field({}, description="data sets that components name")
+    data: dict[Name, DataSet] = Field({}, description="data sets that components name")
     components: dict[Name, ComponentSpec] = Field(
         min_length=1, description="name -> images, and the tasks asked about them"
     )

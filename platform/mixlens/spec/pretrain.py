@@ -3,9 +3,9 @@
 from pydantic import Field, model_validator
 
 from mixlens.spec.base import Name, RunsDir, Spec
-from mixlens.spec.component import SceneComponent
 from mixlens.spec.data import EvaluationSpec, Weights
 from mixlens.spec.run import RunSpec
+from mixlens.spec.scene import SceneComponent
 from mixlens.spec.training import ResourceSpec, TrainingSpec
 
 

@@ -5,10 +5,9 @@ from typing import Any
 from pydantic import Field
 
 from mixlens.spec.base import Spec
-from mixlens.spec.coco import CocoSpec
-from mixlens.spec.component import ComponentSpec
 from mixlens.spec.data import Weights
 from mixlens.spec.held_out import canonical_data
+from mixlens.spec.kinds import ComponentSpec, DataSet
 from mixlens.spec.training import ResourceSpec, TrainingSpec
 
 # These change a training's speed, memory or log, but no result beyond rounding. The micro-batch is
@@ -31,7 +30,7 @@ class RunSpec(Spec):
     model: str = Field(description="the base: a builtin name, a folder or a hub id")
     model_fingerprint: str = Field("", description="of the base's files; none: the name stands")
     prompts_digest: str = Field("", description="of the questions' phrasings")
-    data: dict[str, CocoSpec] = Field({}, description="the data sets that components draw from")
+    data: dict[str, DataSet] = Field({}, description="the data sets that components draw from")
     components: dict[str, ComponentSpec] = Field(description="name -> content of each one drawn")
     weights: Weights = Field(description="share of each component, summing to 1")
     seed: int = Field(ge=0, lt=2**29, description="of the order of examples and of dropout")

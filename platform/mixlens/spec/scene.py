@@ -1,11 +1,12 @@
-"""What a generated scene may contain: the knobs of visual complexity, each independent."""
+"""Generated scenes: the knobs of visual complexity, each independent, and components of them."""
 
 from itertools import pairwise
-from typing import Literal
+from typing import ClassVar, Literal
 
 from pydantic import Field, model_validator
 
 from mixlens.spec.base import IntRange, Range, Spec
+from mixlens.spec.component import BaseComponent, Tasks
 
 Shape = Literal[
     "circle",
@@ -128,3 +129,28 @@ class SceneSpec(Spec):
                 "object that cannot be seen is none"
             )
         return self
+
+
+class SceneComponent(BaseComponent):
+    """Generated scenes, and how many turns of each task group an image gets.
+
+    An image gets fewer turns of a group when its scene cannot carry that many (one object alone
+    has no relations); it never gets a question without exactly one right answer.
+    """
+
+    images: ClassVar[str] = "scenes"
+    is_generated: ClassVar[bool] = True
+
+    kind: Literal["synthetic"] = Field("synthetic", description="generated scenes")
+    scene: SceneSpec = Field(SceneSpec(), description="which scenes are drawn")
+    tasks: Tasks = Field(description="task group -> turns of it that an image gets, 1 to 32")
+    seed: int = Field(0, ge=0, lt=2**31, description="the seed of its scenes")
+    size: int | None = Field(
+        None, ge=1, description="examples in a finite component; none: never repeats"
+    )
+
+    def images_in_common(self, other: BaseComponent) -> Literal["all", "some", "none"]:
+        if not isinstance(other, SceneComponent) or self.size is not None:
+            return "none"
+        same = (self.scene, self.seed, self.size) == (other.scene, other.seed, other.size)
+        return "all" if same else "none"

@@ -25,6 +25,7 @@ FILE = Path(__file__).resolve().parents[3] / "sweeps/coco_mix.yaml"
         ("data.coco.held_out=1", r"data\.coco\.held_out: .* is 1\. Give a number between 0 and 1"),
         ("components.x={data: coco, tasks: {coarse: 1}}", r"components\.x\.kind: .*missing"),
         ("components.x=7", r"components\.x: got 7: .*keys and values"),
+        ("data.coco.kind=imagenet", r"data\.coco: got .*kinds are 'coco'"),
         ("data.coco=7", r"data\.coco: got 7: .*keys and values"),
         ("evaluation.transfer=held_out_photos", r"evaluation\.transfer: .*evaluation\.component"),
         ("data.a/b={root: x, train: {annotations: a}}", r"data\.a/b: got 'a/b': .*letters"),
