@@ -27,10 +27,10 @@ from mixlens.mixture.local import LocalStream
 from mixlens.models import VLM, load_adapter, model_config
 from mixlens.spec import RunSpec, load_spec
 from mixlens.training.context import alone
-from mixlens.training.cost.counting import tokens_of
 from mixlens.training.cost.memory import memory
 from mixlens.training.cost.setting import setting_of
 from mixlens.training.cost.shape import model_shape
+from mixlens.training.cost.tokens import tokens_of
 from mixlens.training.loop import train
 from mixlens.training.lora import add_lora
 from mixlens.training.objective import answer_loss_sum, before_answers

@@ -7,7 +7,7 @@ from mixlens.analysis.tables import REDUNDANCY
 from mixlens.analysis.words import number, plain
 from mixlens.report.grids import Grid
 from mixlens.report.heatmap import SHOWN, STREAM, held_fixed
-from mixlens.report.section import Table
+from mixlens.report.page import Table
 
 _AT_ONCE = 3  # layers on the page; all of them are folded
 

@@ -12,7 +12,7 @@ from mixlens.errors import read_record
 from mixlens.mixture.decoding import REPLACED
 from mixlens.report.components import content, turns
 from mixlens.report.grids import Grid
-from mixlens.report.section import Section, Table
+from mixlens.report.page import Section, Table
 from mixlens.sources import open_source
 from mixlens.sources.coco.index import LEFT_OUT, RECORD
 from mixlens.sources.coco.notes import notes

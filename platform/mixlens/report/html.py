@@ -41,8 +41,7 @@ from mixlens.report.inside import (
     inside_figures,
     inside_tables,
 )
-from mixlens.report.page import style, template
-from mixlens.report.section import shown_figures
+from mixlens.report.page import shown_figures, style, template
 from mixlens.report.transfer import FIGURES as TRANSFER_FIGURES
 from mixlens.report.transfer import transfer_section, transfer_title
 from mixlens.tasks import prompts_digest

@@ -26,9 +26,8 @@ from mixlens.report.grids import Grid
 from mixlens.report.heatmap import correlation_heatmap
 from mixlens.report.model_captions import model_captions
 from mixlens.report.model_figures import control_profiles, count_curves, energy_profile
-from mixlens.report.page import style, template
+from mixlens.report.page import Section, Table, shown_figures, style, template
 from mixlens.report.probe_figures import probe_curves, probe_maps
-from mixlens.report.section import Section, Table, shown_figures
 from mixlens.report.style import STYLE, svg
 from mixlens.report.transfer import FIGURES as TRANSFER_FIGURES
 from mixlens.report.transfer import transfer_makers, transfer_section, transfer_title

@@ -18,7 +18,7 @@ from mixlens.analysis.words import number, plain
 from mixlens.design import SweepSpec
 from mixlens.report.grids import Grid
 from mixlens.report.heatmap import SHOWN, STREAM, correlation_heatmap, held_fixed, marks_words
-from mixlens.report.section import Section, Table
+from mixlens.report.page import Section, Table
 from mixlens.report.style import BASE_BAND, GREY, INK, new_figure
 from mixlens.spec import MeasureSpec
 

@@ -8,14 +8,13 @@ from mixlens.mixture.batches import Reader
 from mixlens.mixture.decoding import Decoder
 from mixlens.models import load_without_weights
 from mixlens.spec import RunSpec
-from mixlens.training.cost.counting import padding_share, tokens_of
 from mixlens.training.cost.devices import peak_flops
 from mixlens.training.cost.fits import GIB, check_fits
 from mixlens.training.cost.flops import step_flops
-from mixlens.training.cost.hours import sweep_hours
 from mixlens.training.cost.setting import setting_of
 from mixlens.training.cost.shape import shape_of
-from mixlens.training.cost.summary import summary
+from mixlens.training.cost.summary import summary, sweep_hours
+from mixlens.training.cost.tokens import padding_share, tokens_of
 
 LOOKED_AT = 16  # examples, at least, whose tokens are counted
 

@@ -5,11 +5,11 @@ from torch import Tensor
 
 from mixlens.models import Adapter
 from mixlens.spec import RunSpec
-from mixlens.training.cost.counting import tokens_of
 from mixlens.training.cost.devices import peak_flops
 from mixlens.training.cost.flops import step_flops
 from mixlens.training.cost.setting import setting_of
 from mixlens.training.cost.shape import model_shape
+from mixlens.training.cost.tokens import tokens_of
 
 
 class ModelFlops:

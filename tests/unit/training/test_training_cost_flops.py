@@ -27,9 +27,9 @@ from torch.utils.flop_counter import (
 from mixlens.models import load_vlm
 from mixlens.training.cost.devices import mfu, peak_flops
 from mixlens.training.cost.flops import forward_flops, step_flops
-from mixlens.training.cost.hours import sweep_hours
 from mixlens.training.cost.setting import Setting, trained_parameters
 from mixlens.training.cost.shape import model_shape, shape_of
+from mixlens.training.cost.summary import sweep_hours
 
 PLAIN = Setting(global_batch=ROWS, micro_batch=ROWS, precision="fp32", device="cpu")
 LORA = {"lora_rank": 8, "lora_towers": ("vision", "projector", "language")}

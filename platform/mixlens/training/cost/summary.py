@@ -1,4 +1,6 @@
-"""What a run costs, as rows that a person reads before starting it."""
+"""The cost of a run and of a sweep, as a person reads it before starting."""
+
+from dataclasses import dataclass
 
 from mixlens.training.cost.flops import step_flops
 from mixlens.training.cost.memory import Memory, memory
@@ -7,6 +9,7 @@ from mixlens.training.cost.shape import ModelShape
 from mixlens.training.cost.tokens import RowTokens
 
 GIB = 2**30
+ASSUMED_MFU = 0.35
 _UNITS = ((1e12, "T"), (1e9, "G"), (1e6, "M"), (1e3, "k"))
 
 
@@ -62,3 +65,44 @@ def short(number: float) -> str:
         if number >= unit:
             return f"{number / unit:.3g} {letter}"
     return f"{number:.0f}"
+
+
+@dataclass(frozen=True)
+class Hours:
+    """An estimate of GPU hours.
+
+    Attributes:
+        gpu_hours: over all GPUs; None where the device's peak is unknown.
+        sentence: how it comes about.
+    """
+
+    gpu_hours: float | None
+    sentence: str
+
+
+def sweep_hours(
+    trial_flops: float,
+    trials: int,
+    peak: float | None,
+    device_name: str,
+    assumed_mfu: float = ASSUMED_MFU,
+) -> Hours:
+    """GPU hours of training in a sweep; measuring, starting and saving come on top.
+
+    Args:
+        trial_flops: model FLOPs of the training of one trial, over all its workers and steps.
+        trials: how many there are.
+        peak: FLOP/s of one device, as `peak_flops` gives it.
+        device_name: of the device.
+        assumed_mfu: the share of the peak that is assumed to be reached.
+    """
+    flops = trial_flops * trials
+    work = f"{trials} x {trial_flops:.3g} FLOPs = {flops:.3g} FLOPs"
+    if peak is None:
+        return Hours(None, f"{work}; of {device_name} the peak is unknown, so hours are not")
+    hours = flops / (peak * assumed_mfu) / 3600
+    return Hours(
+        hours,
+        f"{work}; at an assumed {assumed_mfu:.0%} of the {peak / 1e12:.0f} TFLOP/s of "
+        f"{device_name}: {hours:.3g} GPU hours",
+    )
