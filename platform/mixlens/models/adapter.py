@@ -70,6 +70,12 @@ class Adapter(Protocol):
         it would get alone. A row holds one example, or several consecutive ones where that leaves
         less to compute than padding would.
 
+        `image_of_token` says of each visual token whose image it shows, so that what is made of it
+        can be pooled image by image: the number of an example, or -1 where no visual token is. It
+        is [rows, seq] where visual tokens stand in the decoder's sequence, and [rows, tokens] of
+        the keys and values where the decoder reads them by cross-attention. Of each image the
+        tokens are in the order of `views`. The blank image is nobody's.
+
         Args:
             examples: any, with or without an image. Where none has one, a blank image is shown
                 that nothing looks at, so that every worker runs the same modules.
@@ -119,7 +125,7 @@ class Adapter(Protocol):
         ...
 
     def model_inputs(self, batch: Batch) -> dict[str, Any]:
-        """What the model's forward pass takes of a training batch without its labels."""
+        """What the forward pass takes of a training batch, which also has what is learned of it."""
         ...
 
     def spans(

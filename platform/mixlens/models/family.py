@@ -14,7 +14,15 @@ from mixlens.errors import CheckpointError, explain, first_line
 from mixlens.models.adapter import Adapter, Batch, Encoded, Image, Stack, TokenSpans, Towers
 from mixlens.models.conversation import Chat
 from mixlens.models.prompts import check_prompts
-from mixlens.models.turns import IGNORED, Item, Packed, TurnTokens, items_a_row, pack
+from mixlens.models.turns import (
+    IGNORED,
+    IMAGE_OF_TOKEN,
+    Item,
+    Packed,
+    TurnTokens,
+    items_a_row,
+    pack,
+)
 from mixlens.sources.example import Example
 from mixlens.sources.pixels import as_pixels
 
@@ -78,7 +86,9 @@ class FamilyAdapter:
                         f"{self.config.model_type} the tokens of an image see each other in both "
                         "directions", "Use sdpa.")
             )  # fmt: skip
+        numbers = list(range(len(examples)))
         if unmasked:
+            numbers = [i for i in numbers for _ in examples[i].turns]
             examples = [replace(e, turns=(turn,)) for e in examples for turn in e.turns]
         images = [example.image for example in examples if shows_image(example)]
         begun = self.image_batch(images or [BLANK])
@@ -95,7 +105,23 @@ class FamilyAdapter:
             else rows.position_ids,
             "attention_mask": (rows.item >= 0).long() if unmasked else rows.sees[:, None],
         }  # fmt: skip
+        shown = [i if shows_image(e) else -1 for i, e in zip(numbers, examples, strict=True)]
+        of_items = torch.tensor(shown if images else [-1, *shown])
+        batch[IMAGE_OF_TOKEN] = self.image_of_token(begun, rows, of_items)
         return batch | self.training_inputs(begun, rows)
+
+    def image_of_token(
+        self, begun: Batch, rows: Packed, of_items: Int[Tensor, " items"]
+    ) -> Int[Tensor, "rows tokens"]:
+        """Whose image each visual token shows, as a training batch has it.
+
+        Args:
+            begun: the `image_batch` of the images, in the order in which the rows show them.
+            rows: the rows.
+            of_items: the number of the example whose image an item shows; -1: none's.
+        """
+        visual = self.visual_positions(rows.input_ids) & (rows.turn == 0)
+        return torch.where(visual, of_items[rows.item], -1)
 
     def training_inputs(self, begun: Batch, rows: Packed) -> Batch:
         """What the model takes besides tokens, labels, positions and mask.
@@ -161,7 +187,8 @@ class FamilyAdapter:
         return {}
 
     def model_inputs(self, batch: Batch) -> dict[str, Any]:
-        return {name: value for name, value in batch.items() if name != "labels"}
+        told = ("labels", IMAGE_OF_TOKEN)
+        return {name: value for name, value in batch.items() if name not in told}
 
     # Where tokens are.
 

@@ -14,6 +14,7 @@ from jaxtyping import Bool, Int
 from torch import Tensor
 
 IGNORED = -100
+IMAGE_OF_TOKEN = "image_of_token"  # in a training batch; `Adapter.training_batch` says what it is
 
 
 @dataclass(frozen=True)

@@ -265,7 +265,7 @@ def _seconds_a_step(run: RunSpec) -> float:
         batch = vlm.adapter.training_batch(examples)
         in_bf16 = computes_in_bf16(run.training.precision, "cpu")
         with torch.autocast("cpu", torch.bfloat16, enabled=in_bf16):
-            loss = vlm.model(**batch).loss
+            loss = vlm.model(labels=batch["labels"], **vlm.adapter.model_inputs(batch)).loss
         loss.backward()
         seconds.append(time.perf_counter() - start)
     torch.set_num_threads(threads)

@@ -20,6 +20,7 @@ from mixlens.models import VLM, LookingAdapter, ShrinkingAdapter, load_vlm
 from mixlens.models.capture import keep
 from mixlens.models.family import SEQUENCES
 from mixlens.models.places import places
+from mixlens.models.turns import IMAGE_OF_TOKEN
 from mixlens.probing.deletion import delete
 from mixlens.probing.prefill import look, prefill
 from mixlens.sources.example import NO_IMAGE, Example
@@ -319,7 +320,9 @@ def test_examples_without_an_image_are_conversations_of_their_own(vlm: VLM, exam
     text = example(None, 9, ("what colour is a red circle ?", "red"))
     with torch.no_grad():
         only = vlm.adapter.training_batch([text])
-        assert any(name not in (*SEQUENCES, "labels", "position_ids") for name in only)
+        tokens = (*SEQUENCES, "labels", "position_ids", IMAGE_OF_TOKEN)
+        assert any(name not in tokens for name in only)
+        assert (only[IMAGE_OF_TOKEN] == -1).all()  # the blank image is nobody's
         (among_none,) = logits_of_turns(vlm, only)
         mixed = logits_of_turns(vlm, vlm.adapter.training_batch([*examples, text]))
         torch.testing.assert_close(
@@ -352,6 +355,37 @@ def test_several_examples_in_a_row_get_the_logits_that_they_would_get_alone(
         torch.testing.assert_close(
             torch.stack(found), torch.stack(alone(vlm, examples)), rtol=1e-4, atol=1e-4
         )
+
+
+@pytest.mark.parametrize("rows", ["own", "shared", "unmasked"])
+def test_visual_tokens_know_their_image(vlm: VLM, examples, monkeypatch, rows):
+    """At every layer, what is said to be of an image is what the model makes of it alone."""
+    if rows == "unmasked" and vlm.adapter.sees_both_ways:
+        return
+    each = len if rows == "shared" else lambda lengths: 1
+    monkeypatch.setattr("mixlens.models.family.items_a_row", lambda lengths, width: each(lengths))
+    text = example(None, 9, ("what colour is a red circle ?", "red"))
+    mixed = [examples[0], text, *examples[1:]]
+    batch = vlm.adapter.training_batch(mixed, unmasked=rows == "unmasked")
+    of = batch[IMAGE_OF_TOKEN]
+    assert set(of.unique().tolist()) == {-1, 0, 2, 3}
+    states = "keys_values" if vlm.adapter.cross_attention(vlm.model) else "language"
+    for number in (0, 2, 3):
+        expected = {}
+        visit(
+            vlm, [mixed[number].image],
+            lambda place, tokens, exists, into=expected: into.update({place: tokens[exists]}),
+        )  # fmt: skip
+        layers = [layer for stream, layer in expected if stream == "visual"]
+        with torch.no_grad(), keep(vlm, [(states, layer) for layer in layers]) as kept:
+            vlm.model(**vlm.adapter.model_inputs(batch), use_cache=False)
+        for layer in layers:
+            tokens = kept[states, layer]
+            found = tokens.reshape(*of.shape, tokens.shape[-1])[of == number]
+            shown = len(mixed[number].turns) if rows == "unmasked" else 1
+            torch.testing.assert_close(
+                found, expected["visual", layer].repeat(shown, 1), rtol=1e-4, atol=1e-4
+            )
 
 
 def test_towers_hold_every_parameter(vlm: VLM):

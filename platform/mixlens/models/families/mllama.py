@@ -25,7 +25,7 @@ class MllamaAdapter(FamilyAdapter):
 
     def training_inputs(self, begun: Batch, rows: Packed) -> Batch:
         inputs = super().training_inputs(begun, rows)
-        looks = (rows.input_ids == self.image_token_id) & (rows.turn == 0)
+        looks = self._looks(rows)
         shown = looks.any(-1)
         # A row of text alone has an image that is not there: no pixels, and nothing looks at it.
         found = {
@@ -37,6 +37,18 @@ class MllamaAdapter(FamilyAdapter):
         tiles = found["cross_attention_mask"][:, -1:]
         behind = shown[:, None] & (looks | (rows.turn > 0))
         return found | {"cross_attention_mask": tiles * behind[..., None, None]}
+
+    def image_of_token(
+        self, begun: Batch, rows: Packed, of_items: Int[Tensor, " items"]
+    ) -> Int[Tensor, "rows tokens"]:
+        exists, shown = self.encoder_tokens(begun), self._looks(rows).any(-1)
+        found = torch.full((len(shown), exists.shape[-1]), -1)
+        found[shown] = torch.where(exists, of_items[rows.item[shown, :1]], -1)
+        return found
+
+    def _looks(self, rows: Packed) -> Bool[Tensor, "rows seq"]:
+        """The tokens that stand for an image."""
+        return (rows.input_ids == self.image_token_id) & (rows.turn == 0)
 
     def behind(self, batch: Batch) -> Batch:
         return {"cross_attention_mask": batch["cross_attention_mask"][:, -1:]}
