@@ -28,6 +28,7 @@ from mixlens import metrics
 from mixlens.activations.nulls import null_values
 from mixlens.activations.reduce import image_values, layer_values, position_sums
 from mixlens.activations.streams import visit
+from mixlens.metrics.norms import no_sinks
 from mixlens.models import keep_freed_memory, load_vlm
 from mixlens.sources import open_source
 from mixlens.spec import SceneComponent, SceneSpec
@@ -135,7 +136,10 @@ METRICS: dict[str, tuple[Callable[[Tensor], Any], Naive]] = {
         lambda x: metrics.norm_cv(metrics.token_norms(x)),
         lambda x: norms(x).std() / norms(x).mean(),
     ),
-    "sink_share": (metrics.without_sinks, lambda x: (norms(x) > 3 * np.median(norms(x))).mean()),
+    "sink_share": (
+        lambda x: no_sinks(metrics.token_norms(x), torch.ones(x.shape[:-1], dtype=torch.bool)),
+        lambda x: (norms(x) > 3 * np.median(norms(x))).mean(),
+    ),
     "mean_cosine": (metrics.mean_cosine, lambda x: cosines(x).mean()),
     "participation_ratio": (
         metrics.participation_ratio,

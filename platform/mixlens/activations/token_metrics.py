@@ -13,6 +13,7 @@ from mixlens.metrics.decay import (
 )
 from mixlens.metrics.entropy import von_neumann_entropy_of
 from mixlens.metrics.geometry import mean_cosine_of
+from mixlens.metrics.norms import no_sinks
 from mixlens.metrics.spectrum import (
     above_rounding,
     decompose,
@@ -21,7 +22,6 @@ from mixlens.metrics.spectrum import (
     participation_ratio_of,
     stable_rank_of,
 )
-from mixlens.metrics.variants import no_sinks
 
 SUBSPACE = 5  # dimension of the subspaces that are compared
 EPSILON = 0.01  # of the numerical rank
@@ -40,7 +40,7 @@ def token_metrics(
     Each equals the public function of `mixlens.metrics` of that name, with these settings:
     `spectral_k90`, `_k95`, `_k99` are `spectral_k` at those shares, `condition_number_k99` is
     `condition_number` at share .99, `numerical_rank` has ε = .01. Beside them `sink_share`, the
-    share of tokens that `without_sinks` drops, and `subspace_gap` 1 - σ_6 / σ_5: a small gap makes
+    share of tokens that `no_sinks` drops, and `subspace_gap` 1 - σ_6 / σ_5: a small gap makes
     the top subspace, and every alignment with it, ill posed; without a fifth direction it is NaN.
 
     `alpha_req` (and `alpha_req_r2`, its fit) is of the window 11 to 100 from 200 singular values

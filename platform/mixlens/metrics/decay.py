@@ -16,32 +16,22 @@ from mixlens.metrics.spectrum import (
     eigenvalues_of,
     gram,
     shorter_side,
-    tokens_of,
 )
 
 
 def numerical_rank(
     tokens: Float[Tensor, "*batch tokens width"],
     mask: Bool[Tensor, "*batch tokens"] | None = None,
-    epsilon: float | None = 0.01,
+    epsilon: float = 0.01,
 ) -> Float[Tensor, "*batch"]:
-    """How many singular values are above a threshold: #{σ_i > ε σ_1}, or #{σ_i > noise}.
+    """How many singular values are above a share of the first: #{σ_i > ε σ_1}.
 
-    Rounding to bf16 alone gives tokens singular values up to .002 σ_1: a smaller ε counts it. Where
-    a stated ε is arbitrary, None asks for the optimal hard threshold of Gavish and Donoho 2014 for
-    a matrix of low rank in white noise of unknown level, ω(β) median σ, with
-    ω(β) = .56β³ - .95β² + 1.82β + 1.43 and β the ratio of the sides; it is no threshold for noise
-    that differs by feature, and gives 0 where all is noise. Equal tokens give 1, so does one token
-    (None: 0, being its own median), all-zero tokens NaN. Range [0, min(N, D)]; cost Gram +
-    eigenvalues 4N³/3.
+    Rounding to bf16 alone gives tokens singular values up to .002 σ_1: a smaller ε counts it. Equal
+    tokens and one token give 1, all-zero tokens NaN. Range [0, min(N, D)]; cost Gram + eigenvalues
+    4N³/3.
     """
     values = eigenvalues_of(gram(tokens, mask))
-    if epsilon is not None:
-        return numerical_rank_of(values, epsilon**2 * values[..., 0])
-    shorter = shorter_side(tokens, mask)
-    beta = shorter.double() / tokens_of(tokens, mask).clamp_min(tokens.shape[-1])
-    omega = 0.56 * beta**3 - 0.95 * beta**2 + 1.82 * beta + 1.43
-    return numerical_rank_of(values, (omega * _median_singular(values, shorter)) ** 2)
+    return numerical_rank_of(values, epsilon**2 * values[..., 0])
 
 
 def spectral_k(
@@ -142,10 +132,3 @@ def alpha_req_of(eigenvalues: Float[Tensor, "*batch side"], window: tuple[int, i
     x, y = x - x.mean(), y - y.mean(-1, keepdim=True)
     slope = (x * y).sum(-1) / (x**2).sum()
     return PowerLaw(-slope, slope**2 * (x**2).sum() / (y**2).sum(-1))
-
-
-def _median_singular(eigenvalues: Tensor, shorter: Tensor) -> Tensor:
-    """Median of the first `shorter` singular values of each element, largest first."""
-    singular = eigenvalues.sqrt()
-    middle = torch.stack([(shorter - 1) // 2, shorter // 2], -1).clamp_min(0)
-    return singular.gather(-1, middle).mean(-1)

@@ -54,87 +54,6 @@ def gaussian_mutual_information(
     return torch.where(broken, torch.nan, value)
 
 
-def patch_information(
-    tokens: Float[Tensor, "*batch images tokens width"],
-    patches: Float[Tensor, "*batch images tokens pixels"],
-    mask: Bool[Tensor, "*batch images tokens"] | None = None,
-    components: int = 32,
-) -> Float[Tensor, "*batch images tokens"]:
-    """What each visual token tells of the pixel patch it came from: ln p(x, y) / (p(x) p(y)).
-
-    p is one Gaussian fitted to the tokens and patches of all images and positions. In canonical
-    variates u, v of unit variance,
-
-        i = Σ_k [-½ ln(1 - ρ_k²) + (2 ρ_k u_k v_k - ρ_k² (u_k² + v_k²)) / (2 (1 - ρ_k²))] - bias,
-
-    whose mean over all tokens is `gaussian_mutual_information` of the pooled tokens (Fano's
-    pointwise information; one token can be far below 0: its patch is less likely given it). Take
-    means over the tokens of an image, or over images at a position. Position-centre both sides
-    first: what is the same in every image at a position would count as dependence. What attention
-    brought from other patches is not counted.
-
-    NaN where no token exists, throughout an image with a NaN, and everywhere if the pooled value is
-    not estimable (see there); constant tokens or patches give 0. In nats; cost as there, of
-    images x tokens samples. The pooled Gaussian reading of "token-wise information" is this
-    project's own.
-    """
-    present = existing(tokens, mask)
-    sound = tokens.isfinite().all(-1) & patches.isfinite().all(-1) | ~present
-    present = present & sound.all(-1, keepdim=True)
-    flat = present.flatten(-2)
-    one, two, _ = _bases(tokens.flatten(-3, -2), patches.flatten(-3, -2), flat, components)
-    turn, found, other = torch.linalg.svd(one.mT @ two, full_matrices=False)
-    size = flat.sum(-1)[..., None, None].double().sqrt()
-    u, v = size * (one @ turn), size * (two @ other.mT)
-    rho = found.clamp_max(1.0)[..., None, :]
-    apart = 1 - rho**2
-    surprise = (2 * rho * u * v - rho**2 * (u**2 + v**2)) / (2 * apart)
-    known = torch.where(apart < DETERMINISTIC, 0.0, surprise) + _shared(found)[..., None, :]
-    value = known.sum(-1) - _bias(one, two, flat)[..., None]
-    return torch.where(present, value.unflatten(-1, present.shape[-2:]), torch.nan)
-
-
-def total_correlation(
-    samples: Float[Tensor, "*batch samples variables"],
-    mask: Bool[Tensor, "*batch samples"] | None = None,
-) -> Float[Tensor, "*batch"]:
-    """Information that Gaussian variables share in all: Σ H(X_i) - H(X) = -½ ln|R|, bias removed.
-
-    R is the correlation matrix. 0 for independent variables; two variables: their mutual
-    information. A constant variable counts as independent of all; constant or one variable: 0; a
-    variable that others determine: infinity; not more samples than variables, one sample, and
-    NaN: NaN. In nats, range (-bias, ∞]; cost nV² + eigenvalues. Source: Watanabe 1960.
-    """
-    values, _, varying, degrees, broken = _correlations(samples, mask)
-    plain = -0.5 * values.log().sum(-1)
-    single = entropy_bias(torch.ones_like(varying), degrees)
-    value = plain - (varying * single - entropy_bias(varying, degrees))
-    return torch.where(broken | (degrees < varying.clamp_min(1)), torch.nan, value)
-
-
-def o_information(
-    samples: Float[Tensor, "*batch samples variables"],
-    mask: Bool[Tensor, "*batch samples"] | None = None,
-) -> Float[Tensor, "*batch"]:
-    """Redundancy less synergy of Gaussian variables: > 0 where copies prevail, < 0 where sums do.
-
-    Ω = (V - 2) H(X) + Σ_i [H(X_i) - H(X_{-i})] = -ln|R| - ½ Σ_i ln (R⁻¹)_ii, bias removed, with V
-    variables of correlation matrix R. 0 for independent variables and for any two. Groups of at
-    most 20: with more, one number hides what happens. A constant variable changes nothing. A
-    variable that others determine (∞ - ∞), not more samples than variables, one sample, and NaN
-    give NaN. In nats, any sign; cost nV² + eigenvectors. Source: Rosas et al. 2019.
-    """
-    values, vectors, varying, degrees, broken = _correlations(samples, mask)
-    inverse = (vectors**2 / values[..., None, :]).sum(-1)
-    plain = -values.log().sum(-1) - 0.5 * inverse.log().sum(-1)
-    whole = entropy_bias(varying, degrees)
-    single = entropy_bias(torch.ones_like(varying), degrees)
-    rest = entropy_bias(varying - 1, degrees)
-    value = plain - ((varying - 2) * whole + varying * (single - rest))
-    lacking = broken | (degrees < varying.clamp_min(1)) | (values == 0).any(-1)
-    return torch.where(lacking, torch.nan, value)
-
-
 def entropy_bias(
     dimensions: Int[Tensor, "*batch"], degrees: Int[Tensor, "*batch"]
 ) -> Float[Tensor, "*batch"]:
@@ -193,19 +112,3 @@ def _bias(one: Tensor, two: Tensor, present: Tensor) -> Tensor:
     degrees = present.sum(-1) - 1
     bias = entropy_bias(p, degrees) + entropy_bias(q, degrees) - entropy_bias(p + q, degrees)
     return torch.where(degrees >= (p + q).clamp_min(1), bias, torch.nan)
-
-
-def _correlations(
-    samples: Tensor, mask: Tensor | None
-) -> tuple[Tensor, Tensor, Tensor, Tensor, Tensor]:
-    """Eigenvalues and vectors of the correlation matrix, varying variables, degrees, broken."""
-    present = existing(samples, mask)
-    moved = centred(samples, present)
-    broken = ~moved.isfinite().all((-2, -1))
-    moved = torch.where(broken[..., None, None], 0.0, moved)
-    length = moved.norm(dim=-2, keepdim=True)
-    units = torch.where(length == 0, 0.0, moved / length)
-    constant = length[..., 0, :] == 0
-    values, vectors = torch.linalg.eigh(units.mT @ units + torch.diag_embed(constant.double()))
-    values = torch.where(values < DETERMINISTIC, 0.0, values)
-    return values, vectors, (~constant).sum(-1), present.sum(-1) - 1, broken

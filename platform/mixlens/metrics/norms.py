@@ -4,6 +4,9 @@ import torch
 from jaxtyping import Bool, Float
 from torch import Tensor
 
+# Times the median norm of its image's tokens: this project's threshold.
+SINK = 3.0
+
 
 def token_norms(tokens: Float[Tensor, "*batch tokens width"]) -> Float[Tensor, "*batch tokens"]:
     """Euclidean norm of every token, in float64."""
@@ -84,6 +87,23 @@ def norm_cv(
     deviation = torch.where(exists, scaled - mean[..., None], 0.0)
     value = ((deviation**2).sum(-1) / count).sqrt() / mean
     return _estimable(value, norms, mask, (count > 0) & (values.sum(-1) > 0))
+
+
+def no_sinks(
+    norms: Float[Tensor, "*batch tokens"],
+    exists: Bool[Tensor, "*batch tokens"],
+    threshold: float = SINK,
+) -> Bool[Tensor, "*batch tokens"]:
+    """Mask of the tokens that exist and are no sinks, by the norms of raw tokens.
+
+    A sink's norm is above `threshold` times the (lower) median norm of its image's tokens. Such
+    tokens hold attention or global content, not their patch (Darcet et al. 2024, Sun et al. 2024).
+    Where most tokens are zero every other is a sink; a NaN token is none. Centring changes norms.
+    """
+    if not norms.shape[-1]:
+        return exists
+    median = torch.where(exists, norms, torch.nan).nanmedian(-1, keepdim=True).values
+    return exists & ~(norms > threshold * median)
 
 
 def _values(norms: Tensor, mask: Tensor | None) -> tuple[Tensor, Tensor]:

@@ -4,54 +4,9 @@ Shuffling the tokens of an image changes no metric that ignores their order, so 
 models (random weights) and null images (blank, noise) belong to callers that hold a model.
 """
 
-from collections.abc import Callable
-from dataclasses import dataclass
-
 import torch
 from jaxtyping import Bool, Float
 from torch import Tensor
-
-Metric = Callable[[Tensor, Tensor | None], Tensor]
-Null = Callable[[Tensor, Tensor | None, torch.Generator], tuple[Tensor, Tensor | None]]
-
-
-@dataclass(frozen=True)
-class Against:
-    """A metric beside its null.
-
-    Attributes:
-        value: of the tokens.
-        null: of the null tokens, mean over draws.
-        ratio: value / null. Says little where the null is near 0 (scores corrected for chance).
-    """
-
-    value: Float[Tensor, "*any"]
-    null: Float[Tensor, "*any"]
-    ratio: Float[Tensor, "*any"]
-
-
-def against_null(
-    metric: Metric,
-    null: Null,
-    tokens: Float[Tensor, "*batch tokens width"],
-    seed: int | torch.Generator,
-    mask: Bool[Tensor, "*batch tokens"] | None = None,
-    draws: int = 1,
-) -> Against:
-    """Any metric of tokens as value, null and ratio.
-
-    Args:
-        metric: of (tokens, mask); `lambda t, m: redundancy_score(t, m).value` for a score.
-        null: `gaussian_null` or `pseudo_images`.
-        tokens: what the metric is of.
-        seed: seed or generator of the null.
-        mask: which tokens exist.
-        draws: null sets to average over.
-    """
-    source = random_source(seed)
-    value = metric(tokens, mask)
-    chance = torch.stack([metric(*null(tokens, mask, source)) for _ in range(draws)]).mean(0)
-    return Against(value, chance, value / chance)
 
 
 def gaussian_null(

@@ -38,31 +38,6 @@ def linear_cka(
     return hsic(x, y, count) / own.sqrt()
 
 
-def mutual_knn(
-    first: Float[Tensor, "*batch tokens width"],
-    second: Float[Tensor, "*batch tokens other"],
-    mask: Bool[Tensor, "*batch tokens"] | None = None,
-    k: int = 10,
-) -> Float[Tensor, "*batch"]:
-    """Mean share of a token's k nearest neighbours that are the same in both representations.
-
-    mean_n |A_n ∩ B_n| / max(|A_n|, |B_n|). Neighbours by Euclidean distance; the source brings
-    tokens to unit length first, which is the caller's choice here. Tokens as far as the k-th are
-    neighbours too, so equal tokens (white background) make A_n larger than k instead of deciding by
-    order. Unrelated representations give k / (N - 1); k >= N gives NaN. Range [0, 1]; cost two
-    Grams [N, N] and a selection. Source: Huh et al. 2024.
-    """
-    x, y = _pair(first, second, mask)
-    near_x, near_y = _neighbours(x @ x.mT, mask, k), _neighbours(y @ y.mT, mask, k)
-    larger = torch.maximum(near_x.sum(-1), near_y.sum(-1))
-    shared = (near_x & near_y).sum(-1) / larger
-    count = tokens_of(first, mask)
-    # Where no token exists nothing is shared: 0 / 0.
-    value = shared.nan_to_num(0.0).double().sum(-1) / count
-    comparable = (x != 0).any(-1).any(-1) & (y != 0).any(-1).any(-1) & (count > k)
-    return torch.where(comparable, value, torch.nan)
-
-
 def cknna(
     first: Float[Tensor, "*batch tokens width"],
     second: Float[Tensor, "*batch tokens other"],
@@ -72,7 +47,8 @@ def cknna(
     """CKNNA: CKA over those pairs only that are k nearest neighbours in both representations.
 
     A(K, L) / √(A(K, K) A(L, L)), A(K, L) = Σ_{n≠m} α_nm K_nm L_nm, K = XXᵀ, L = YYᵀ, and α_nm = 1
-    where m is a neighbour of n in both (as in `mutual_knn`, ties too). Depends on k: state it; for
+    where m is a neighbour of n in both; tokens as far as the k-th are neighbours too, so that equal
+    tokens (white background) are not told apart by their order. Depends on k: state it; for
     k = N - 1 it is CKA without the diagonal. This is the formula of the source's text; its code
     takes HSIC_1 of the kernels times α instead. k >= N gives NaN. Range [-1, 1]; cost two Grams
     [N, N] and a selection. Source: Huh et al. 2024.
@@ -107,23 +83,6 @@ def svcca(
         parts.append((torch.where(kept[..., None, :], whole.basis, 0.0), k))
     (u, k_x), (v, k_y) = parts
     return torch.linalg.svdvals(u.mT @ v).sum(-1) / torch.minimum(k_x, k_y)
-
-
-def procrustes_distance(
-    first: Float[Tensor, "*batch tokens width"],
-    second: Float[Tensor, "*batch tokens other"],
-    mask: Bool[Tensor, "*batch tokens"] | None = None,
-) -> Float[Tensor, "*batch"]:
-    """Squared orthogonal Procrustes distance ‖X‖² + ‖Y‖² - 2‖XᵀY‖_*, X and Y of unit ‖·‖_F.
-
-    What is left of Y - XR for the best rotation R, 0 where one exists. Fewer tokens than width let
-    rotations fit anything: compare at equal N only. Range [0, 2]; cost singular values of a matrix
-    of the smaller sides. Source: Ding, Denain and Steinhardt 2021.
-    """
-    x, y = _pair(first, second, mask)
-    size = torch.linalg.matrix_norm(x) * torch.linalg.matrix_norm(y)
-    nuclear = torch.linalg.svdvals(_narrow(x).mT @ _narrow(y)).sum(-1)
-    return (2 - 2 * nuclear / size).clamp_min(0.0)
 
 
 def _pair(first: Tensor, second: Tensor, mask: Tensor | None) -> tuple[Tensor, Tensor]:
@@ -163,8 +122,3 @@ def _neighbours(kernel: Tensor, mask: Tensor | None, k: int) -> Tensor:
     squared = squared_distances_of(kernel, mask)
     reach = squared.topk(min(k, squared.shape[-1]), largest=False).values[..., -1:]
     return (squared <= reach * (1 + 1e-9)) & squared.isfinite()
-
-
-def _narrow(x: Tensor) -> Tensor:
-    """A matrix of min(N, D) columns with the same XXᵀ."""
-    return x if x.shape[-1] <= x.shape[-2] else torch.linalg.qr(x.mT, mode="r").R.mT

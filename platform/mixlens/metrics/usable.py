@@ -1,13 +1,9 @@
 """How much a probe can make of features: information usable by a linear softmax classifier.
 
-A probe's accuracy says little without its cost: both measures here count nats, held out. They hold
-for one family of probes, V: softmax of a linear map of the features, each feature brought to zero
-mean and unit variance first (so no scale or rogue dimension decides), with ½ ridge ‖W‖² on all
-weights and biases W beside the summed loss.
+It is counted in nats, held out, for one family of probes, V: softmax of a linear map of the
+features, each feature brought to zero mean and unit variance first (so no scale or rogue dimension
+decides), with ½ ridge ‖W‖² on all weights and biases W beside the summed loss.
 """
-
-import math
-from itertools import pairwise
 
 import torch
 from jaxtyping import Bool, Float, Int
@@ -17,8 +13,6 @@ from mixlens.errors import DataError, explain
 from mixlens.metrics.gaussian import centred, existing
 from mixlens.metrics.spectrum import masked
 
-# Shares of the samples at which the online code stops to learn anew.
-FRACTIONS = (0.001, 0.002, 0.004, 0.008, 0.016, 0.032, 0.0625, 0.125, 0.25, 0.5, 1.0)
 # Nats per sample by which the summed loss of a fit can at most exceed the smallest possible.
 TOLERANCE = 1e-12
 STEPS = 20_000
@@ -60,49 +54,6 @@ def v_information(
     value = torch.where(judged, without - given, 0.0).sum(-1) / judged.sum(-1)
     estimable = _finite(features, present) & learned.any(-1) & judged.any(-1)
     return torch.where(estimable, value, torch.nan)
-
-
-def mdl_codelength(
-    features: Float[Tensor, "*batch samples width"],
-    labels: Int[Tensor, "*batch samples"],
-    classes: int,
-    mask: Bool[Tensor, "*batch samples"] | None = None,
-    ridge: float = 1.0,
-    fractions: tuple[float, ...] = FRACTIONS,
-) -> Float[Tensor, "*batch"]:
-    """Online code length of labels given features: t₁ ln K - Σ ln p(block | learned from before).
-
-    The first t₁ labels are sent at ln K each, every later block by the probe learned from all
-    samples before it; blocks end at `fractions` of the samples that exist, rounded up. Short where
-    the labels follow from the features *and* few samples show it. Divide n ln K by it for the
-    compression: 1 when the features say nothing (less, by what learning in vain costs). Samples
-    are taken in the order given: shuffle them first, images as wholes. Features are standardised
-    over all samples: both ends of the code know them.
-
-    Constant features leave the labels' own code; no samples and NaN give NaN. Scale and shift of a
-    feature change nothing. In nats (over ln 2 for bits), >= 0; cost one fit for each block.
-    Source: Voita and Titov 2020, in bits there.
-
-    Args:
-        features: one row a sample.
-        labels: from 0 to classes - 1; anything where no sample exists.
-        classes: how many there are, K.
-        mask: which samples exist.
-        ridge: weight of the penalty, above 0.
-        fractions: ends of the blocks as shares of the samples, rising to 1.
-    """
-    present = existing(features, mask)
-    _check(labels, classes, present)
-    sound = _standardised(features, present, present)
-    rank, count = present.cumsum(-1), present.sum(-1)
-    ends = [(share * count).ceil()[..., None] for share in fractions]
-    length = ends[0][..., 0].double() * math.log(classes)
-    for start, end in pairwise(ends):
-        block = present & (rank > start) & (rank <= end)
-        if block.any():
-            losses = surprise(sound, labels, classes, present & (rank <= start), ridge)
-            length = length + torch.where(block, losses, 0.0).sum(-1)
-    return torch.where(_finite(features, present) & (count > 0), length, torch.nan)
 
 
 def surprise(

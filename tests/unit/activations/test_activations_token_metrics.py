@@ -23,14 +23,14 @@ from mixlens.metrics import (
     token_norms,
     top_subspace,
     von_neumann_entropy,
-    without_sinks,
 )
+from mixlens.metrics.norms import no_sinks
 
 
 def public(tokens, mask=None):
     norms = token_norms(tokens)
     exists = torch.ones_like(norms, dtype=torch.bool) if mask is None else mask
-    sinks = 1 - without_sinks(tokens, mask).sum(-1) / exists.sum(-1).double()
+    sinks = 1 - no_sinks(norms, exists).sum(-1) / exists.sum(-1).double()
     return {
         "gini": gini(norms, mask),
         "hoyer": hoyer(norms, mask),

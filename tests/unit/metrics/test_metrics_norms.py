@@ -9,6 +9,7 @@ from hypothesis import strategies as st
 from scipy.stats import variation
 
 from mixlens.metrics import hoyer, norm_cv
+from mixlens.metrics.norms import no_sinks
 
 ON_NORMS = [hoyer, norm_cv]
 
@@ -73,3 +74,29 @@ def test_what_cannot_be_estimated(metric, one):
 def test_bf16_norms(metric):
     table = norms(4, 200)
     assert torch.allclose(metric(table.bfloat16()), metric(table), rtol=2e-3)
+
+
+def test_sinks_are_far_above_the_median_norm():
+    norms = torch.ones(2, 9, dtype=torch.float64)
+    norms[0, 2], norms[0, 5] = 3.1, 2.9
+    norms[1, :3] = 50
+    there = torch.ones(2, 9, dtype=torch.bool)
+    keep = no_sinks(norms, there)
+    assert keep[0].tolist() == [i != 2 for i in range(9)]
+    assert keep[1].tolist() == [i > 2 for i in range(9)]
+    assert no_sinks(norms, there, threshold=60.0).all()
+    assert no_sinks(1000 * norms, there).equal(keep)
+
+
+def test_absent_tokens_are_no_yardstick_for_sinks():
+    norms, there = torch.ones(10), torch.arange(10) < 6
+    norms[0] = 5
+    for absent in (1000.0, torch.nan):
+        norms[6:] = absent
+        assert no_sinks(norms, there).tolist() == [1 <= i < 6 for i in range(10)]
+
+
+def test_without_any_sink_or_norm_every_token_stays():
+    broken = torch.tensor([1.0, 1.0, torch.nan, 1.0])
+    for some in (torch.zeros(4), torch.ones(4), torch.ones(1), broken):
+        assert no_sinks(some, torch.ones_like(some, dtype=torch.bool)).all()
