@@ -5,7 +5,7 @@ BIN := $(VENV)/bin
 READY := $(VENV)/.ready
 WORKERS ?= 2
 
-.PHONY: quickstart test check bench compat base clean help
+.PHONY: quickstart test check bench compat base reference clean help
 
 help:
 	@echo "make quickstart   a finished sweep on this machine, with its report"
@@ -14,6 +14,7 @@ help:
 	@echo "make bench        speed and memory, as ratios"
 	@echo "make compat       saved models in transformers 4.57 and peft 0.17, and back"
 	@echo "make base         train the built-in model anew"
+	@echo "make reference    write docs/reference.md anew, from the specs"
 
 $(READY): pyproject.toml constraints.txt
 	$(PYTHON) -m venv $(VENV)
@@ -51,6 +52,9 @@ compat: $(READY) $(OLD)/.ready
 
 base: $(READY)
 	$(BIN)/python jobs/pretrain.py
+
+reference: $(READY)
+	$(BIN)/python -m mixlens schema --reference > docs/reference.md
 
 clean:
 	rm -rf $(VENV) $(OLD) runs

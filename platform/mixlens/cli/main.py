@@ -226,6 +226,23 @@ def _doctor(arguments: Namespace) -> None:
         sys.exit(2)
 
 
+def _schema_arguments(parser: ArgumentParser) -> None:
+    # Spelled out: to import the specs takes longer than to say what there is.
+    parser.add_argument(
+        "file", nargs="?", choices=("sweep", "measure"), default="sweep", help="the kind of file"
+    )
+    parser.add_argument("--reference", action="store_true", help="print docs/reference.md")
+
+
+def _schema(arguments: Namespace) -> None:
+    from mixlens.cli.schema import reference, schema_of
+
+    if arguments.reference:
+        print(reference(), end="")
+    else:
+        print(json.dumps(schema_of(arguments.file), indent=1))
+
+
 COMMANDS = {
     "sweep": Command(
         "fine-tune one model a mixture, and answer what complex data buys",
@@ -285,5 +302,15 @@ COMMANDS = {
         "  mixlens doctor [FILE [key=value ...]] [--json]",
         _doctor_arguments,
         _doctor,
+    ),
+    "schema": Command(
+        "print the JSON schema of a file, for editors",
+        "Print the JSON schema of a sweep file, or of a measure file: every key with its type,\n"
+        "default and meaning. Editors complete and check keys with it.\n\n"
+        "  mixlens schema > sweep.schema.json\n\n"
+        "and as the first line of a sweep file:\n\n"
+        "  # yaml-language-server: $schema=sweep.schema.json",
+        _schema_arguments,
+        _schema,
     ),
 }

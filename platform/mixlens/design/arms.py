@@ -17,7 +17,11 @@ class ArmsDesign(BaseDesign):
     """
 
     kind: Literal["arms"] = Field(description="mixtures by name, from simple to complex")
-    arms: dict[Name, Mix] = Field(min_length=1, description="name -> weights of components")
+    arms: dict[Name, Mix] = Field(
+        min_length=1,
+        description="name -> weights of components",
+        json_schema_extra={"unit": "share"},
+    )
 
     @property
     def axis(self) -> Axis:

@@ -15,7 +15,9 @@ from mixlens.spec.data import Mix
 class Point(Spec):
     """One level: its mixture, and its place."""
 
-    weights: Mix = Field(description="share of each component, summing to 1")
+    weights: Mix = Field(
+        description="share of each component, summing to 1", json_schema_extra={"unit": "share"}
+    )
     coordinates: dict[Name, float] = Field(
         {}, description="quantities it stands for, of any unit; the same names in every point"
     )

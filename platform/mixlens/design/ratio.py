@@ -20,9 +20,17 @@ class RatioDesign(BaseDesign):
     """
 
     kind: Literal["ratio"] = Field(description="shares of complex data, from none to all")
-    high: Mix = Field(description="weights of components within the complex side")
-    low: Mix = Field(description="weights of components within the simple side")
-    ratios: tuple[Share, ...] = Field(min_length=1, description="shares of the complex side")
+    high: Mix = Field(
+        description="weights of components within the complex side",
+        json_schema_extra={"unit": "share"},
+    )
+    low: Mix = Field(
+        description="weights of components within the simple side",
+        json_schema_extra={"unit": "share"},
+    )
+    ratios: tuple[Share, ...] = Field(
+        min_length=1, description="shares of the complex side", json_schema_extra={"unit": "share"}
+    )
 
     @model_validator(mode="after")
     def _check(self) -> "RatioDesign":

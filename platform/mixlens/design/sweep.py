@@ -22,7 +22,7 @@ from mixlens.spec.training import ResourceSpec, TrainingSpec
 
 
 class SweepSpec(Spec):
-    """A sweep file: one base model, named data components, and the design that is tried on it."""
+    """One base model, data components by name, and the design that is tried on it."""
 
     moved: ClassVar[dict[str, str]] = {
         "mixture": "Write its high and low under design, beside kind: ratio.",
@@ -30,7 +30,7 @@ class SweepSpec(Spec):
         "arms": "It stands under design now, beside kind: arms.",
     }
 
-    name: Name = Field(description="of the sweep, and of its folder under runs_dir")
+    name: Name = Field(description="the sweep's name, also that of its folder under runs_dir")
     model: Model = Field("builtin:tiny-vllm", description="the base: builtin, a folder or a hub id")
     model_fingerprint: str = Field(
         "",
@@ -43,13 +43,17 @@ class SweepSpec(Spec):
     runs_dir: RunsDir = Field("runs", description="the folder that holds the folders of sweeps")
     data: dict[Name, DataSet] = Field({}, description="data sets that components name")
     components: dict[Name, ComponentSpec] = Field(
-        min_length=1, description="name -> images, and the tasks asked about them"
+        min_length=1, description="name -> images, and the tasks that are asked about them"
     )
     design: Design = Field(description="which mixtures of components are tried")
-    seeds: tuple[int, ...] = Field((0,), min_length=1, description="of the trials of each level")
+    seeds: tuple[int, ...] = Field(
+        (0,), min_length=1, description="one trial of each level for each seed"
+    )
     training: TrainingSpec = Field(description="how each model is fine-tuned")
-    evaluation: EvaluationSpec = Field(description="what each model is asked, and measured on")
-    resources: ResourceSpec = Field(ResourceSpec(), description="what trials take of the cluster")
+    evaluation: EvaluationSpec = Field(description="the questions and measurements of each model")
+    resources: ResourceSpec = Field(
+        ResourceSpec(), description="the share of the cluster that trials take"
+    )
     tracking: TrackingSpec = Field(TrackingSpec(), description="where MLflow keeps the runs")
 
     @model_validator(mode="after")

@@ -87,8 +87,16 @@ def _ordered(bounds: tuple[float, float]) -> tuple[float, float]:
 
 Name = Annotated[str, AfterValidator(_fit_for_files)]
 """Of a sweep, a component, an arm or a data set: part of a folder and of names in MLflow."""
-Range = Annotated[tuple[float, float], BeforeValidator(_both_ends), AfterValidator(_ordered)]
-IntRange = Annotated[tuple[int, int], BeforeValidator(_both_ends), AfterValidator(_ordered)]
+Range = Annotated[
+    tuple[float, float],
+    BeforeValidator(_both_ends, json_schema_input_type=float | tuple[float, float]),
+    AfterValidator(_ordered),
+]
+IntRange = Annotated[
+    tuple[int, int],
+    BeforeValidator(_both_ends, json_schema_input_type=int | tuple[int, int]),
+    AfterValidator(_ordered),
+]
 Share = Annotated[float, Field(ge=0.0, le=1.0)]
 
 

@@ -68,12 +68,13 @@ class CocoSpec(BaseDataSet):
         0.1,
         description="the files of the held-out images; or the share of train that is held out, "
         "0 to 1, the same images every time",
+        json_schema_extra={"unit": "share of train"},
     )
     exif: Exif = Field(
         "automatic",
-        description="how the annotations of photographs lie that EXIF turns: upright, as people "
-        "look at the picture, or stored, as the rows of pixels in the file; automatic: as boxes, "
-        "outlines and declared sizes of each file of annotations tell",
+        description="which way annotations lie on photographs that EXIF turns. upright: as people "
+        "see the picture; stored: as the pixels lie in the file; automatic: as the boxes, outlines "
+        "and declared sizes of each annotation file tell",
     )
 
 
@@ -91,12 +92,14 @@ class CocoComponent(BaseComponent):
     kind: Literal["coco"] = Field(description="photographs in COCO format")
     data: str = Field(description="the name of its data set, under `data`")
     tasks: Annotated[Tasks, AfterValidator(_no_pairs)] = Field(
-        description="task group -> turns of it that an image gets, 1 to 32; no pairs"
+        description="task group -> turns of it that an image gets, 1 to 32; no pairs",
+        json_schema_extra={"unit": "turns"},
     )
     strata: Annotated[dict[str, Range], AfterValidator(_quantiles)] = Field(
         {},
         description="attribute -> the range of its quantiles, such as object_count: [0.75, 1]; an "
         "image has to lie in all of them. Quantiles are among all images of the split",
+        json_schema_extra={"unit": "quantiles"},
     )
     seed: int = Field(0, ge=0, lt=2**31, description="the seed of its questions")
 

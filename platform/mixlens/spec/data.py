@@ -32,15 +32,27 @@ class EvaluationSpec(Spec):
         description="a second component: which correlations of redundancy with attributes hold "
         "on its images too; none: not measured",
     )
-    examples: int = Field(ge=8, description="held-out images")
-    batch_size: int = Field(64, ge=1, description="images a forward pass")
-    max_new_tokens: int = Field(128, ge=1, description="longest answer that is generated, tokens")
+    examples: int = Field(
+        ge=8, description="number of held-out images", json_schema_extra={"unit": "images"}
+    )
+    batch_size: int = Field(
+        64, ge=1, description="images in one forward pass", json_schema_extra={"unit": "images"}
+    )
+    max_new_tokens: int = Field(
+        128,
+        ge=1,
+        description="length of the longest answer",
+        json_schema_extra={"unit": "tokens"},
+    )
     engine: Literal["transformers", "vllm"] = Field(
         "transformers",
-        description="what answers the questions: our own loop, or vLLM on GPUs; its kernels round "
-        "otherwise, so it makes other runs. Tokens are measured, probed and deleted by our own",
+        description="generates the answers: transformers, or vLLM on GPUs. The kernels of vLLM "
+        "round otherwise, so its answers are results of their own. Only answers come from it; "
+        "tokens are measured with transformers",
     )
-    probes: ProbeSpec | None = Field(None, description="what a probe can read; none: not probed")
+    probes: ProbeSpec | None = Field(
+        None, description="probes of attributes at every layer; none: no probes"
+    )
     keep_states: bool = Field(
         False, description="keep the hidden states of every layer on disk (measure/states)"
     )

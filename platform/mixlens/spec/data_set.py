@@ -19,7 +19,9 @@ class BaseDataSet(Spec):
         min_length=1, description="a folder, or any URL that pyarrow or fsspec reads (s3://, gs://)"
     )
     max_left_out: Share = Field(
-        0.02, description="share of images that may be left out, as damaged, before a run stops"
+        0.02,
+        description="share of images that may be left out, as damaged, before a run stops",
+        json_schema_extra={"unit": "share of images"},
     )
     index: str = Field("", description="filled in when a job starts: the folder of its index")
     fingerprint: str = Field("", description="filled in likewise: of annotations and image files")

@@ -16,11 +16,17 @@ ENCODER = -1
 class ProbeSpec(Spec):
     """Probes of the held-out images' attributes at every layer and token position."""
 
-    attributes: tuple[str, ...] = Field((), description="which attributes; none: all there are")
-    kinds: tuple[ProbeKind, ...] = Field(
-        ("linear", "mlp"), min_length=1, description="of probes: linear, or with a hidden layer"
+    attributes: tuple[str, ...] = Field(
+        (), description="attributes that are probed; empty: all there are"
     )
-    every_position: bool = Field(True, description="also each position alone, not only their mean")
+    kinds: tuple[ProbeKind, ...] = Field(
+        ("linear", "mlp"),
+        min_length=1,
+        description="linear probes, and probes with one hidden layer (mlp)",
+    )
+    every_position: bool = Field(
+        True, description="probe each token position as well, not only their mean"
+    )
 
 
 class DeletionSpec(Spec):
@@ -29,20 +35,31 @@ class DeletionSpec(Spec):
     shares: tuple[Share, ...] = Field(
         (0.25, 0.5, 0.75, 0.9, 0.95, 0.99),
         min_length=1,
-        description="of the visual tokens that are deleted, 0 to 1",
+        description="shares of visual tokens that are deleted",
+        json_schema_extra={"unit": "share of visual tokens"},
     )
     layers: tuple[int, ...] = Field(
-        (ENCODER,), min_length=1, description="-1: after the encoder; l: before decoder block l"
+        (ENCODER,),
+        min_length=1,
+        description="places of deletion; -1: behind the encoder; l: before decoder block l",
+        json_schema_extra={"unit": "decoder blocks"},
     )
     policies: tuple[Policy, ...] = Field(
         ("random",),
         min_length=1,
         description="how the deleted tokens are chosen; random is always among them",
     )
-    seeds: tuple[int, ...] = Field((0, 1, 2), min_length=1, description="of random deletion")
-    downsampling: bool = Field(True, description="also smaller images with as many tokens")
+    seeds: tuple[int, ...] = Field(
+        (0, 1, 2), min_length=1, description="the seeds of random deletion"
+    )
+    downsampling: bool = Field(
+        True, description="compare with smaller images that have as many tokens"
+    )
     examples: int | None = Field(
-        None, ge=8, description="the first so many held-out images; none: all"
+        None,
+        ge=8,
+        description="the first so many held-out images; none: all",
+        json_schema_extra={"unit": "images"},
     )
 
     @model_validator(mode="after")

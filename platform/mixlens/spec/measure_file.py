@@ -14,27 +14,31 @@ from mixlens.spec.training import ResourceSpec
 
 
 class MeasureSpec(Spec):
-    """What `jobs/measure.py` does with one model.
+    """One model that `mixlens measure` looks into as it is, without any training.
 
     `controls` measures, beside the model, what there is without training and without content: the
     same architecture with random weights (of the language model, and of everything), and the model
     itself on blank and on noise images.
     """
 
-    name: Name = Field(description="of the measurement, and of its folder under runs_dir")
-    model: Model = Field("builtin:tiny-vllm", description="builtin, a folder or a hub id")
+    name: Name = Field(description="the measurement's name, also that of its folder under runs_dir")
+    model: Model = Field(
+        "builtin:tiny-vllm", description="the model: builtin, a folder or a hub id"
+    )
     model_fingerprint: str = Field("", description="filled in when the measurement starts")
     prompts_digest: str = Field("", description="filled in likewise")
     runs_dir: RunsDir = Field("runs", description="the folder that holds folders of results")
     data: dict[Name, DataSet] = Field({}, description="data sets that components name")
     components: dict[Name, ComponentSpec] = Field(
-        min_length=1, description="name -> images, and the tasks asked about them"
+        min_length=1, description="name -> images, and the tasks that are asked about them"
     )
-    evaluation: EvaluationSpec = Field(description="what the model is asked, and measured on")
+    evaluation: EvaluationSpec = Field(description="the questions and measurements of the model")
     controls: bool = Field(
         True, description="measure random weights, blank images and noise images beside it"
     )
-    resources: ResourceSpec = Field(ResourceSpec(), description="what it takes of the cluster")
+    resources: ResourceSpec = Field(
+        ResourceSpec(), description="the share of the cluster that it takes"
+    )
     tracking: TrackingSpec = Field(TrackingSpec(), description="where MLflow keeps the runs")
 
     @model_validator(mode="after")

@@ -30,7 +30,10 @@ class SizeRange(Spec):
     """A size word and the diameters it stands for, as fractions of the image side."""
 
     name: str = Field(min_length=1, description="the word in questions and answers")
-    diameter: Range = Field(description="fractions of the image side, 0 to 1")
+    diameter: Range = Field(
+        description="fractions of the image side, 0 to 1",
+        json_schema_extra={"unit": "share of the side"},
+    )
 
     @model_validator(mode="after")
     def _check(self) -> "SizeRange":
@@ -45,18 +48,27 @@ class SizeRange(Spec):
 class SceneSpec(Spec):
     """One family of scenes; every range is inclusive and drawn from uniformly."""
 
-    image_size: int = Field(224, ge=32, le=1024, description="side of the square image, pixels")
-    objects: IntRange = Field((1, 10), description="objects in a scene, 1 to 200")
+    image_size: int = Field(
+        224,
+        ge=32,
+        le=1024,
+        description="side of the square image",
+        json_schema_extra={"unit": "pixels"},
+    )
+    objects: IntRange = Field(
+        (1, 10), description="objects in a scene, 1 to 200", json_schema_extra={"unit": "objects"}
+    )
     shapes: tuple[Shape, ...] = Field(
         ("circle", "square", "triangle", "pentagon", "star", "cross", "diamond", "ring"),
-        description="that objects have",
+        description="the shapes that objects have",
     )
     colours: tuple[Colour, ...] = Field(
         ("red", "green", "blue", "yellow", "orange", "purple", "pink", "brown", "grey", "black"),
-        description="that objects have",
+        description="the colours that objects have",
     )
     textures: tuple[Texture, ...] = Field(
-        ("solid", "striped", "dotted", "checked", "outlined"), description="that objects have"
+        ("solid", "striped", "dotted", "checked", "outlined"),
+        description="the textures that objects have",
     )
     sizes: tuple[SizeRange, ...] = Field(
         (
@@ -67,7 +79,9 @@ class SceneSpec(Spec):
         description="the sizes that objects have, each with its word",
     )
     rotation: Range = Field(
-        (0.0, 360.0), description="degrees clockwise; the multiples of 5 in the range are used"
+        (0.0, 360.0),
+        description="clockwise; the multiples of 5 in the range are used",
+        json_schema_extra={"unit": "degrees"},
     )
     ink: Literal["free", "fixed_size", "fixed_total"] = Field(
         "free",
@@ -75,13 +89,20 @@ class SceneSpec(Spec):
         "`object_diameter`; fixed_total: the objects together paint `total_ink` of the image, "
         "with diameters in the proportions of `sizes`",
     )
-    object_diameter: float | None = Field(None, gt=0, le=1, description="fraction of the side")
+    object_diameter: float | None = Field(
+        None,
+        gt=0,
+        le=1,
+        description="of every object; with ink: fixed_size only",
+        json_schema_extra={"unit": "share of the side"},
+    )
     total_ink: float | None = Field(
         None,
         gt=0,
         le=0.5,
         description="fraction of the image area that is painted in the objects' colours, within "
         "2 %; counted before objects hide one another",
+        json_schema_extra={"unit": "share of the image"},
     )
     placement: Literal["separated", "overlapping"] = Field(
         "separated", description="whether objects may hide one another"
@@ -90,13 +111,24 @@ class SceneSpec(Spec):
         (0.4, 0.9),
         description="overlapping only: an object is whole or shows a share within this range; "
         "about half are whole. A range that objects of these sizes cannot meet is refused",
+        json_schema_extra={"unit": "share of an object"},
     )
     background: Literal["white", "colour", "gradient", "noise"] = Field(
         "white", description="what is behind the objects"
     )
-    lighting: Range = Field((0.0, 0.0), description="strength of a brightness gradient, 0 to 1")
-    sensor_noise: Range = Field((0.0, 0.0), description="standard deviation, 8-bit levels")
-    blur: Range = Field((0.0, 0.0), description="Gaussian radius, pixels")
+    lighting: Range = Field(
+        (0.0, 0.0),
+        description="strength of a brightness gradient, 0 to 1",
+        json_schema_extra={"unit": "share"},
+    )
+    sensor_noise: Range = Field(
+        (0.0, 0.0),
+        description="standard deviation of the pixels",
+        json_schema_extra={"unit": "8-bit levels"},
+    )
+    blur: Range = Field(
+        (0.0, 0.0), description="Gaussian radius", json_schema_extra={"unit": "pixels"}
+    )
 
     @model_validator(mode="after")
     def _check(self) -> "SceneSpec":
@@ -143,10 +175,16 @@ class SceneComponent(BaseComponent):
 
     kind: Literal["synthetic"] = Field("synthetic", description="generated scenes")
     scene: SceneSpec = Field(SceneSpec(), description="which scenes are drawn")
-    tasks: Tasks = Field(description="task group -> turns of it that an image gets, 1 to 32")
+    tasks: Tasks = Field(
+        description="task group -> turns of it that an image gets, 1 to 32",
+        json_schema_extra={"unit": "turns"},
+    )
     seed: int = Field(0, ge=0, lt=2**31, description="the seed of its scenes")
     size: int | None = Field(
-        None, ge=1, description="examples in a finite component; none: never repeats"
+        None,
+        ge=1,
+        description="examples in a finite component; none: never repeats",
+        json_schema_extra={"unit": "examples"},
     )
 
     def images_in_common(self, other: BaseComponent) -> Literal["all", "some", "none"]:

@@ -17,10 +17,14 @@ class LearningRates(Spec):
     """Peak learning rate of each part of the model."""
 
     vision: float = Field(1e-4, ge=0, description="peak learning rate of the image encoder")
-    projector: float = Field(1e-4, ge=0, description="of what brings image tokens to the decoder")
+    projector: float = Field(
+        1e-4, ge=0, description="of the projector, which brings image tokens to the decoder"
+    )
     language: float = Field(1e-4, ge=0, description="of the language model")
     cross_attention: float | None = Field(
-        None, ge=0, description="of layers that look across to the image; none: as language"
+        None,
+        ge=0,
+        description="of cross-attention layers, in families that have them; none: as language",
     )
 
     def of(self, tower: Tower) -> float:
@@ -34,42 +38,77 @@ class LearningRates(Spec):
 class LoraSpec(Spec):
     """Low-rank adapters on all linear layers of the named towers; everything else is frozen."""
 
-    rank: int = Field(16, ge=1, description="of the adapters' matrices")
-    alpha: float = Field(32.0, gt=0, description="adapters count alpha / rank times")
-    dropout: float = Field(0.0, ge=0, lt=1, description="share of their inputs that is dropped")
+    rank: int = Field(16, ge=1, description="the rank of the adapters' matrices")
+    alpha: float = Field(
+        32.0, gt=0, description="the output of adapters is multiplied by alpha / rank"
+    )
+    dropout: float = Field(
+        0.0,
+        ge=0,
+        lt=1,
+        description="share of the adapters' inputs that is dropped",
+        json_schema_extra={"unit": "share of inputs"},
+    )
     towers: tuple[Tower, ...] = Field(TOWERS, description="parts of the model that get adapters")
 
 
 class TrainingSpec(Spec):
     """Optimiser steps of `global_batch` examples each, split over workers and accumulation."""
 
-    steps: int = Field(ge=1, description="optimiser steps of one trial")
-    global_batch: int = Field(ge=1, description="examples an optimiser step, over all workers")
-    micro_batch: int = Field(ge=1, description="examples a forward pass on one worker")
-    learning_rates: LearningRates = Field(LearningRates(), description="peak of each part")
+    steps: int = Field(
+        ge=1, description="optimiser steps of one trial", json_schema_extra={"unit": "steps"}
+    )
+    global_batch: int = Field(
+        ge=1,
+        description="examples an optimiser step, over all workers",
+        json_schema_extra={"unit": "examples"},
+    )
+    micro_batch: int = Field(
+        ge=1,
+        description="examples a forward pass on one worker",
+        json_schema_extra={"unit": "examples"},
+    )
+    learning_rates: LearningRates = Field(
+        LearningRates(), description="peak learning rate of each part of the model"
+    )
     freeze: tuple[Tower, ...] = Field((), description="parts of the model that are not trained")
     lora: LoraSpec | None = Field(None, description="low-rank adapters; none: all weights train")
     zero_stage: int = Field(
         1,
         ge=0,
         le=3,
-        description="of DeepSpeed, what workers split among them: 0 nothing, 1 the optimiser's "
+        description="DeepSpeed's ZeRO: workers split among them 0 nothing, 1 the optimiser's "
         "state, 2 gradients too, 3 weights too",
     )
-    precision: Literal["fp32", "bf16"] = Field("bf16", description="of matrix products")
-    weight_decay: float = Field(0.01, ge=0, description="of AdamW, on all matrices but embeddings")
-    betas: tuple[float, float] = Field((0.9, 0.95), description="of AdamW's two moments")
-    warmup_steps: int = Field(
-        0, ge=0, description="optimiser steps in which learning rates rise from 0 to their peak"
+    precision: Literal["fp32", "bf16"] = Field(
+        "bf16", description="the number format of matrix products"
     )
-    final_lr_share: float = Field(0.0, ge=0, le=1, description="cosine ends at this share of peak")
+    weight_decay: float = Field(0.01, ge=0, description="AdamW's, on all matrices but embeddings")
+    betas: tuple[float, float] = Field(
+        (0.9, 0.95), description="decay of AdamW's two moments, 0 to 1"
+    )
+    warmup_steps: int = Field(
+        0,
+        ge=0,
+        description="optimiser steps in which learning rates rise from 0 to their peak",
+        json_schema_extra={"unit": "steps"},
+    )
+    final_lr_share: float = Field(
+        0.0,
+        ge=0,
+        le=1,
+        description="learning rates fall along a cosine to this share of their peak",
+        json_schema_extra={"unit": "share of the peak"},
+    )
     clip_norm: float = Field(1.0, gt=0, description="largest norm of the gradient")
     offload_optimizer: Memory = Field(
         "none",
         description="where the optimiser keeps its state and works: the GPU, main memory, "
         "or main memory with its state on NVMe",
     )
-    offload_parameters: Memory = Field("none", description="where weights wait for their use")
+    offload_parameters: Memory = Field(
+        "none", description="where weights are until they are used: the GPU, main memory or NVMe"
+    )
     nvme_path: str | None = Field(None, description="a folder on a disk that every node has itself")
     attention: Attention = Field(
         "auto", description="auto: sdpa on GPUs, on CPUs plain matrix products"
@@ -78,9 +117,17 @@ class TrainingSpec(Spec):
         False, description="compute activations again on the way back: less memory, a third slower"
     )
     checkpoint_every: int = Field(
-        1000, ge=1, description="optimiser steps; above `steps`: no checkpoint but the final model"
+        1000,
+        ge=1,
+        description="how often a checkpoint is written; above `steps`: none but the final model",
+        json_schema_extra={"unit": "steps"},
     )
-    log_every: int = Field(10, ge=1, description="optimiser steps")
+    log_every: int = Field(
+        10,
+        ge=1,
+        description="how often loss and speed are written down",
+        json_schema_extra={"unit": "steps"},
+    )
 
     @property
     def unmasked(self) -> bool:
@@ -161,25 +208,63 @@ class TrainingSpec(Spec):
 
 
 class ResourceSpec(Spec):
-    """What a trial takes from the Ray cluster. Never changes a result, so no digest holds it."""
+    """The share of the Ray cluster that a trial takes. It never changes a result."""
 
     address: str | None = Field(None, description="a running Ray; none: start one on this machine")
-    workers: int = Field(1, ge=1, description="training workers a trial")
-    cpus_per_worker: float = Field(
-        0.5, ge=0, description="CPUs of one; with the defaults two trials fit on two CPUs"
+    workers: int = Field(
+        1, ge=1, description="training workers a trial", json_schema_extra={"unit": "workers"}
     )
-    gpus_per_worker: float = Field(0.0, ge=0, description="GPUs of one; 0: it trains on CPUs")
+    cpus_per_worker: float = Field(
+        0.5,
+        ge=0,
+        description="CPUs of a training worker; with the defaults two trials fit on two CPUs",
+        json_schema_extra={"unit": "CPUs"},
+    )
+    gpus_per_worker: float = Field(
+        0.0,
+        ge=0,
+        description="GPUs of a training worker; 0: it trains on CPUs",
+        json_schema_extra={"unit": "GPUs"},
+    )
     gpu_memory_gb: float | None = Field(
-        None, gt=0, description="GiB of one GPU; given, a run that cannot fit is refused"
+        None,
+        gt=0,
+        description="memory of one GPU; given, a run that cannot fit is refused",
+        json_schema_extra={"unit": "GiB"},
     )
     gpu: str | None = Field(
-        None, description="its name, such as 'H100 SXM'; given, hours are estimated"
+        None, description="the name of the GPUs, such as 'H100 SXM'; given, hours are estimated"
     )
-    cpus_per_render: float = Field(0.25, gt=0, description="CPUs of one data-rendering task")
-    actors: int = Field(1, ge=1, description="measurement actors, shared by all trials")
-    cpus_per_actor: float = Field(0.5, ge=0, description="CPUs of one")
-    gpus_per_actor: float = Field(0.0, ge=0, description="GPUs of one; 0: it measures on CPUs")
-    max_concurrent_trials: int | None = Field(None, ge=1, description="none: as many as fit")
+    cpus_per_render: float = Field(
+        0.25,
+        gt=0,
+        description="CPUs of a task that renders images",
+        json_schema_extra={"unit": "CPUs"},
+    )
+    actors: int = Field(
+        1,
+        ge=1,
+        description="measurement actors, shared by all trials",
+        json_schema_extra={"unit": "actors"},
+    )
+    cpus_per_actor: float = Field(
+        0.5, ge=0, description="CPUs of a measurement actor", json_schema_extra={"unit": "CPUs"}
+    )
+    gpus_per_actor: float = Field(
+        0.0,
+        ge=0,
+        description="GPUs of a measurement actor; 0: it measures on CPUs",
+        json_schema_extra={"unit": "GPUs"},
+    )
+    max_concurrent_trials: int | None = Field(
+        None,
+        ge=1,
+        description="trials at the same time, at most; none: as many as fit",
+        json_schema_extra={"unit": "trials"},
+    )
     max_failures: int = Field(
-        2, ge=0, description="restarts of a trial's workers, and of a trial that is lost as a whole"
+        2,
+        ge=0,
+        description="restarts of a trial's workers, and of a trial that is lost as a whole",
+        json_schema_extra={"unit": "restarts"},
     )
