@@ -51,10 +51,13 @@ def main() -> None:
 
 def trial(folder: Path) -> tuple[float, float]:
     """Seconds from start to record, and seconds of steps and measurement in them."""
-    wall = (folder / "record.json").stat().st_mtime - (folder / "run.json").stat().st_mtime
     steps = sum(record["step_s"] for record in read_journal(folder / "training.jsonl"))
-    measured = json.loads((folder / "measure" / "measured.json").read_text())["seconds"]
-    return wall, steps + sum(measured.values())
+    label = folder.name.rpartition("-")[0]
+    parts = list(folder.parents[1].glob(f"measurements/{label}@*/*/record.json"))
+    ended = max(part.stat().st_mtime for part in parts)
+    wall = ended - (folder / "trial.json").stat().st_mtime
+    seconds = [json.loads(part.read_text())["seconds"].values() for part in parts]
+    return wall, steps + sum(map(sum, seconds))
 
 
 if __name__ == "__main__":

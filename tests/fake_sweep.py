@@ -6,8 +6,10 @@ from pathlib import Path
 
 import numpy as np
 import pandas as pd
+from fake_parts import write_parts
 
 from mixlens.design import Layout, SweepSpec, asked_trials
+from mixlens.measurement import Measurement, base_of, other_of, trial_of
 
 HELD_OUT_START = 2**62
 GROUPS = {
@@ -101,14 +103,17 @@ class FakeSweep:
         world = np.random.default_rng(7)
         hardness = world.normal(0, 1.2, self.images)  # of an image, the same for every model
         crowd = world.normal(0, 0.03, self.images)
-        self._measure(layout.base(spec) / "measure", None, world, hardness, crowd)
+        self._measure(base_of(spec, folder), None, world, hardness, crowd)
+        if other := other_of(spec, folder):
+            write_parts(other, **self.tables(None, world, hardness, crowd))
         trials = asked_trials(spec)
         for trial in trials[: len(trials) - self.unfinished]:
             arms = [arm for arm, _ in self.arms]
             place = arms.index(trial.level.id) if arms else 0
             ratio = self.arms[place][1] if arms else trial.level.coordinates["ratio"]
             random = np.random.default_rng([11, trial.seed, round(1000 * ratio), place])
-            self._measure(layout.measurement(spec, trial), ratio, random, hardness, crowd)
+            self._measure(trial_of(spec, folder, trial), ratio, random, hardness, crowd)
+            layout.trial(trial).mkdir(parents=True)
             self._train(layout.trial(trial), ratio, random)
             (layout.trial(trial) / "trial.json").write_text(trial.model_dump_json(indent=1))
             (layout.trial(trial) / "trained.json").write_text("{}\n")
@@ -117,8 +122,11 @@ class FakeSweep:
     def ids(self) -> list[str]:
         return [f"{self.component}/{HELD_OUT_START + i}" for i in range(self.images)]
 
-    def _measure(self, measure, ratio, random, hardness, crowd) -> None:
-        measure.mkdir(parents=True, exist_ok=True)
+    def _measure(self, measurement: Measurement, ratio, random, hardness, crowd) -> None:
+        write_parts(measurement, **self.tables(ratio, random, hardness, crowd))
+
+    def tables(self, ratio, random, hardness, crowd) -> dict[str, pd.DataFrame]:
+        """The tables of a model trained at this ratio; of the base without one."""
         ids = self.ids()
         gain = 0.0 if ratio is None else self.effect * min(ratio, 0.5) / 0.5
         luck = 0.0 if ratio is None else random.normal(0, self.seed_noise)
@@ -154,15 +162,14 @@ class FakeSweep:
         for name in ("count_error", "parsed", "object_precision", "object_recall", "object_f1",
                      "ged"):  # fmt: skip
             examples[name] = examples[name].astype(float)
-        examples.to_parquet(measure / "examples.parquet", index=False)
-        self._tokens(measure, ratio, random, crowd, ids)
-        pd.DataFrame(
+        facts = pd.DataFrame(
             {"example_id": ids, "object_count": np.tile([3, 4, 5, 6], self.images)[: self.images],
              "ink_fraction": 0.2 + crowd}
-        ).to_parquet(measure / "attributes.parquet", index=False)  # fmt: skip
-        (measure / "measured.json").write_text("{}\n")
+        )  # fmt: skip
+        tokens = self._tokens(ratio, random, crowd, ids)
+        return {"examples": examples, "attributes": facts, **tokens}
 
-    def _tokens(self, measure, ratio, random, crowd, ids) -> None:
+    def _tokens(self, ratio, random, crowd, ids) -> dict[str, pd.DataFrame]:
         share = 0.0 if ratio is None else ratio
         luck = 0.0 if ratio is None else random.normal(0, 0.004)
         parts, pooled = [], []
@@ -196,13 +203,14 @@ class FakeSweep:
                 add(stream, layer, "energy_entropy", 0.95 - 0.05 * depth + 0.1 * noise)
         streams, layers, metrics, values = zip(*parts, strict=True)
         named = {"stream": streams, "layer": layers, "metric": metrics}
-        pd.DataFrame(
-            {name: np.repeat(column, self.images) for name, column in named.items()}
-            | {"example_id": np.tile(ids, len(parts)), "value": np.concatenate(values)}
-        ).to_parquet(measure / "image_metrics.parquet", index=False)
-        pd.DataFrame(
-            pooled, columns=["stream", "layer", "metric", "value", "low", "high", "n"]
-        ).to_parquet(measure / "pooled_metrics.parquet", index=False)
+        columns = ["stream", "layer", "metric", "value", "low", "high", "n"]
+        return {
+            "image_metrics": pd.DataFrame(
+                {name: np.repeat(column, self.images) for name, column in named.items()}
+                | {"example_id": np.tile(ids, len(parts)), "value": np.concatenate(values)}
+            ),
+            "pooled_metrics": pd.DataFrame(pooled, columns=columns),
+        }
 
     def _train(self, trial, ratio, random) -> None:
         with (trial / "training.jsonl").open("w") as log:

@@ -11,6 +11,7 @@ import pytest
 from mlflow import MlflowClient
 
 from mixlens.design import Layout, SweepSpec, held_trials
+from mixlens.measurement import base_of, load
 from mixlens.models.tiny import build_tiny_vlm
 from mixlens.spec import load_spec
 from mixlens.tasks import vocabulary
@@ -68,8 +69,7 @@ def test_ratios_of_scenes_and_photographs_end_in_one_report(coco_set, tmp_path: 
                 assert (abs(drawn[name] - weight * 8 * drawn.index) < 1).all()
 
     # The figures of the study on photographs: correlations, probes, and what holds on both.
-    (base_folder,) = root.glob("base-*")
-    probes = pd.read_parquet(base_folder / "measure" / "probes.parquet")
+    probes = load(base_of(load_spec(SweepSpec, root / "sweep.json"), root)).probes
     assert "dominant_supercategory" in set(probes["attribute"])
     transfer = tables["transfer"]
     assert {"object_count", "shape_diversity", "covered_fraction"} <= set(transfer["attribute"])

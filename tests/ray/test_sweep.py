@@ -97,6 +97,12 @@ def steps_trained(root: Path) -> dict[str, tuple[list[str], int]]:
     }
 
 
+def measured_parts(root: Path) -> dict[Path, int]:
+    """Every part of every measurement, and when it came to be."""
+    records = root.glob("measurements/*/*/record.json")
+    return {record.parent: record.stat().st_mtime_ns for record in records}
+
+
 def test_an_interrupted_sweep_is_completed_by_the_same_command(base: Path, tmp_path: Path):
     runs = tmp_path / "runs"
     one_at_a_time = "resources.max_concurrent_trials=1"
@@ -106,13 +112,15 @@ def test_an_interrupted_sweep_is_completed_by_the_same_command(base: Path, tmp_p
         cwd=ROOT, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True,
         start_new_session=True, env=clean_environment(),
     )  # fmt: skip
+    measured = "measurements/*seed=*/tokens-*/record.json"  # of the trials, not of the base
     try:
-        wait_for(lambda: list(root.glob("trials/*/measure-*/measured.json")), first)
+        wait_for(lambda: list(root.glob(measured)), first)
     finally:
         os.killpg(first.pid, signal.SIGKILL)
         first.communicate()
-    (done,) = root.glob("trials/*/measure-*/measured.json")
-    journal = done.parents[1] / "training.jsonl"
+    (done,) = root.glob(measured)
+    label = done.parents[1].name.partition("@")[0]
+    (journal,) = root.glob(f"trials/{label}-*/training.jsonl")
     before = done.stat().st_mtime_ns, journal.stat().st_mtime_ns
 
     second = sweep(base, runs, "seeds=[0]", one_at_a_time)
@@ -120,7 +128,7 @@ def test_an_interrupted_sweep_is_completed_by_the_same_command(base: Path, tmp_p
     assert second.returncode == 0, second.stderr
     after = done.stat().st_mtime_ns, journal.stat().st_mtime_ns
     assert after == before, "a finished trial ran again"
-    assert len(list(root.glob("trials/*/measure-*/measured.json"))) == 2
+    assert len(list(root.glob(measured))) == 2
     # What a person is left with.
     report = root / "report.html"
     for told in (str(report), "mlflow ui", "ratio"):
@@ -151,6 +159,28 @@ def test_an_interrupted_sweep_is_completed_by_the_same_command(base: Path, tmp_p
     accuracy = pd.read_parquet(root / "tables" / "accuracy.parquet")
     names = {"base", "ratio=0,seed=0", "ratio=0.5,seed=1", "ratio=1,seed=0"}
     assert set(accuracy["run"]) == names
+
+    # A fourth start, whose file asks for one more probe, share and size of batches, trains nothing
+    # and measures these alone.
+    steps, parts = steps_trained(root), measured_parts(root)
+    more = [
+        "evaluation.probes.attributes=[object_count,dominant_colour,dominant_shape,size_mean,"
+        "crowding,ink_fraction]",
+        "evaluation.deletion.shares=[0.25,0.5,0.75,0.95]",
+        "evaluation.batch_size=4",
+    ]
+    fourth = sweep(base, runs, "seeds=[0]", one_at_a_time, *more)
+    assert fourth.returncode == 0, fourth.stderr
+    assert steps_trained(root) == steps
+    new = measured_parts(root)
+    assert {part: new[part] for part in parts} == parts
+    added = sorted(part.name.rpartition("-")[0] for part in new if part not in parts)
+    assert added == [
+        *["deletion-random,layer=-1,share=0.25,seed=0"] * len(names),
+        *["probe-linear,ink_fraction"] * len(names),
+    ]
+    assert set(pd.read_parquet(root / "tables" / "accuracy.parquet")["run"]) == names
+    assert 0.25 in set(pd.read_parquet(root / "tables" / "deletion.parquet")["share"])
 
 
 @pytest.mark.parametrize(
@@ -269,7 +299,8 @@ def test_the_same_command_runs_as_a_ray_job(base: Path, tmp_path: Path, ray_head
         cwd=ROOT, capture_output=True, text=True, timeout=900, env=clean_environment(),
     )  # fmt: skip
     assert job.returncode == 0, job.stdout[-4000:] + job.stderr[-2000:]
-    record = next((runs / "quickstart").glob("trials/*/measure-*/measured.json"))
-    trial = json.loads((record.parents[1] / "trial.json").read_text())
+    assert list((runs / "quickstart").glob("measurements/*seed=*/tokens-*/record.json"))
+    (file,) = (runs / "quickstart").glob("trials/*/trial.json")
+    trial = json.loads(file.read_text())
     assert (trial["level"]["id"], trial["seed"]) == ("ratio=1", 0)
     assert (runs / "quickstart" / "report.html").is_file()

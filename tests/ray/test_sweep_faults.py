@@ -13,6 +13,7 @@ import pytest
 from mixlens.design import Layout, SweepSpec, Trial, asked_trials
 from mixlens.design.arms import ArmsDesign
 from mixlens.errors import ResourceError
+from mixlens.measurement import is_finished, trial_of
 from mixlens.models.tiny import build_tiny_vlm
 from mixlens.spec import EvaluationSpec, ResourceSpec, SceneComponent, SceneSpec, SizeRange
 from mixlens.spec.training import TrainingSpec
@@ -68,7 +69,8 @@ def test_a_trial_never_waits_for_a_busy_driver(ray_local: None, base: Path, tmp_
     """
     spec, layout = a_sweep(base), Layout(tmp_path / "sweep")
     trials = asked_trials(spec)
-    record = layout.measurement(spec, trials[0]) / "measured.json"
+    measurement = trial_of(spec, layout.root, trials[0])
+    record = measurement.record(measurement.tokens)
     stages: list[str] = []
 
     def busy(trial: Trial, stage: str, metrics: dict[str, Any]) -> None:
@@ -126,7 +128,7 @@ def test_a_lost_trial_or_controller_changes_nothing(
     assert run_trials(spec, (trial,), layout, 1, killer) == {}
     assert killer.killed == VICTIMS
     assert killer.stages.count("lost") == 2
-    assert layout.finished(spec, trial)
+    assert is_finished(spec, layout.root, trial)
     log = (layout.trial(trial) / "logs" / "train-0.log").read_text()
     starts = [line for line in log.splitlines() if line.startswith("worker 0 of 1")]
     assert len(starts) == 3

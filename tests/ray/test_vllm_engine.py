@@ -6,16 +6,17 @@ import pyarrow.parquet as pq
 import pytest
 import torch
 
-from mixlens.activations.pool import MeasurementPool
 from mixlens.errors import ResourceError
 from mixlens.evaluation import engine
 from mixlens.evaluation.answers import answer
 from mixlens.evaluation.serving import engine_config
-from mixlens.evaluation.throughput import read_throughput
+from mixlens.measurement import Asked, Measurement, Subject, load, measure
+from mixlens.measurement.measure import held_out_examples
+from mixlens.measurement.pool import MeasurementPool
+from mixlens.measurement.request import Answers
 from mixlens.models import load_vlm
 from mixlens.models.tiny import build_tiny_vlm
-from mixlens.spec import EvaluationSpec, HeldOut, LoraSpec, ResourceSpec, SceneComponent, SceneSpec
-from mixlens.sweep.measuring import held_out_examples, measure_model
+from mixlens.spec import HeldOut, LoraSpec, ResourceSpec, SceneComponent, SceneSpec
 from mixlens.tasks import vocabulary
 from mixlens.training.lora import add_lora
 
@@ -29,10 +30,9 @@ HELD_OUT = HeldOut(
     component=SceneComponent(
         scene=SceneSpec(image_size=64, objects=(2, 4)), tasks={"coarse": 2, "scene_graph": 1}
     ),
-    evaluation=EvaluationSpec(
-        component="scenes", examples=IMAGES, batch_size=4, max_new_tokens=8, engine="vllm"
-    ),
+    examples=IMAGES,
 )
+ASKED = Asked(Answers(engine="vllm", max_new_tokens=8))
 
 
 @pytest.fixture(scope="module")
@@ -68,23 +68,26 @@ def pool(ray_local):
     pool.close()
 
 
+def answers_in(measurement: Measurement):
+    return pq.read_table(measurement.part(ASKED.answers) / "examples.parquet")
+
+
 def own_table(model: str):
     return answer(load_vlm(model), held_out_examples(HELD_OUT, range(IMAGES)), 64, 8)
 
 
 def test_the_table_is_that_of_our_own_loop(pool, model, no_gpus, tmp_path):
     told = []
-    directory = measure_model(
-        pool, HELD_OUT, model, tmp_path, progress=lambda *step: told.append(step)
-    )
-    table, own = pq.read_table(directory / "examples.parquet"), own_table(model)
+    measurement = Measurement(tmp_path, Subject("model", model, "0123"), HELD_OUT, ASKED)
+    measure(pool, measurement, 4, lambda *step: told.append(step))
+    table, own = answers_in(measurement), own_table(model)
     assert table.equals(own)
     assert len(set(own["response"].to_pylist())) > len(own) / 4  # mixing rows up would show
-    assert not (directory / "asked").exists()
+    assert not (measurement.folder / "asked").exists()
     stages = list(dict.fromkeys(stage for stage, _, _ in told))
-    assert stages[:4] == ["first look", "questions", "vllm", "scores"]
+    assert stages[:4] == ["questions", "vllm", "scores", "first look"]
     assert [step for step in told if step[0] == "vllm"][-1] == ("vllm", len(own), len(own))
-    assert read_throughput(directory)["answers_per_s"] > 0
+    assert load(measurement).throughput["answers_per_s"] > 0
 
 
 def test_adapters_are_put_on_the_base(pool, model, no_gpus, tmp_path):
@@ -96,8 +99,9 @@ def test_adapters_are_put_on_the_base(pool, model, no_gpus, tmp_path):
                 parameter.normal_(0, 0.5)
     folder = str(tmp_path / "adapters")
     tuned.save_pretrained(folder)
-    directory = measure_model(pool, HELD_OUT, folder, tmp_path / "measure")
-    table, own = pq.read_table(directory / "examples.parquet"), own_table(folder)
+    measurement = Measurement(tmp_path, Subject("tuned", folder, "4567"), HELD_OUT, ASKED)
+    measure(pool, measurement, 4)
+    table, own = answers_in(measurement), own_table(folder)
     assert table.equals(own)
     assert not own["response"].equals(own_table(model)["response"])
 

@@ -8,9 +8,10 @@ import numpy as np
 import pandas as pd
 
 from mixlens.analysis.correlations import correlate
-from mixlens.analysis.measurement import ModelResults
+from mixlens.analysis.deletion import deletion_table
 from mixlens.analysis.tables import EXCESS, HEADLINE, REDUNDANCY, write_tables
 from mixlens.analysis.transfer_build import TRANSFER_TABLES, Sides, transfer_tables
+from mixlens.measurement import Measured
 from mixlens.statistics.intervals import Sums, image_intervals, image_weights
 
 MODEL = "model"  # the measured model, among its controls
@@ -29,7 +30,7 @@ class ModelTables:
         correlations: see `mixlens.analysis.correlations`.
         nulls: stream, layer, metric, null, value, low, high, n, ratio (value of the model over it).
         probes: as measured.
-        deletion: as measured.
+        deletion: see `mixlens.analysis.deletion`.
         transfer: see `mixlens.analysis.transfer`; empty if nothing was measured on other images.
         transfer_summary: see `mixlens.analysis.transfer_chance`.
         transfer_correlations: as `correlations`, on the other images.
@@ -59,9 +60,9 @@ def read_model_tables(folder: Path) -> ModelTables:
 
 
 def model_tables(
-    model: ModelResults,
-    controls: Mapping[str, ModelResults],
-    transfer: ModelResults | None = None,
+    model: Measured,
+    controls: Mapping[str, Measured],
+    transfer: Measured | None = None,
     sides: Sides | None = None,
 ) -> ModelTables:
     """All tables of a model.
@@ -83,16 +84,16 @@ def model_tables(
         by_count=by_count(model),
         correlations=correlations,
         nulls=nulls,
-        probes=_or_empty(model.probes),
-        deletion=_or_empty(model.deletion),
+        probes=pd.DataFrame() if model.probes is None else model.probes,
+        deletion=pd.DataFrame() if model.deleted is None else deletion_table(model.deleted),
         **compared(model, correlations, transfer, sides),
     )
 
 
 def compared(
-    model: ModelResults,
+    model: Measured,
     correlations: pd.DataFrame,
-    transfer: ModelResults | None,
+    transfer: Measured | None,
     sides: Sides | None,
 ) -> dict[str, pd.DataFrame]:
     """The tables of transfer by name, empty where the model was not measured on other images."""
@@ -116,7 +117,7 @@ def with_excess(image_metrics: pd.DataFrame) -> pd.DataFrame:
     return pd.concat([image_metrics, above.assign(metric=EXCESS)], ignore_index=True)
 
 
-def layer_profile(model: ModelResults) -> pd.DataFrame:
+def layer_profile(model: Measured) -> pd.DataFrame:
     """stream, layer, metric, value, low, high, n: means over images with BCa intervals.
 
     The redundancy score is the pooled one with its jackknife interval.
@@ -132,7 +133,7 @@ def layer_profile(model: ModelResults) -> pd.DataFrame:
     return pd.concat([pooled, profile[~keys.isin(known)]], ignore_index=True)
 
 
-def accuracy(model: ModelResults) -> pd.DataFrame:
+def accuracy(model: Measured) -> pd.DataFrame:
     """group, metric, value, low, high, n, chance: the headline score of each task group.
 
     `chance` is that of a guesser among the choices, NaN where a group has open answers.
@@ -148,7 +149,7 @@ def accuracy(model: ModelResults) -> pd.DataFrame:
     return pd.DataFrame(rows)
 
 
-def by_count(model: ModelResults) -> pd.DataFrame:
+def by_count(model: Measured) -> pd.DataFrame:
     """stream, layer, metric, objects, value, low, high, n: metrics over the number of objects.
 
     Each count by itself, or bins of about equally many images where there are more than six;
@@ -195,15 +196,9 @@ def _named(tables: Mapping[str, pd.DataFrame]) -> pd.DataFrame:
     )
 
 
-def _with_ratio(nulls: pd.DataFrame | None, layers: pd.DataFrame) -> pd.DataFrame:
-    if nulls is None:
-        return pd.DataFrame(columns=[*_LAYERED, "null", "value", "low", "high", "n", "ratio"])
+def _with_ratio(nulls: pd.DataFrame, layers: pd.DataFrame) -> pd.DataFrame:
     of_model = layers.set_index(_LAYERED)["value"]
     keys = pd.MultiIndex.from_frame(nulls[_LAYERED])
     value = nulls["value"].to_numpy()
     with np.errstate(divide="ignore", invalid="ignore"):
         return nulls.assign(ratio=of_model.reindex(keys).to_numpy() / value)
-
-
-def _or_empty(table: pd.DataFrame | None) -> pd.DataFrame:
-    return pd.DataFrame() if table is None else table

@@ -1,61 +1,16 @@
-"""What a measurement has left on disk: of a model and its controls, here and on other images."""
+"""A measured model with its controls, here and on other images, as its folder holds them."""
 
 from dataclasses import dataclass
 from pathlib import Path
 
-import pandas as pd
-
-from mixlens.analysis.results import read_table
+from mixlens.design.layout import check_layout
 from mixlens.errors import DataError, damaged_file, explain
+from mixlens.measurement import Measured, controls_of, load, model_of, other_of
 from mixlens.spec import MeasureSpec
 
-_NEEDED = ("examples", "image_metrics", "pooled_metrics", "attributes")
-_OPTIONAL = ("nulls", "probes", "deletion", "embeddings")
-
 
 @dataclass(frozen=True)
-class ModelResults:
-    """What one measurement left on disk; what was not asked for is None.
-
-    Attributes:
-        examples: one row a question, with answer and scores.
-        image_metrics: stream, layer, metric, example_id, value.
-        pooled_metrics: stream, layer, metric, value, low, high, n.
-        attributes: example_id and the facts about each held-out image.
-        nulls: stream, layer, metric, null, value, low, high, n.
-        probes: see `mixlens.probing.probes`.
-        deletion: see `mixlens.probing.deletion`.
-        embeddings: stream, layer, example_id, vector: the mean token of each image.
-    """
-
-    examples: pd.DataFrame
-    image_metrics: pd.DataFrame
-    pooled_metrics: pd.DataFrame
-    attributes: pd.DataFrame
-    nulls: pd.DataFrame | None = None
-    probes: pd.DataFrame | None = None
-    deletion: pd.DataFrame | None = None
-    embeddings: pd.DataFrame | None = None
-
-
-def load_model(folder: Path) -> ModelResults:
-    """Read the measurement in `folder`.
-
-    Raises:
-        DataError: a table that every measurement has is not there, or one is damaged.
-    """
-    for name in _NEEDED:
-        if not (folder / f"{name}.parquet").is_file():
-            raise DataError(
-                explain(str(folder), f"no {name}.parquet", "the measurement is not finished",
-                        "Start its command again.")
-            )  # fmt: skip
-    there = [name for name in (*_NEEDED, *_OPTIONAL) if (folder / f"{name}.parquet").is_file()]
-    return ModelResults(**{name: read_table(folder / f"{name}.parquet") for name in there})
-
-
-@dataclass(frozen=True)
-class Measured:
+class MeasuredModel:
     """A measured model with its controls, as `jobs/measure.py` leaves them.
 
     Attributes:
@@ -68,35 +23,42 @@ class Measured:
 
     folder: Path
     spec: MeasureSpec
-    model: ModelResults
-    controls: dict[str, ModelResults]
-    transfer: ModelResults | None = None
+    model: Measured
+    controls: dict[str, Measured]
+    transfer: Measured | None = None
 
 
-def load_measured(folder: Path) -> Measured:
-    """Read the directory of one measured model.
+def read_measure_file(folder: Path) -> MeasureSpec:
+    """What was asked of the model in a folder.
 
     Raises:
-        DataError: it holds no finished measurement, or a file of it is damaged.
+        DataError: it holds no measured model of this version, or the file is damaged.
     """
+    check_layout(folder)
     file = folder / "measure.json"
     if not file.is_file():
         raise DataError(
             explain(str(folder), "no measure.json", "this is no measured model",
                     "Name a folder that `mixlens measure` has made.")
         )  # fmt: skip
-    controls = {
-        record.parent.name.replace("-", " "): load_model(record.parent)
-        for record in sorted((folder / "controls").glob("*/measured.json"))
-    }
     try:
-        spec = MeasureSpec.model_validate_json(file.read_text())
+        return MeasureSpec.model_validate_json(file.read_text())
     except (OSError, ValueError) as error:
         raise damaged_file(file, error) from None
-    return Measured(folder, spec, load_model(folder / "measure"), controls, load_transfer(folder))
 
 
-def load_transfer(folder: Path) -> ModelResults | None:
-    """What was measured on the second component, below a model's folder; None if nothing was."""
-    there = folder / "transfer"
-    return load_model(there) if (there / "measured.json").is_file() else None
+def load_measured(folder: Path) -> MeasuredModel:
+    """Read the directory of one measured model.
+
+    Raises:
+        DataError: it holds no finished measurement, or a file of it is damaged.
+    """
+    spec = read_measure_file(folder)
+    other = other_of(spec, folder)
+    return MeasuredModel(
+        folder,
+        spec,
+        load(model_of(spec, folder)),
+        {name: load(one) for name, one in sorted(controls_of(spec, folder).items())},
+        None if other is None else load(other),
+    )

@@ -6,12 +6,11 @@ from pathlib import Path
 from typing import Any
 
 import pandas as pd
-import pyarrow as pa
 
 from mixlens.design import BASE, Layout, Level, SweepSpec, Trial, sweep_trials
+from mixlens.design.layout import check_layout
 from mixlens.errors import DataError, damaged_file, explain
-
-_TABLES = ("examples", "image_metrics", "pooled_metrics")
+from mixlens.measurement import Measured, base_of, is_finished, load, other_of, trial_of
 
 
 @dataclass(frozen=True)
@@ -20,23 +19,29 @@ class RunResults:
 
     Attributes:
         name: of the trial, or "base".
-        folder: its directory.
-        measurement: the directory of what was measured.
+        folder: its directory; of the base that of its measurement.
         trial: what was run; None for the base.
-        examples: one row a question asked about a held-out image, with answer and scores.
-        image_metrics: stream, layer, metric, example_id, value.
-        pooled_metrics: stream, layer, metric, value, low, high, n.
+        measured: what was measured of it.
         training: one row a logged optimiser step; empty for the base.
     """
 
     name: str
     folder: Path
-    measurement: Path
     trial: Trial | None
-    examples: pd.DataFrame
-    image_metrics: pd.DataFrame
-    pooled_metrics: pd.DataFrame
+    measured: Measured
     training: pd.DataFrame
+
+    @property
+    def examples(self) -> pd.DataFrame:
+        return self.measured.examples
+
+    @property
+    def image_metrics(self) -> pd.DataFrame:
+        return self.measured.image_metrics
+
+    @property
+    def pooled_metrics(self) -> pd.DataFrame:
+        return self.measured.pooled_metrics
 
     @property
     def level(self) -> str:
@@ -64,7 +69,7 @@ class SweepResults:
         trials: the finished trials, in the order of the sweep file.
         missing: names of the trials that have not finished.
         example_ids: the held-out images.
-        attributes: example_id and the facts about each held-out image.
+        other: the base on the images of `evaluation.transfer`; None without it.
     """
 
     folder: Path
@@ -73,7 +78,12 @@ class SweepResults:
     trials: tuple[RunResults, ...]
     missing: tuple[str, ...]
     example_ids: tuple[str, ...]
-    attributes: pd.DataFrame
+    other: Measured | None = None
+
+    @property
+    def attributes(self) -> pd.DataFrame:
+        """example_id and the facts about each held-out image."""
+        return self.base.measured.attributes
 
     @property
     def runs(self) -> tuple[RunResults, ...]:
@@ -111,16 +121,13 @@ def load_sweep(sweep_dir: Path) -> SweepResults:
             is missing or unreadable, or a run was measured on other images than the base.
     """
     layout = Layout(sweep_dir)
+    check_layout(sweep_dir)
     spec = _read_spec(layout.sweep_file)
-    base_folder = _base_folder(layout, spec)
-    base = load_run(base_folder, base_folder / "measure", None)
+    base = load_run(spec, sweep_dir, None)
     everything = sweep_trials(spec, layout)
-    trials = [
-        load_run(layout.trial(trial), layout.measurement(spec, trial), trial)
-        for trial in everything
-        if layout.finished(spec, trial)
-    ]
-    missing = [trial.name for trial in everything if not layout.finished(spec, trial)]
+    finished = [trial for trial in everything if is_finished(spec, sweep_dir, trial)]
+    trials = [load_run(spec, sweep_dir, trial) for trial in finished]
+    missing = [trial.name for trial in everything if trial not in finished]
     if not trials:
         raise DataError(
             explain(
@@ -136,30 +143,29 @@ def load_sweep(sweep_dir: Path) -> SweepResults:
         if others != set(ids):
             raise DataError(
                 explain(
-                    str(trial.measurement / "examples.parquet"),
+                    str(trial.measured.folder),
                     f"{len(others)} images, {len(others & set(ids))} of them also the base's",
                     f"the base was measured on {len(ids)} images, and only equal images compare",
-                    "Delete this measure folder and start the sweep's command again.",
+                    "Delete this folder and start the sweep's command again.",
                 )
             )
-    attributes = base.measurement / "attributes.parquet"
-    table = pd.DataFrame({"example_id": []})
-    if attributes.is_file():
-        table = read_table(attributes)
-    return SweepResults(sweep_dir, spec, base, tuple(trials), tuple(missing), ids, table)
+    other = other_of(spec, sweep_dir)
+    elsewhere = None if other is None else load(other)
+    return SweepResults(sweep_dir, spec, base, tuple(trials), tuple(missing), ids, elsewhere)
 
 
-def load_run(folder: Path, measurement: Path, trial: Trial | None) -> RunResults:
-    """Read one measured model; `trial` is None for the base."""
-    tables = {name: read_table(measurement / f"{name}.parquet") for name in _TABLES}
-    return RunResults(
-        name=BASE if trial is None else trial.name,
-        folder=folder,
-        measurement=measurement,
-        trial=trial,
-        training=read_training(folder),
-        **tables,
-    )
+def load_run(spec: SweepSpec, root: Path, trial: Trial | None) -> RunResults:
+    """Read one measured model of a sweep; `trial` is None for the base.
+
+    Raises:
+        DataError: it is not measured, or a file is damaged.
+    """
+    if trial is None:
+        measured = load(base_of(spec, root))
+        return RunResults(BASE, measured.folder, None, measured, read_training(measured.folder))
+    folder = Layout(root).trial(trial)
+    measured = load(trial_of(spec, root, trial))
+    return RunResults(trial.name, folder, trial, measured, read_training(folder))
 
 
 def read_training(folder: Path) -> pd.DataFrame:
@@ -201,31 +207,3 @@ def _read_spec(file: Path) -> SweepSpec:
         return SweepSpec.model_validate_json(file.read_text())
     except (OSError, ValueError) as error:
         raise damaged_file(file, error, "The sweep's command writes it again.") from None
-
-
-def _base_folder(layout: Layout, spec: SweepSpec) -> Path:
-    folder = layout.base(spec)
-    if not (folder / "measure" / "examples.parquet").is_file():
-        raise DataError(
-            explain(
-                str(folder),
-                "no measure/examples.parquet",
-                "the base model has not been measured",
-                "Start the sweep's command again.",
-            )
-        )
-    return folder
-
-
-def read_table(
-    file: Path, remedy: str = "Delete its folder; the command that measured it does so again."
-) -> pd.DataFrame:
-    """A Parquet table of ours.
-
-    Raises:
-        DataError: it is missing or damaged.
-    """
-    try:
-        return pd.read_parquet(file)
-    except (OSError, ValueError, pa.ArrowException) as error:
-        raise damaged_file(file, error, remedy) from None

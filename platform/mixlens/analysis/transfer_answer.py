@@ -6,11 +6,11 @@ from pathlib import Path
 import pandas as pd
 
 from mixlens.analysis.correlations import LEVEL
-from mixlens.analysis.results import read_table
 from mixlens.analysis.tables import REDUNDANCY
 from mixlens.analysis.transfer import HOLDS, REVERSES, UNKNOWN
 from mixlens.analysis.transfer_chance import ALL_TOKENS, REDUNDANCY_OF_TOKENS
 from mixlens.analysis.words import listing, number, plain, upper
+from mixlens.measurement.measurement import read_table
 
 _OF = {
     REDUNDANCY_OF_TOKENS: "correlations of the redundancy score of visual tokens with an attribute",

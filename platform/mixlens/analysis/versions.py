@@ -12,6 +12,7 @@ from pathlib import Path
 from mixlens.analysis.provenance import Provenance, read_provenance
 from mixlens.design import Layout, SweepSpec, sweep_trials
 from mixlens.errors import CheckpointError
+from mixlens.measurement import base_of
 from mixlens.spec import MeasureSpec
 
 # What makes tokens, pixels and logits.
@@ -60,7 +61,9 @@ def sweep_version_warnings(spec: SweepSpec, folder: Path) -> list[str]:
     """A sentence for each way in which versions spoil comparisons within a sweep in `folder`."""
     layout = Layout(folder)
     trials = sweep_trials(spec, layout)
-    made = {"the base": layout.base(spec)} | {one.name: layout.trial(one) for one in trials}
+    made = {"the base": base_of(spec, folder).folder} | {
+        one.name: layout.trial(one) for one in trials
+    }
     found = {name: read_provenance(place) for name, place in made.items()}
     return version_warnings(found | _training_of(spec.model), spec.model)
 

@@ -5,8 +5,10 @@ from pathlib import Path
 
 from mixlens.design.level import Trial
 from mixlens.design.sweep import SweepSpec
-from mixlens.spec import RunSpec, held_out_of
+from mixlens.errors import DataError, explain
+from mixlens.spec import RunSpec
 
+_EARLIER = ("base-*/measure", "trials/*/run.json", "trials/*/measure*", "measure/measured.json")
 TRIAL = "trial.json"
 TRAINED = "trained.json"  # says that a model is whole; written by the training
 _MIX_LENGTH = 60  # of the readable part of a trial's folder
@@ -46,26 +48,32 @@ class Layout:
     def trials(self) -> Path:
         return self.root / "trials"
 
+    def label(self, trial: Trial) -> str:
+        """A trial for people who look at folders: its mixture and seed."""
+        return f"{_mix(trial.run)},seed={trial.seed}"
+
     def trial(self, trial: Trial) -> Path:
         """Holds trial.json, model/, training.jsonl, mixture.parquet; named by its run alone."""
-        return self.trials / f"{_mix(trial.run)},seed={trial.seed}-{trial.run.digest()}"
-
-    def base(self, spec: SweepSpec) -> Path:
-        """Measurement of the base model; the same for all trials of a sweep."""
-        return self.root / f"base-{spec.base_digest()}"
-
-    def measurement(self, spec: SweepSpec, trial: Trial) -> Path:
-        """What was measured of a trial on the held-out images of `spec`."""
-        return self.trial(trial) / f"measure-{held_out_of(spec).digest()}"
+        return self.trials / f"{self.label(trial)}-{trial.run.digest()}"
 
     def trained(self, trial: Trial) -> bool:
         """Whether its model is whole."""
         return (self.trial(trial) / TRAINED).is_file()
 
-    def finished(self, spec: SweepSpec, trial: Trial) -> bool:
-        """Whether it is trained, and measured as `spec` asks."""
-        measured = self.measurement(spec, trial) / "measured.json"
-        return self.trained(trial) and measured.is_file()
+
+def check_layout(root: Path) -> None:
+    """Refuse the directory of an earlier version, whose results lie elsewhere below it.
+
+    Raises:
+        DataError: there are results of an earlier version.
+    """
+    for pattern in _EARLIER:
+        if old := next(root.glob(pattern), None):
+            raise DataError(
+                explain("run directory", str(root), f"{old.relative_to(root)} is of an earlier "
+                        "version of Mixlens, which this one does not read",
+                        "Keep it for that version under another name, and start the command again.")
+            )  # fmt: skip
 
 
 def _mix(run: RunSpec) -> str:

@@ -9,13 +9,11 @@ from mixlens.design.level import BASE, Level, Trial
 from mixlens.design.union import Design
 from mixlens.errors import explain
 from mixlens.spec import ComponentSpec, DataSet, EvaluationSpec, RunSpec, Spec, TrackingSpec
-from mixlens.spec.base import Model, Name, RunsDir, digest_of
+from mixlens.spec.base import Model, Name, RunsDir, model_digest
 from mixlens.spec.data import check_vllm
 from mixlens.spec.held_out import (
     check_data,
     check_transfer,
-    held_out_of,
-    transfer_of,
     used_data,
 )
 from mixlens.spec.training import ResourceSpec, TrainingSpec
@@ -137,14 +135,5 @@ class SweepSpec(Spec):
         )
 
     def base_digest(self) -> str:
-        """Digest of what decides the measurement of the base: it, and the held-out images."""
-        transfer = transfer_of(self)
-        return digest_of(
-            {
-                "model": self.model,
-                "model_fingerprint": self.model_fingerprint,
-                "prompts_digest": self.prompts_digest,
-                "held_out": held_out_of(self).canonical(),
-                "transfer": None if transfer is None else transfer.canonical(),
-            }
-        )
+        """Digest of the base alone."""
+        return model_digest(self.model, self.model_fingerprint)

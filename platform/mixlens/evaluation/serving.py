@@ -34,7 +34,7 @@ from mixlens.models.folder import (
 )
 from mixlens.sources import Example
 from mixlens.sources.pixels import as_pixels
-from mixlens.spec import EvaluationSpec, MeasureSpec, ResourceSpec
+from mixlens.spec import MeasureSpec, ResourceSpec
 
 QUESTIONS = pa.schema(
     [
@@ -263,11 +263,6 @@ def _has_vllm() -> bool:
         except OSError:
             return False
     return importlib.util.find_spec("vllm") is not None
-
-
-def asks_vllm(evaluation: EvaluationSpec, answers: bool) -> bool:
-    """Whether there is anything to ask, and vLLM is to be asked it."""
-    return answers and evaluation.engine == "vllm"
 
 
 def picture(vlm: VLM, image: Image) -> UInt8[np.ndarray, "height width 3"]:

@@ -13,6 +13,7 @@ from mixlens.errors import SpecError, explain
 from mixlens.evaluation.answers import LONG_GROUPS, answer_limits
 from mixlens.evaluation.generate import Asked, asked_tokens, on_device, respond
 from mixlens.models import VLM, LookingAdapter, ShrinkingAdapter
+from mixlens.models.adapter import Image
 from mixlens.probing.observe import Observed, observe
 from mixlens.probing.policies import (
     keep_highest,
@@ -29,6 +30,7 @@ from mixlens.spec.measure import ENCODER, DeletionSpec
 from mixlens.tasks import Turn, score
 
 RANDOM, SALIENCY, DOWNSAMPLING = "random", "saliency", "downsampling"
+ATTENTION = "attention"
 SEEDLESS = -1
 SEEDED = (RANDOM, SALIENCY)
 _FINE = 10_000  # tokens of a made-up image, for shares of budgets
@@ -102,10 +104,10 @@ def check_deletion(vlm: VLM, spec: DeletionSpec) -> None:
                     "smaller images of this family do not give fewer visual tokens in the same "
                     "layout", "Set it to false.")
         )  # fmt: skip
-    in_encoder = "attention" in spec.policies and ENCODER in spec.layers
+    in_encoder = ATTENTION in spec.policies and ENCODER in spec.layers
     if in_encoder and not isinstance(adapter, LookingAdapter):
         raise SpecError(
-            explain("evaluation.deletion.policies", "attention",
+            explain("evaluation.deletion.policies", ATTENTION,
                     "visual tokens of this family are not tokens of a vision block, so none of "
                     "them has a share of its attention",
                     f"Leave it out, or {ENCODER} out of the layers.")
@@ -131,6 +133,7 @@ def delete(
     spec: DeletionSpec,
     batch_size: int = 256,
     saliency_of: Mapping[str, float] | None = None,
+    wanted: Sequence[Setting] | None = None,
 ) -> pa.Table:
     """Ask every short question in every setting of `spec`, with tokens physically gone.
 
@@ -144,6 +147,7 @@ def delete(
         batch_size: questions a forward pass (more if a single image has more).
         saliency_of: `saliencies` of all images of the measurement where `examples` are only a part
             of them, because budgets by saliency hold the mean over all images; None: of `examples`.
+        wanted: which settings; None: all. None of them changes what another one gives.
 
     Returns:
         `DELETED`, one row a question and setting. tokens: what the image has, tokens_kept: what
@@ -161,7 +165,7 @@ def delete(
     parts: list[pa.Table] = []
     with torch.inference_mode():
         for batch in _batches(vlm, examples, batch_size):
-            parts += _deleted(vlm, batch, spec, saliency_of)
+            parts += _deleted(vlm, batch, wanted or settings(spec), saliency_of)
     return pa.concat_tables([DELETED.empty_table(), *parts])
 
 
@@ -189,7 +193,7 @@ def _batches(vlm: VLM, examples: Sequence[Example], size: int) -> Iterator[_Batc
 
 
 def _deleted(
-    vlm: VLM, batch: _Batch, spec: DeletionSpec, saliency_of: Mapping[str, float]
+    vlm: VLM, batch: _Batch, wanted: Sequence[Setting], saliency_of: Mapping[str, float]
 ) -> Iterator[pa.Table]:
     """The results of one batch, a table a setting."""
     images = [example.image for example in batch.examples]
@@ -200,10 +204,8 @@ def _deleted(
     exists = whole.encoded.exists.cpu()
     tokens = exists.sum(-1)
     prefill(vlm, whole, exists, ENCODER)
-    seen = Observed()
-    if set(spec.policies) - set(SEEDED):
-        seen = observe(vlm, images, spec.layers, "attention" in spec.policies)
-    for setting in settings(spec):
+    seen = _seen(vlm, images, wanted)
+    for setting in wanted:
         if setting.policy == DOWNSAMPLING:
             assert isinstance(vlm.adapter, ShrinkingAdapter)  # checked before
             fewer = vlm.adapter.smaller_batch(images, 1 - setting.share)
@@ -214,6 +216,21 @@ def _deleted(
             stays = _stays(setting, batch.examples, seen, exists, saliency_of)
             read = prefill(vlm, whole, stays, setting.layer)
         yield _answered(vlm, batch, setting, read, tokens.tolist(), stays.sum(-1).tolist())
+
+
+def _seen(vlm: VLM, images: Sequence[Image], wanted: Sequence[Setting]) -> Observed:
+    """What the policies of some settings choose by.
+
+    States are not taken from the pass that gives attention, whose kernels round otherwise: else a
+    policy would choose other tokens where attention is asked for beside it.
+    """
+    blind = (*SEEDED, DOWNSAMPLING, ATTENTION)
+    by_states = sorted({one.layer for one in wanted if one.policy not in blind})
+    by_attention = sorted({one.layer for one in wanted if one.policy == ATTENTION})
+    return Observed(
+        observe(vlm, images, by_states, False).states if by_states else {},
+        observe(vlm, images, by_attention, True).attention if by_attention else {},
+    )
 
 
 def _stays(
@@ -257,7 +274,7 @@ def _budgets(
 def _scores(
     setting: Setting, seen: Observed, keep: Int[Tensor, " images"]
 ) -> Float[Tensor, "images tokens"]:
-    if setting.policy == "attention":
+    if setting.policy == ATTENTION:
         return seen.attention[setting.layer]
     states = seen.states[setting.layer]
     if setting.policy == "norm":

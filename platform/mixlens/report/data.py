@@ -6,9 +6,9 @@ from typing import Any
 
 import pandas as pd
 
-from mixlens.analysis.results import read_table
 from mixlens.design import SweepSpec
 from mixlens.errors import read_record
+from mixlens.measurement.measurement import read_table
 from mixlens.mixture.decoding import REPLACED
 from mixlens.report.components import content, turns
 from mixlens.report.grids import Grid

@@ -15,8 +15,8 @@ from jaxtyping import Float
 from matplotlib.figure import Figure
 
 from mixlens.analysis.agreement import Agreement, agreement_gain, neighbour_agreement
-from mixlens.analysis.measurement import ModelResults
 from mixlens.analysis.words import number
+from mixlens.measurement import Measured
 from mixlens.report.embedding_colours import attributes_shown, draw_points
 from mixlens.report.style import WIDTH, new_figure
 
@@ -52,7 +52,7 @@ class Panel:
     picture: Float[np.ndarray, "images 2"]
 
 
-def embedding_of(models: Mapping[str, ModelResults]) -> Figure | None:
+def embedding_of(models: Mapping[str, Measured]) -> Figure | None:
     """The figure for models that were measured on the same images, in the order given.
 
     One model is shown at its first, a middle and its last layer, two at a middle and the last,
@@ -148,7 +148,7 @@ def embedding_figure(panels: Sequence[Panel], attributes: pd.DataFrame) -> Figur
     return figure
 
 
-def _spaces(measured: Mapping[str, ModelResults]) -> list[tuple[str, int, np.ndarray]]:
+def _spaces(measured: Mapping[str, Measured]) -> list[tuple[str, int, np.ndarray]]:
     """Model, layer and mean visual tokens [images, width], in the order of the panels."""
     spaces = []
     for name, one in list(measured.items())[:COLUMNS]:

@@ -10,7 +10,7 @@ import pandas as pd
 from PIL import Image
 
 from mixlens.analysis import RunResults, SweepResults
-from mixlens.analysis.measurement import Measured
+from mixlens.analysis.measurement import MeasuredModel
 from mixlens.design import SweepSpec
 from mixlens.errors import DataError
 from mixlens.sources import open_source
@@ -65,7 +65,7 @@ def show_examples(sweep: SweepResults, shown: int = SHOWN) -> list[Shown]:
     return _show(answers, sweep.example_ids, sweep.spec, shown)
 
 
-def show_measured(measured: Measured, shown: int = SHOWN) -> list[Shown]:
+def show_measured(measured: MeasuredModel, shown: int = SHOWN) -> list[Shown]:
     """The same of one measured model; none where it was asked nothing."""
     answers = measured.model.examples
     return _show([answers], sorted(answers["example_id"].unique()), measured.spec, shown)

@@ -1,17 +1,15 @@
 """What a sweep's report shows of single models: the base, and what fine-tuning made of it."""
 
 from collections.abc import Callable, Mapping
-from pathlib import Path
 
 import matplotlib as mpl
 import pandas as pd
 from matplotlib.figure import Figure
 
-from mixlens.analysis import SweepResults
+from mixlens.analysis import RunResults, SweepResults
 from mixlens.analysis.correlations import correlate
+from mixlens.analysis.deletion import deletion_table
 from mixlens.analysis.measured import by_count, compared, with_excess
-from mixlens.analysis.measurement import ModelResults, load_model, load_transfer
-from mixlens.analysis.results import read_table
 from mixlens.analysis.transfer_build import sides_of
 from mixlens.report.embedding import AGREEMENT, embedding_of
 from mixlens.report.examples import compared_models
@@ -32,26 +30,26 @@ def inside_tables(sweep: SweepResults) -> dict[str, pd.DataFrame]:
 
     What was not measured is not there.
     """
-    base = load_model(sweep.base.measurement)
+    base = sweep.base.measured
     tables = {"correlations": correlate(with_excess(base.image_metrics), base.attributes)}
-    transfer = load_transfer(sweep.base.folder)
-    if transfer is not None:
-        tables |= compared(base, tables["correlations"], transfer, sides_of(sweep.spec))
-    for name in ("nulls", "probes", "deletion"):
-        parts = [
-            read_table(file).assign(run=run.name)
-            for run in sweep.runs
-            if (file := run.measurement / f"{name}.parquet").is_file()
-        ]
-        if parts:
-            tables[name] = pd.concat(parts, ignore_index=True)
+    if sweep.other is not None:
+        tables |= compared(base, tables["correlations"], sweep.other, sides_of(sweep.spec))
+    parts: dict[str, list[pd.DataFrame]] = {"nulls": [], "probes": [], "deletion": []}
+    for run in sweep.runs:
+        parts["nulls"].append(run.measured.nulls.assign(run=run.name))
+        if run.measured.probes is not None:
+            parts["probes"].append(run.measured.probes.assign(run=run.name))
+        if run.measured.deleted is not None:
+            parts["deletion"].append(deletion_table(run.measured.deleted).assign(run=run.name))
+    tables |= {name: pd.concat(some, ignore_index=True) for name, some in parts.items() if some}
     return tables
 
 
 def inside_figures(sweep: SweepResults, tables: dict[str, pd.DataFrame]) -> dict[str, bytes]:
     """Every figure that there is data for: name -> SVG."""
-    models = _models(sweep)
-    base = next(iter(models.values()))
+    runs = _names(sweep)
+    models = {name: run.measured for name, run in runs.items()}
+    base = sweep.base.measured
     makers: dict[str, Callable[[], Figure | None]] = {
         "count": lambda: count_curves(by_count(base)),
         "correlations": lambda: correlation_heatmap(tables["correlations"]),
@@ -61,8 +59,9 @@ def inside_figures(sweep: SweepResults, tables: dict[str, pd.DataFrame]) -> dict
     makers |= transfer_makers(tables)
     if probes:
         makers["probes"] = lambda: probes_compared(probes)
-    deletion = {n: m.deletion for n, m in models.items() if m.deletion is not None}
-    if deletion:
+    if "deletion" in tables:
+        of_run = dict(iter(tables["deletion"].groupby("run")))
+        deletion = {name: of_run[run.name] for name, run in runs.items() if run.name in of_run}
         makers["deletion"] = lambda: deletion_compared(deletion)
     drawn = {}
     with mpl.rc_context(dict(STYLE)):
@@ -117,13 +116,9 @@ def inside_captions(
     }
 
 
-def _names(sweep: SweepResults) -> dict[str, Path]:
-    """The compared models, by what a reader calls them, and where they were measured."""
+def _names(sweep: SweepResults) -> dict[str, RunResults]:
+    """The compared models, by what a reader calls them."""
     return {
-        "base model" if run.trial is None else run.trial.level.label: run.measurement
+        "base model" if run.trial is None else run.trial.level.label: run
         for run in compared_models(sweep)
     }
-
-
-def _models(sweep: SweepResults) -> dict[str, ModelResults]:
-    return {name: load_model(folder) for name, folder in _names(sweep).items()}

@@ -10,7 +10,7 @@ from matplotlib.figure import Figure
 
 from mixlens.analysis.diagnosis import below_chance, diagnose
 from mixlens.analysis.measured import MODEL, ModelTables, model_tables
-from mixlens.analysis.measurement import Measured, load_measured
+from mixlens.analysis.measurement import MeasuredModel, load_measured
 from mixlens.analysis.provenance import Provenance, collect_provenance, read_provenance
 from mixlens.analysis.tables import EXCESS, REDUNDANCY, write_tables
 from mixlens.analysis.transfer_build import sides_of
@@ -31,6 +31,7 @@ from mixlens.report.probe_figures import probe_curves, probe_maps
 from mixlens.report.style import STYLE, svg
 from mixlens.report.transfer import FIGURES as TRANSFER_FIGURES
 from mixlens.report.transfer import transfer_makers, transfer_section, transfer_title
+from mixlens.spec import held_out_of
 
 
 def report_model(folder: Path) -> tuple[Path, ModelTables, list[str]]:
@@ -53,7 +54,9 @@ def report_model(folder: Path) -> tuple[Path, ModelTables, list[str]]:
     return write_measured_report(measured, tables, sentences), tables, sentences
 
 
-def write_measured_report(measured: Measured, tables: ModelTables, sentences: list[str]) -> Path:
+def write_measured_report(
+    measured: MeasuredModel, tables: ModelTables, sentences: list[str]
+) -> Path:
     """Write tables/*.parquet, figures/*.svg and report.html into the folder of the measurement.
 
     Returns:
@@ -74,7 +77,7 @@ def write_measured_report(measured: Measured, tables: ModelTables, sentences: li
     return page
 
 
-def draw_model(measured: Measured, tables: ModelTables) -> dict[str, bytes]:
+def draw_model(measured: MeasuredModel, tables: ModelTables) -> dict[str, bytes]:
     """Every figure that there is data for: name -> SVG."""
     makers: dict[str, Callable[[], Figure | None]] = {
         "energy": lambda: energy_profile(tables.layers),
@@ -108,7 +111,7 @@ _SECTIONS = {
 
 
 def _render(
-    measured: Measured,
+    measured: MeasuredModel,
     tables: ModelTables,
     sentences: list[str],
     figures: dict[str, bytes],
@@ -134,7 +137,7 @@ def _render(
 
 
 def _sections(
-    measured: Measured, tables: ModelTables, figures: dict[str, bytes], left_out: pd.DataFrame
+    measured: MeasuredModel, tables: ModelTables, figures: dict[str, bytes], left_out: pd.DataFrame
 ) -> list[Section]:
     order = [name for names in (*_SECTIONS.values(), TRANSFER_FIGURES) for name in names]
     captions = model_captions(tables, len(measured.model.attributes))
@@ -161,7 +164,7 @@ def _sections(
     return [section for section in sections if section is not None]
 
 
-def _facts(measured: Measured) -> list[tuple[str, str]]:
+def _facts(measured: MeasuredModel) -> list[tuple[str, str]]:
     spec = measured.spec
     component = spec.components[spec.evaluation.component]
     return [
@@ -212,7 +215,7 @@ def _cell(rows: pd.DataFrame | None) -> str:
     return f"{value}\n[{number(row['low'])}, {number(row['high'])}]"
 
 
-def _caveats(measured: Measured) -> list[str]:
+def _caveats(measured: MeasuredModel) -> list[str]:
     return [
         "One model was measured as it is: nothing here says what training did, but for the "
         "comparison with random weights.",
@@ -228,11 +231,12 @@ def _caveats(measured: Measured) -> list[str]:
     ]
 
 
-def _recipe(measured: Measured, provenance: Provenance) -> list[tuple[str, str]]:
+def _recipe(measured: MeasuredModel, provenance: Provenance) -> list[tuple[str, str]]:
     packages = ", ".join(f"{name} {version}" for name, version in provenance.packages.items())
     return [
         ("Command", provenance.command or "python jobs/measure.py <the measure file below>"),
-        ("Digest", measured.spec.digest()),
+        ("Model digest", measured.spec.model_digest()),
+        ("Held-out digest", held_out_of(measured.spec).digest()),
         ("Weights", measured.spec.model_fingerprint or "not recorded"),
         ("Code", provenance.code),
         ("Source", f"SHA-256 {provenance.source}"),

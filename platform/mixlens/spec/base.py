@@ -54,6 +54,11 @@ def digest_of(content: dict[str, Any]) -> str:
     return hashlib.sha256(text.encode()).hexdigest()[:16]
 
 
+def model_digest(path: str, fingerprint: str, **more: object) -> str:
+    """Of a model as it is: its weights told by their fingerprint; `more` says what became of it."""
+    return digest_of({"fingerprint": fingerprint or path, **more})
+
+
 def _as_tuple(value: Any) -> Any:
     """Lists as tuples at any depth, but below a part of its own, which does so by itself."""
     if isinstance(value, list | tuple):

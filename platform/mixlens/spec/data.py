@@ -1,6 +1,6 @@
 """How components are mixed, and what models are evaluated on."""
 
-from typing import Annotated, Any, Literal
+from typing import Annotated, Literal
 
 from pydantic import AfterValidator, Field
 
@@ -54,17 +54,11 @@ class EvaluationSpec(Spec):
         None, description="probes of attributes at every layer; none: no probes"
     )
     keep_states: bool = Field(
-        False, description="keep the hidden states of every layer on disk (measure/states)"
+        False, description="keep the hidden states of every layer on disk (measurements/*/states)"
     )
     deletion: DeletionSpec | None = Field(
         None, description="accuracy with visual tokens deleted; none: not measured"
     )
-
-
-def as_ever(evaluation: dict[str, Any]) -> dict[str, Any]:
-    """A dumped `EvaluationSpec` without what earlier files could not say and which is as then."""
-    default = EvaluationSpec.model_fields["engine"].default
-    return {k: v for k, v in evaluation.items() if k != "engine" or v != default}
 
 
 def check_vllm(

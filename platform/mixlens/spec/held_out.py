@@ -1,4 +1,4 @@
-"""What every model of a sweep is measured on, and how: one value that decides the result."""
+"""The held-out images: what decides which ones they are, and how they are asked about."""
 
 from typing import Any, Literal, Protocol
 
@@ -6,7 +6,7 @@ from pydantic import Field
 
 from mixlens.errors import explain
 from mixlens.spec.base import Spec
-from mixlens.spec.data import EvaluationSpec, as_ever
+from mixlens.spec.data import EvaluationSpec
 from mixlens.spec.kinds import ComponentSpec, DataSet
 
 HELD_OUT_START = 2**62
@@ -16,7 +16,7 @@ ImageKind = Literal["own", "blank", "noise"]
 
 
 class HeldOut(Spec):
-    """The held-out images of a component, and what is measured on them.
+    """The held-out images of a component.
 
     `images` says what stands in their place: themselves, or pictures without any content.
     """
@@ -24,13 +24,17 @@ class HeldOut(Spec):
     name: str = Field(description="of the component")
     component: ComponentSpec = Field(description="its images and tasks")
     data: dict[str, DataSet] = Field({}, description="the data sets that it draws from")
-    evaluation: EvaluationSpec = Field(description="how many images, and what is measured")
+    examples: int = Field(description="how many images, the first ones")
     images: ImageKind = Field("own", description="the images, or ones without content for them")
+    prompts_digest: str = Field("", description="of the questions' phrasings")
 
     def canonical(self) -> dict[str, Any]:
         content = super().canonical()
-        evaluation = as_ever(content["evaluation"])
-        return {**content, "data": canonical_data(self.data), "evaluation": evaluation}
+        return {
+            **content,
+            "component": self.component.canonical(),
+            "data": canonical_data(self.data),
+        }
 
 
 class _Evaluated(Protocol):
@@ -40,20 +44,19 @@ class _Evaluated(Protocol):
     def data(self) -> dict[str, DataSet]: ...
     @property
     def evaluation(self) -> EvaluationSpec: ...
+    @property
+    def prompts_digest(self) -> str: ...
 
 
 def held_out_of(spec: _Evaluated) -> HeldOut:
-    """What a sweep, a run or a measure file evaluates on."""
-    return _held_out(spec, spec.evaluation.component, spec.evaluation)
+    """What a sweep or a measure file evaluates on."""
+    return _held_out(spec, spec.evaluation.component)
 
 
 def transfer_of(spec: _Evaluated) -> HeldOut | None:
-    """The images of the second component, on which nothing is probed and nothing deleted."""
-    plain = spec.evaluation.model_copy(
-        update={"probes": None, "deletion": None, "keep_states": False}
-    )
+    """The images of the second component, on which trends are held against the first."""
     name = spec.evaluation.transfer
-    return None if name is None else _held_out(spec, name, plain)
+    return None if name is None else _held_out(spec, name)
 
 
 def used_data(spec: _Evaluated, components: list[str]) -> dict[str, DataSet]:
@@ -67,12 +70,13 @@ def canonical_data(data: dict[str, DataSet]) -> dict[str, Any]:
     return {name: one.canonical() for name, one in data.items()}
 
 
-def _held_out(spec: _Evaluated, name: str, evaluation: EvaluationSpec) -> HeldOut:
+def _held_out(spec: _Evaluated, name: str) -> HeldOut:
     return HeldOut(
         name=name,
         component=spec.components[name],
         data=used_data(spec, [name]),
-        evaluation=evaluation,
+        examples=spec.evaluation.examples,
+        prompts_digest=spec.prompts_digest,
     )
 
 

@@ -5,9 +5,9 @@ from pathlib import Path
 from pydantic import Field, model_validator
 
 from mixlens.errors import explain
-from mixlens.spec.base import Model, Name, RunsDir, Spec, digest_of
+from mixlens.spec.base import Model, Name, RunsDir, Spec, model_digest
 from mixlens.spec.data import EvaluationSpec, check_vllm
-from mixlens.spec.held_out import check_data, check_transfer, held_out_of, transfer_of
+from mixlens.spec.held_out import check_data, check_transfer
 from mixlens.spec.kinds import ComponentSpec, DataSet
 from mixlens.spec.tracking import TrackingSpec
 from mixlens.spec.training import ResourceSpec
@@ -53,22 +53,17 @@ class MeasureSpec(Spec):
         check_vllm(self.model, self.evaluation, self.resources)
         return self
 
-    def digest(self) -> str:
-        """Digest of what decides the results."""
-        transfer = transfer_of(self)
-        return digest_of(
-            {
-                "model": self.model,
-                "model_fingerprint": self.model_fingerprint,
-                "prompts_digest": self.prompts_digest,
-                "held_out": held_out_of(self).canonical(),
-                "transfer": None if transfer is None else transfer.canonical(),
-                "controls": self.controls,
-            }
-        )
+    def model_digest(self) -> str:
+        """Digest of the model alone: whatever is measured of it lies in one folder."""
+        return model_digest(self.model, self.model_fingerprint)
+
+    @property
+    def model_name(self) -> str:
+        """The model for people who look at folders."""
+        return Path(self.model.removeprefix("builtin:")).name
 
     @property
     def folder(self) -> Path:
-        """Where the results of this model with these settings go."""
-        model = Path(self.model.removeprefix("builtin:")).name
-        return Path(self.runs_dir).expanduser().absolute() / self.name / f"{model}-{self.digest()}"
+        """Where the results of this model go."""
+        root = Path(self.runs_dir).expanduser().absolute() / self.name
+        return root / f"{self.model_name}-{self.model_digest()}"

@@ -23,7 +23,6 @@ from ray.exceptions import RayError, RayTaskError
 from ray.util.scheduling_strategies import NodeAffinitySchedulingStrategy
 
 import mixlens
-from mixlens.activations.pool import MeasurementPool
 from mixlens.design import Layout, SweepSpec, Trial, asked_trials
 from mixlens.errors import (
     MixlensError,
@@ -35,7 +34,9 @@ from mixlens.errors import (
     first_line,
     sigterm_came,
 )
-from mixlens.spec import ResourceSpec, held_out_of, transfer_of
+from mixlens.measurement import base_of, is_finished, load, measure, other_of, trial_of
+from mixlens.measurement.pool import MeasurementPool
+from mixlens.spec import ResourceSpec
 from mixlens.sweep.machine import (
     Address,
     Capacity,
@@ -44,7 +45,6 @@ from mixlens.sweep.machine import (
     check_reachable,
     check_socket_paths,
 )
-from mixlens.sweep.measuring import measure_model
 from mixlens.sweep.records import start_trial
 from mixlens.sweep.search import Search
 from mixlens.sweep.shared import check_visible, not_shared_by, see, seen_by
@@ -235,19 +235,17 @@ def run_trials(
     """
     resources = spec.resources
     pool = MeasurementPool(resources)
-    base = layout.base(spec)
     try:
-        measure_model(pool, held_out_of(spec), spec.model, base / "measure")
-        if transfer := transfer_of(spec):
-            measure_model(pool, transfer, spec.model, base / "transfer")
+        for one in filter(None, (base_of(spec, layout.root), other_of(spec, layout.root))):
+            measure(pool, one, spec.evaluation.batch_size)
         asked = {trial.name for trial in asked_trials(spec)}
 
         def scores_of(trial: Trial) -> dict[str, float] | None:
-            if not layout.finished(spec, trial):
+            if not is_finished(spec, layout.root, trial):
                 return None
             from mixlens.analysis.headline import headline  # scipy: only where it is needed
 
-            return headline(layout.measurement(spec, trial))
+            return headline(load(trial_of(spec, layout.root, trial)))
 
         search = Search(
             spec.design.proposer(spec.seeds),
@@ -298,14 +296,14 @@ def _run_trial(
     the trial's folder. What is raised here is tried again; other failures are returned.
     """
     trial = _trial_of(config)
-    folder, base = layout.trial(trial), layout.base(spec) / "measure"
-    measurement = layout.measurement(spec, trial)
+    folder, base = layout.trial(trial), base_of(spec, layout.root)
+    measurement = trial_of(spec, layout.root, trial)
     try:
-        if problem := check_visible(base / "measured.json"):
+        if problem := check_visible(base.record(base.tokens)):
             raise not_shared_by(layout.root, [problem])
         start_trial(trial, folder)
-        model = launch(trial.run, folder)
-        measure_model(pool, held_out_of(spec), str(model), measurement, base)
+        launch(trial.run, folder)
+        measure(pool, measurement, spec.evaluation.batch_size)
     except Exception as error:
         reason = error if isinstance(error, MixlensError) else disk_full(error, folder)
         is_loss = isinstance(error, RayError) and not isinstance(error, RayTaskError)
@@ -314,7 +312,7 @@ def _run_trial(
         return {"failed": str(reason or _last_line(error)), "story": traceback.format_exc()}
     from mixlens.analysis.headline import headline
 
-    return {"failed": "", "story": "", **headline(measurement)}
+    return {"failed": "", "story": "", **headline(load(measurement))}
 
 
 def _reason(result: Any, retries: int) -> str:

@@ -9,9 +9,12 @@ from mixlens.analysis import collect_provenance
 from mixlens.analysis.versions import measure_version_warnings
 from mixlens.errors import ResourceError, explain
 from mixlens.lock import held
+from mixlens.measurement import controls_of, measure, model_of, other_of
+from mixlens.measurement.measure import Pool
+from mixlens.measurement.measurement import TWIN_SEED, TWINS
 from mixlens.models.twin import random_twin
 from mixlens.report.measured import report_model
-from mixlens.spec import MeasureSpec, ResourceSpec, held_out_of, transfer_of
+from mixlens.spec import MeasureSpec, ResourceSpec
 from mixlens.sweep.indexing import index_data
 from mixlens.sweep.known import check_file
 from mixlens.sweep.machine import (
@@ -21,15 +24,12 @@ from mixlens.sweep.machine import (
     check_reachable,
     check_runs_dir,
 )
-from mixlens.sweep.measuring import Pool, measure_model
 from mixlens.sweep.plan import check_evaluation, refused_photographs
 from mixlens.sweep.progress import StageView
 from mixlens.sweep.quiet import chatter_to
 from mixlens.sweep.records import write_json
 from mixlens.sweep.run import print_answer, resolve
 from mixlens.tracking import open_writer
-
-TWIN_SEED = 0
 
 
 def run_measure(spec: MeasureSpec, command: Sequence[str]) -> None:
@@ -71,7 +71,7 @@ def _run_measure(spec: MeasureSpec, command: Sequence[str]) -> None:
             for warning in measure_version_warnings(spec, folder):
                 view.say(warning)
             writer.start(view.say)
-            from mixlens.activations.pool import MeasurementPool
+            from mixlens.measurement.pool import MeasurementPool
 
             pool = MeasurementPool(spec.resources)
             try:
@@ -85,41 +85,16 @@ def _run_measure(spec: MeasureSpec, command: Sequence[str]) -> None:
 
 
 def measure_all(pool: Pool, spec: MeasureSpec, folder: Path, view: StageView) -> None:
-    """The model, then its controls, each in a folder of its own."""
-    held_out = held_out_of(spec)
-    measure_model(pool, held_out, spec.model, folder / "measure", progress=view.stage("model"))
-    if transfer := transfer_of(spec):
-        measure_model(
-            pool,
-            transfer,
-            spec.model,
-            folder / "transfer",
-            progress=view.stage(f"model on {transfer.name}"),
-        )
-    if not spec.controls:
-        return
-    plain = held_out.evaluation.model_copy(
-        update={"probes": None, "deletion": None, "keep_states": False}
-    )
-    for part in ("language", "all"):
-        twin = random_twin(spec.model, folder / "controls" / f"weights-{part}", part, TWIN_SEED)
-        name = "random language model" if part == "language" else "random model"
-        measure_model(
-            pool,
-            held_out.model_copy(update={"evaluation": plain}),
-            twin,
-            folder / "controls" / name.replace(" ", "-"),
-            answers=False,
-            progress=view.stage(name),
-        )
-    for images in ("blank", "noise"):
-        measure_model(
-            pool,
-            held_out.model_copy(update={"evaluation": plain, "images": images}),
-            spec.model,
-            folder / "controls" / f"{images}-images",
-            progress=view.stage(f"{images} images"),
-        )
+    """The model, here and on other images, then its controls."""
+    batch_size, other = spec.evaluation.batch_size, other_of(spec, folder)
+    measure(pool, model_of(spec, folder), batch_size, view.stage("model"))
+    if other:
+        measure(pool, other, batch_size, view.stage(f"model on {other.held_out.name}"))
+    controls = controls_of(spec, folder)
+    for name, control in controls.items():
+        if name in TWINS:
+            random_twin(spec.model, control.subject.path, TWINS[name], TWIN_SEED)
+        measure(pool, control, batch_size, view.stage(name))
 
 
 def check_actors(need: ResourceSpec, have: Capacity) -> None:

@@ -13,6 +13,7 @@ from mixlens.activations.token_metrics import SUBSPACE
 from mixlens.design import Layout, SweepSpec, Trial, asked_trials, sweep_trials
 from mixlens.errors import CheckpointError, ResourceError, SpecError, explain
 from mixlens.evaluation.serving import check_engine
+from mixlens.measurement import is_finished
 from mixlens.mixture.batches import Reader
 from mixlens.mixture.decoding import Decoder
 from mixlens.mixture.order import order_of
@@ -107,7 +108,7 @@ def plan_sweep(spec: SweepSpec, time_a_step: bool) -> Plan:
         for trial in sweep_trials(spec, layout)
         if trial.name in names or layout.trained(trial)
     )
-    finished = frozenset(trial.name for trial in trials if layout.finished(spec, trial))
+    finished = frozenset(trial.name for trial in trials if is_finished(spec, layout.root, trial))
     to_train = sum(not layout.trained(trial) for trial in trials)
     parameters = _parameters(spec.model)
     total = spec.training.steps * spec.training.global_batch

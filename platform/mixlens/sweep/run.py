@@ -13,8 +13,10 @@ from mixlens.analysis import answer_sentences, collect_provenance
 from mixlens.analysis.transfer_answer import read_answer
 from mixlens.analysis.versions import sweep_version_warnings
 from mixlens.design import Layout, SweepSpec, asked_trials
+from mixlens.design.layout import check_layout
 from mixlens.errors import MixlensError
 from mixlens.lock import held
+from mixlens.measurement import base_of
 from mixlens.models import check_model, fingerprint, resolve_model
 from mixlens.report import write_report
 from mixlens.sources import open_source
@@ -28,7 +30,6 @@ from mixlens.sweep.machine import (
     check_runs_dir,
     trials_at_once,
 )
-from mixlens.sweep.measuring import RECORD
 from mixlens.sweep.plan import (
     Plan,
     check_disk,
@@ -145,6 +146,7 @@ def _checked(spec: SweepSpec, time_a_step: bool) -> tuple[SweepSpec, Plan, int |
     """
     root = Layout.of(spec).root
     check_runs_dir(root)
+    check_layout(root)
     check_file(spec)
     spec = index_data(resolve(spec))
     at_once = None
@@ -166,9 +168,9 @@ def _note_provenance(plan: Plan, layout: Layout, command: Sequence[str]) -> None
     """Write down, beside what is about to be made, what it is made with."""
     provenance = collect_provenance(shlex.join(command))
     folders = [layout.trial(trial) for trial in plan.pending]
-    base = layout.base(plan.spec)
-    if not (base / "measure" / RECORD).is_file():
-        folders.append(base)
+    base = base_of(plan.spec, layout.root)
+    if not base.is_finished():
+        folders.append(base.folder)
     if folders:
         folders.append(layout.root)
     for folder in folders:

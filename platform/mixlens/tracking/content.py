@@ -21,8 +21,9 @@ from mixlens.analysis.tables import read_tables
 from mixlens.analysis.transfer_answer import read_answer
 from mixlens.analysis.versions import measure_version_warnings, sweep_version_warnings
 from mixlens.design import Layout, SweepSpec, Trial, sweep_trials
-from mixlens.design.layout import TRIAL
+from mixlens.design.layout import TRIAL, check_layout
 from mixlens.errors import DataError, explain
+from mixlens.measurement import Measurement, base_of, load, model_of, trial_of
 from mixlens.spec import MeasureSpec
 from mixlens.tasks.prompts import prompts_digest, prompts_text
 from mixlens.tracking.data import data_params, data_sets, log_data
@@ -71,7 +72,7 @@ class Member:
         kind: sweep, base, trial or model.
         tags: it is made with these.
         begins: the file that says that work on it has begun.
-        ends: the file that says that all of it is on disk.
+        finished_at: when all of it came to be on disk, in seconds since 1970; None before that.
         sections: in the order in which they come to be.
     """
 
@@ -80,11 +81,11 @@ class Member:
     kind: str
     tags: Mapping[str, str]
     begins: Path
-    ends: Path
+    finished_at: Callable[[], float | None]
     sections: tuple[Section, ...]
 
     def is_finished(self) -> bool:
-        return self.ends.is_file()
+        return self.finished_at() is not None
 
 
 def members_of(spec: SweepSpec | MeasureSpec, root: Path) -> tuple[Member, ...]:
@@ -100,6 +101,7 @@ def read_spec(root: Path) -> SweepSpec | MeasureSpec:
     Raises:
         DataError: it is not the directory of a sweep or of a measured model, or of another version.
     """
+    check_layout(root)
     for file, kind in ((root / "sweep.json", SweepSpec), (root / "measure.json", MeasureSpec)):
         if file.is_file():
             try:
@@ -142,7 +144,8 @@ def _sweep(spec: SweepSpec, root: Path) -> Member:
         log_sweep(sink, tables, sentences, root)
 
     return Member(
-        spec.name, root, "sweep", _tags("sweep", spec.name), layout.sweep_file, layout.report,
+        spec.name, root, "sweep", _tags("sweep", spec.name), layout.sweep_file,
+        _file_time(layout.report),
         (
             Section("about", (layout.sweep_file,), about),
             Section("results", (layout.report,), results),
@@ -151,8 +154,8 @@ def _sweep(spec: SweepSpec, root: Path) -> Member:
 
 
 def _base(spec: SweepSpec, root: Path) -> Member:
-    folder = Layout(root).base(spec)
-    measured = folder / "measure" / "measured.json"
+    base = base_of(spec, root)
+    folder, records = base.folder, _records(base)
 
     def about(sink: Sink) -> None:
         sink.log_params({"model": spec.model, "digest": spec.base_digest()})
@@ -160,18 +163,18 @@ def _base(spec: SweepSpec, root: Path) -> Member:
         sink.log_inputs(data_sets(spec, {}, with_transfer=False))
 
     def results(sink: Sink) -> None:
-        log_run(sink, load_run(folder, folder / "measure", None))
+        log_run(sink, load_run(spec, root, None))
         sink.log_outcome("base", {"model": spec.model, "digest": spec.base_digest()})
 
     return Member(
         "base", folder, "base",
         # MLflow's list opens the children of a run that has one of this type among them.
         _tags("base", spec.name) | {"mlflow.runType": "evaluation"},
-        folder, measured,
+        folder, base.finished_at,
         (
             Section("about", (Layout(root).sweep_file,), about),
-            Section("results", (measured,), results),
-            _intervals("base", root, measured),
+            Section("results", records, results),
+            _intervals("base", root, records),
         ),
     )  # fmt: skip
 
@@ -183,8 +186,8 @@ def _trials(spec: SweepSpec, root: Path) -> Iterator[Member]:
 
 def _trial(spec: SweepSpec, trial: Trial, root: Path) -> Member:
     layout, run = Layout(root), trial.run
-    folder, measurement = layout.trial(trial), layout.measurement(spec, trial)
-    record, journal = measurement / "measured.json", folder / "training.jsonl"
+    folder, measurement = layout.trial(trial), trial_of(spec, root, trial)
+    records, journal = _records(measurement), folder / "training.jsonl"
     steps = Steps(journal)
     params = {
         "level": trial.level.id,
@@ -203,28 +206,36 @@ def _trial(spec: SweepSpec, trial: Trial, root: Path) -> Member:
         sink.log_json(TRIAL, trial.model_dump(mode="json"))
 
     def results(sink: Sink) -> None:
-        log_run(sink, load_run(folder, measurement, trial))
+        log_run(sink, load_run(spec, root, trial))
         if journal.is_file():
             sink.log_file(journal)
         sink.log_outcome(trial.name, {"model": run.model, "digest": run.digest()})
 
     return Member(
-        trial.name, folder, "trial", _tags("trial", spec.name), folder / TRIAL, record,
+        trial.name, folder, "trial", _tags("trial", spec.name), folder / TRIAL,
+        measurement.finished_at,
         (
             Section("about", (folder / TRIAL,), about),
             Section("training", (journal,), lambda sink: sink.log_training(steps.read())),
-            Section("results", (record,), results),
-            _intervals(trial.name, root, record),
+            Section("results", records, results),
+            _intervals(trial.name, root, records),
         ),
     )  # fmt: skip
 
 
-def _intervals(name: str, root: Path, finished: Path) -> Section:
+def _records(measurement: Measurement) -> tuple[Path, ...]:
+    """The records of the parts that the numbers of a base or a trial are taken from."""
+    answers = measurement.asked.answers
+    parts = (answers, measurement.tokens) if answers else (measurement.tokens,)
+    return tuple(measurement.record(part) for part in parts)
+
+
+def _intervals(name: str, root: Path, finished: tuple[Path, ...]) -> Section:
     """Of the values of one model, from the tables of its sweep."""
     tables = Layout(root).tables
     return Section(
         "intervals",
-        (finished, tables / "accuracy.parquet", tables / "layers.parquet"),
+        (*finished, tables / "accuracy.parquet", tables / "layers.parquet"),
         lambda sink: log_intervals(sink, name, tables),
     )
 
@@ -233,7 +244,7 @@ def _model(spec: MeasureSpec, root: Path) -> Member:
     file, report = root / "measure.json", root / "report.html"
     params = {
         "model": spec.model,
-        "digest": spec.digest(),
+        "digest": spec.model_digest(),
         "held_out_images": spec.evaluation.examples,
         "prompts": prompts_digest(),
         **data_params(spec.data),
@@ -250,16 +261,22 @@ def _model(spec: MeasureSpec, root: Path) -> Member:
     def results(sink: Sink) -> None:
         tables = read_model_tables(root / "tables")
         sentences = [*diagnose(tables), *measure_version_warnings(spec, root)]
-        log_model(sink, tables, sentences, root)
+        log_model(sink, tables, load(model_of(spec, root)).throughput, sentences, root)
         sink.log_outcome(
             Path(spec.model.removeprefix("builtin:")).name,
-            {"model": spec.model, "digest": spec.digest()},
+            {"model": spec.model, "digest": spec.model_digest()},
         )
 
     return Member(
         f"{spec.name} {Path(spec.model).name}", root, "model", _tags("model", spec.name), file,
-        report, (Section("about", (file,), about), Section("results", (report,), results)),
+        _file_time(report),
+        (Section("about", (file,), about), Section("results", (report,), results)),
     )  # fmt: skip
+
+
+def _file_time(file: Path) -> Callable[[], float | None]:
+    """When a file was written, for who asks."""
+    return lambda: file.stat().st_mtime if file.is_file() else None
 
 
 class Steps:

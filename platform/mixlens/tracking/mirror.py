@@ -101,7 +101,7 @@ class Mirror:
             ledger.is_sure = True
             ledger.write()
         status = self._status(member, ledger, is_finished)
-        end = int(1000 * member.ends.stat().st_mtime) if is_finished else None
+        end = None if (at := member.finished_at()) is None else int(1000 * at)
         sender.set_status(status, end)
 
     def _status(self, member: Member, ledger: Ledger, is_finished: bool) -> str:
@@ -198,7 +198,8 @@ class Mirror:
         tags = {**member.tags, _KEY: ledger.key, _FOLDER: str(member.folder)}
         if member is not self.members[0]:
             tags["mlflow.parentRunId"] = self._sender(self.members[0]).run_id
-        times = [file.stat().st_mtime for file in (member.begins, member.ends) if file.exists()]
+        times = [member.begins.stat().st_mtime] if member.begins.exists() else []
+        times += [at] if (at := member.finished_at()) is not None else []
         begun = int(1000 * min(times))
         run = self.server.client.create_run(
             self.server.experiment_id, start_time=begun, tags=tags, run_name=member.name

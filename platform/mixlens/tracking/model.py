@@ -11,7 +11,7 @@
 so that MLflow's charts overlay the curves of several models.
 """
 
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path
 
 import pandas as pd
@@ -24,9 +24,15 @@ from mixlens.tracking.results import log_files, log_provenance, speed_points, tr
 from mixlens.tracking.sink import Point, Sink
 
 
-def log_model(sink: Sink, tables: ModelTables, sentences: Sequence[str], folder: Path) -> None:
+def log_model(
+    sink: Sink,
+    tables: ModelTables,
+    throughput: Mapping[str, float],
+    sentences: Sequence[str],
+    folder: Path,
+) -> None:
     """Log a measured model: its numbers, its diagnosis, and the files in `folder`."""
-    sink.log_metrics("model", [*model_points(tables), *speed_points(folder / "measure")])
+    sink.log_metrics("model", [*model_points(tables), *speed_points(throughput)])
     sink.log_text("diagnosis.txt", "\n".join(sentences) + "\n")
     log_provenance(sink, folder)
     log_files(sink, folder)

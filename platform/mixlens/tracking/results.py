@@ -17,7 +17,7 @@ last level minus first, `trend/...`: per unit of the scale or per level, `suffic
 `transfer/...`: trends of the base on other images.
 """
 
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path
 
 import pandas as pd
@@ -26,7 +26,6 @@ from mixlens.analysis import RunResults, Tables
 from mixlens.analysis.effect import DIFFERENCE, TREND
 from mixlens.analysis.levels import Levels
 from mixlens.analysis.provenance import read_provenance
-from mixlens.analysis.results import read_table
 from mixlens.analysis.tables import (
     ALL,
     COMPLEX,
@@ -38,7 +37,7 @@ from mixlens.analysis.tables import (
     depth_parts,
     score_columns,
 )
-from mixlens.evaluation.throughput import read_throughput
+from mixlens.measurement.measurement import read_table
 from mixlens.mixture.decoding import REPLACED
 from mixlens.tracking.sink import Point, Sink
 
@@ -50,7 +49,7 @@ def log_run(sink: Sink, run: RunResults) -> None:
     """
     sink.log_metrics("accuracy", list(accuracy_points(run)))
     sink.log_metrics("layers", list(layer_points(run)))
-    sink.log_metrics("evaluation", list(speed_points(run.measurement)))
+    sink.log_metrics("evaluation", list(speed_points(run.measured.throughput)))
     realised = realised_mixture(run)
     if realised:
         sink.log_json("realised_mixture.json", realised)
@@ -133,9 +132,9 @@ def accuracy_points(run: RunResults) -> Iterator[Point]:
             yield f"accuracy/{name}", sum(values) / len(values), 0
 
 
-def speed_points(folder: Path) -> Iterator[Point]:
-    """How fast the questions of a model were answered, from the folder of its measurement."""
-    for name, value in read_throughput(folder).items():
+def speed_points(throughput: Mapping[str, float]) -> Iterator[Point]:
+    """How fast the questions of a model were answered."""
+    for name, value in throughput.items():
         yield f"evaluation/{name}", value, 0
 
 

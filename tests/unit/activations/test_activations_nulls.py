@@ -8,7 +8,7 @@ import pytest
 import torch
 from scipy import stats
 
-from mixlens.activations import measure, nulls, reduce
+from mixlens.activations import nulls, reduce
 from mixlens.activations.nulls import NULLS, null_values
 from mixlens.activations.reduce import image_values, position_sums
 from mixlens.activations.streams import visit
@@ -159,19 +159,21 @@ def test_pseudo_images_of_two_layers_mix_the_same_tokens(table, states):
     assert row["low"] > chance["high"]
 
 
-def test_every_metric_has_both_nulls(vlm, examples):
-    measured = measure(vlm, examples[:12], batch_size=5)
-    assert measured.nulls.schema == NULLS
+def test_every_metric_has_both_nulls(vlm, images, sums):
+    table = null_values(vlm, images[:5], sums)
+    assert table.schema == NULLS
     keys = ["stream", "layer", "metric"]
-    wanted = set(measured.image_metrics.select(keys).to_pandas().itertuples(index=False, name=None))
-    frame = measured.nulls.to_pandas()
+    values, _ = image_values(vlm, images[:6], sums, 5, None)
+    wanted = {key for key in values if key[2] not in (reduce.WITHIN, reduce.ACROSS)}
+    wanted |= {(stream, layer, "redundancy_score") for stream, layer, _ in values}
+    frame = table.to_pandas()
     for null, extra in (("gaussian", {"subspace_alignment_base"}), ("pseudo_images", set())):
         rows = frame[frame["null"] == null][keys]
         assert not rows.duplicated().any()
         found = set(rows.itertuples(index=False, name=None))
         assert wanted <= found
         assert {metric for _, _, metric in found - wanted} == extra
-    assert set(frame["n"]) <= set(range(6))  # the first batch only
+    assert set(frame["n"]) <= set(range(6))
     assert (frame["n"].max(), frame["n"].min()) == (5, 0)
 
 

@@ -42,7 +42,7 @@ def older(file: Path) -> None:
 
 @pytest.fixture(scope="module")
 def whole(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    fake = FakeMeasured(images=12, layers=2, controls=("blank-images",), transfer=1.0)
+    fake = FakeMeasured(images=12, layers=2, transfer=1.0)
     return fake.write(tmp_path_factory.mktemp("runs"))
 
 
@@ -55,16 +55,20 @@ def folder(whole: Path, tmp_path: Path) -> Path:
 @pytest.mark.parametrize("damage", [cut, empty, other_bytes], ids=lambda one: one.__name__)
 @pytest.mark.parametrize(
     "name",
-    ["measure/image_metrics.parquet", "measure/examples.parquet", "measure/probes.parquet",
-     "measure/deletion.parquet", "controls/blank-images/pooled_metrics.parquet",
-     "transfer/attributes.parquet", "measure.json"],
+    ["complex-*/tokens-*/image_metrics.parquet", "complex-*/answers-*/examples.parquet",
+     "complex-*/probe-linear,*/probes.parquet", "complex-*/deletion-norm,*/deleted.parquet",
+     "blank-*/tokens-*/pooled_metrics.parquet", "photos-*/tokens-*/attributes.parquet",
+     "measure.json"],
 )  # fmt: skip
 def test_a_damaged_file_of_a_measured_model_is_named(folder: Path, name: str, damage: Damage):
-    damage(folder / name)
+    file = folder / name
+    if name != "measure.json":
+        file = next(folder.glob(f"measurements/tiny-vllm@{name}"))
+    damage(file)
     with pytest.raises(DataError) as caught:
         load_measured(folder)
     message = str(caught.value)
-    assert str(folder / name) in message
+    assert str(file) in message
     assert "damaged, or of another version" in message
     assert "Delete " in message
     assert len(message.splitlines()) == 1
@@ -86,8 +90,8 @@ def test_the_report_says_so_too(folder: Path):
 def test_a_damaged_file_of_a_sweep_is_named(tmp_path: Path, damage: Damage):
     fake = FakeSweep(ratios=(0.0,), seeds=(0,), images=8, layers=1, steps=5, groups=("coarse",))
     folder = fake.write(tmp_path)
-    files = [*folder.glob("trials/*/measure/*.parquet"), *folder.glob("base-*/measure/*.parquet")]
-    files = [file for file in files if file.name != "attributes.parquet" or "base-" in str(file)]
+    files = list(folder.glob("measurements/*/*/*.parquet"))
+    assert len({file.parents[1] for file in files}) == 2
     for file in [*files, folder / "sweep.json"]:
         kept = file.read_bytes()
         damage(file)

@@ -6,6 +6,7 @@ import numpy as np
 import pandas as pd
 import pytest
 from fake_measured import FakeMeasured
+from fake_parts import part_of, table_file
 from fake_sweep import FakeSweep
 
 from mixlens.analysis import answer_sentences, build_tables, load_sweep
@@ -15,7 +16,8 @@ from mixlens.analysis.measurement import load_measured
 from mixlens.analysis.tables import Tables
 from mixlens.analysis.transfer_answer import transfer_sentences
 from mixlens.analysis.transfer_build import sides_of
-from mixlens.design import Layout, asked_trials
+from mixlens.design import asked_trials
+from mixlens.measurement import base_of, trial_of
 
 SCORE = "redundancy_score"
 
@@ -24,23 +26,21 @@ def _sweep(folder: Path, lost: dict[str, set[int | str]], **knobs) -> Tables:
     """Tables of a sweep in which a trial whose name begins so lost the layers or groups named."""
     fake = FakeSweep(**{"seeds": (0,), "images": 16, "layers": 3, "steps": 5} | knobs)
     root = fake.write(folder)
-    spec, layout = fake.spec(folder), Layout(root)
+    spec = fake.spec(folder)
     for begin, what in lost.items():
         of_trials = [
-            layout.measurement(spec, trial)
-            for trial in asked_trials(spec)
-            if trial.level.id == begin
+            trial_of(spec, root, trial) for trial in asked_trials(spec) if trial.level.id == begin
         ]
-        for measured in of_trials or [layout.base(spec) / "measure"]:
+        for measured in of_trials or [base_of(spec, root)]:
             for name in ("image_metrics", "pooled_metrics"):
-                file = measured / f"{name}.parquet"
+                file = table_file(measured, name)
                 table = pd.read_parquet(file)
                 gone = (table["metric"] == SCORE) & (table["stream"] == "visual")
                 gone &= table["layer"].isin([one for one in what if isinstance(one, int)])
                 columns = [one for one in ("value", "low", "high") if one in table]
                 table.loc[gone, columns] = np.nan
                 table.to_parquet(file, index=False)
-            file = measured / "examples.parquet"
+            file = table_file(measured, "examples")
             table = pd.read_parquet(file)
             gone = table["group"].isin([one for one in what if isinstance(one, str)])
             table.loc[gone, ["exact", "relaxed", "object_f1"]] = np.nan
@@ -166,9 +166,9 @@ def test_no_sentence_claims_what_its_test_does_not_find(tmp_path: Path):
 @pytest.mark.case
 def test_what_is_beyond_chance_is_claimed_with_its_test(tmp_path: Path):
     folder = FakeMeasured(images=48, layers=3).write(tmp_path)
-    file = folder / "measure" / "image_metrics.parquet"
+    file = table_file(part_of(folder), "image_metrics")
     table = pd.read_parquet(file)
-    counts = pd.read_parquet(folder / "measure" / "attributes.parquet")
+    counts = pd.read_parquet(table_file(part_of(folder), "attributes"))
     counts = counts.set_index("example_id")["object_count"]
     some = (table["metric"] == SCORE) & (table["stream"] == "visual") & (table["layer"] == 2)
     table.loc[some, "value"] -= 0.5 * table.loc[some, "example_id"].map(counts)
@@ -185,7 +185,7 @@ def test_what_is_beyond_chance_is_claimed_with_its_test(tmp_path: Path):
 def test_layers_that_overflowed_are_named_in_the_diagnosis(tmp_path: Path):
     folder = FakeMeasured(images=24, layers=3).write(tmp_path)
     for name in ("image_metrics", "pooled_metrics"):
-        file = folder / "measure" / f"{name}.parquet"
+        file = table_file(part_of(folder), name)
         table = pd.read_parquet(file)
         table.loc[(table["stream"] == "visual") & (table["layer"] == 1), "value"] = np.nan
         if name == "pooled_metrics":
@@ -199,21 +199,15 @@ def test_layers_that_overflowed_are_named_in_the_diagnosis(tmp_path: Path):
 @pytest.mark.case
 def test_probes_and_deletion_without_a_value_are_named(tmp_path: Path):
     folder = FakeMeasured(images=24, layers=3).write(tmp_path)
-    file = folder / "measure" / "probes.parquet"
-    table = pd.read_parquet(file)
-    gone = table["attribute"] == "dominant_colour"
-    table.loc[gone, ["value", "low", "high"]] = np.nan
-    gone = (table["attribute"] == "object_count") & (table["layer"] == 2)
-    table.loc[gone, ["value", "low", "high"]] = np.nan
-    table.to_parquet(file, index=False)
-    file = folder / "measure" / "deletion.parquet"
-    table = pd.read_parquet(file)
-    gone = (table["policy"] == "norm") & (table["share"] == 0.9)
-    table.loc[gone, ["against_random", "against_low", "against_high"]] = np.nan
-    table.loc[table["group"] == "coarse", ["low", "high"]] = np.nan
-    table.to_parquet(file, index=False)
     measured = load_measured(folder)
-    text = " ".join(diagnose(model_tables(measured.model, measured.controls)))
+    tables = model_tables(measured.model, measured.controls)
+    gone = tables.probes["attribute"] == "dominant_colour"
+    gone |= (tables.probes["attribute"] == "object_count") & (tables.probes["layer"] == 2)
+    tables.probes.loc[gone, ["value", "low", "high"]] = np.nan
+    gone = (tables.deletion["policy"] == "norm") & (tables.deletion["share"] == 0.9)
+    tables.deletion.loc[gone, ["against_random", "against_low", "against_high"]] = np.nan
+    tables.deletion.loc[tables.deletion["group"] == "coarse", ["low", "high"]] = np.nan
+    text = " ".join(diagnose(tables))
     assert "could it be estimated what a linear probe reads of dominant colour" in text
     assert "that could be estimated, layer 1" in text
     assert "1 more could not be estimated." in text
@@ -222,7 +216,7 @@ def test_probes_and_deletion_without_a_value_are_named(tmp_path: Path):
 
 def test_transfer_says_how_many_could_not_be_compared_and_tests_the_largest(tmp_path: Path):
     folder = FakeMeasured(images=48, layers=2, transfer=1.0).write(tmp_path)
-    file = folder / "transfer" / "image_metrics.parquet"
+    file = table_file(part_of(folder, "transfer"), "image_metrics")
     table = pd.read_parquet(file)
     table.loc[(table["stream"] == "visual") & (table["layer"] == 1), "value"] = np.nan
     table.to_parquet(file, index=False)
@@ -252,10 +246,10 @@ def test_a_sweep_below_guessing_says_that_it_says_nothing(tmp_path: Path):
 @pytest.mark.case
 def test_counts_that_are_unknown_are_in_no_bin(tmp_path: Path):
     """As of photographs that are not annotated for all categories."""
-    folder = FakeMeasured(images=16, layers=2, parts=(), controls=(), groups=("coarse",)).write(
+    folder = FakeMeasured(images=16, layers=2, parts=(), controls=False, groups=("coarse",)).write(
         tmp_path
     )
-    file = folder / "measure" / "attributes.parquet"
+    file = table_file(part_of(folder), "attributes")
     facts = pd.read_parquet(file)
     whole = facts["object_count"]
     for unknown in (5, len(facts)):

@@ -6,6 +6,7 @@ from pathlib import Path
 import numpy as np
 import pandas as pd
 import pytest
+from fake_parts import table_file
 from fake_sweep import FakeSweep
 
 from mixlens.analysis import answer_sentences, build_tables, load_sweep
@@ -14,6 +15,7 @@ from mixlens.analysis.results import SweepResults
 from mixlens.analysis.tables import Tables
 from mixlens.design import Layout, asked_trials
 from mixlens.errors import DataError
+from mixlens.measurement import base_of, trial_of
 
 SMALL = FakeSweep(ratios=(0.0, 0.5, 1.0), images=40, layers=6, steps=20)
 
@@ -148,7 +150,7 @@ def test_a_group_that_was_not_asked_is_left_out(tmp_path: Path) -> None:
 
 def test_a_metric_without_values_is_blank_everywhere(tmp_path: Path) -> None:
     folder = SMALL.write(tmp_path)
-    file = next(folder.glob("base-*")) / "measure" / "image_metrics.parquet"
+    file = table_file(base_of(SMALL.spec(tmp_path), folder), "image_metrics")
     table = pd.read_parquet(file)
     table.loc[(table["metric"] == "gini") & (table["stream"] == "visual"), "value"] = np.nan
     table.to_parquet(file)
@@ -166,7 +168,8 @@ def test_what_the_base_cannot_have_is_still_told_of_the_trials(
     # Such as the alignment with the base: the same numbers as before, but none of the base.
     metric = "gini"
     rows = sweep.base.image_metrics
-    base = replace(sweep.base, image_metrics=rows[rows["metric"] != metric])
+    measured = replace(sweep.base.measured, image_metrics=rows[rows["metric"] != metric])
+    base = replace(sweep.base, measured=measured)
     without = build_tables(replace(sweep, base=base))
     key = ["level", "subject", "metric", "part", "layer"]
     before, after = (
@@ -210,7 +213,7 @@ def test_what_cannot_be_read_is_said(tmp_path: Path) -> None:
     folder = SMALL.write(tmp_path)
     spec = SMALL.spec(tmp_path)
     layout = Layout(folder)
-    examples = layout.measurement(spec, asked_trials(spec)[1]) / "examples.parquet"
+    examples = table_file(trial_of(spec, folder, asked_trials(spec)[1]), "examples")
     table = pd.read_parquet(examples)
     table[table["example_id"] != table["example_id"].iloc[0]].to_parquet(examples)
     with pytest.raises(DataError, match="39 images, 39 of them also the base's"):
@@ -222,8 +225,9 @@ def test_what_cannot_be_read_is_said(tmp_path: Path) -> None:
         (layout.trial(trial) / "trained.json").unlink()
     with pytest.raises(DataError, match="0 of 6 trials finished"):
         load_sweep(folder)
-    next(folder.glob("base-*")).rename(folder / "base-of-another-sweep-file")
-    with pytest.raises(DataError, match="the base model has not been measured"):
+    base = base_of(spec, folder).folder
+    base.rename(base.with_name("base-of-another-sweep-file"))
+    with pytest.raises(DataError, match="the measurement is not finished"):
         load_sweep(folder)
     (folder / "sweep.json").write_text('{"name": "x"}')
     with pytest.raises(DataError, match=r"sweep\.json.*damaged, or of another version"):

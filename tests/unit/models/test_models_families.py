@@ -10,9 +10,9 @@ from pathlib import Path
 import numpy as np
 import pytest
 import torch
+from here import token_tables
 from tiny_families import FAMILIES, build
 
-from mixlens.activations.measure import measure
 from mixlens.activations.streams import visit
 from mixlens.errors import CheckpointError
 from mixlens.evaluation.generate import asked_tokens, generate, respond
@@ -237,17 +237,17 @@ def test_both_streams_are_extracted_and_their_metrics_are_finite(vlm: VLM, examp
     )
     for layer in layers:
         assert torch.equal(seen["visual", layer], encoded.exists.sum(-1))
-    measured = measure(vlm, examples)
+    image_metrics, pooled_metrics = token_tables(vlm, examples)
     pooled = {
         (row["stream"], row["layer"]): row["value"]
-        for row in measured.pooled_metrics.to_pylist()
+        for row in pooled_metrics.to_pylist()
         if row["metric"] == "redundancy_score"
     }
     for layer in layers:
         assert np.isfinite(pooled["visual", layer])
     first = min(reads, default=0) + 1  # the first state of the text that an image has touched
     assert all(np.isfinite(pooled["text", layer]) for layer in range(first, blocks + 1))
-    values = measured.image_metrics.to_pandas()
+    values = image_metrics.to_pandas()
     mine = values[values.stream.isin(["visual", "text"]) & (values.metric == "effective_rank")]
     assert len(mine) == 3 * (len(layers) + blocks + 1)
     assert np.isfinite(mine.value).all()

@@ -19,7 +19,7 @@ from mixlens.report.measured import report_model
 from mixlens.sources.coco.build import build_index
 from mixlens.spec import CocoSpec, MeasureSpec
 
-FAKE = FakeMeasured(images=24, layers=2, parts=(), controls=(), groups=("coarse",), transfer=1.0)
+FAKE = FakeMeasured(images=24, layers=2, parts=(), controls=False, groups=("coarse",), transfer=1.0)
 
 
 def _indexed(coco: CocoSet, runs_dir: Path) -> MeasureSpec:

@@ -7,7 +7,7 @@ import pytest
 from scipy.spatial.distance import pdist
 from threadpoolctl import threadpool_limits
 
-from mixlens.analysis.measurement import ModelResults
+from mixlens.measurement import Measured
 from mixlens.report import embedding
 from mixlens.report.embedding import FEWEST, embed, embedding_of, standardised, turned
 from mixlens.report.style import STYLE, svg
@@ -39,7 +39,14 @@ def results(seed=0, layers=(0, 1, 2, 3), separate=20.0, images=IMAGES, **columns
                 for name, vector in zip(attributes["example_id"], space, strict=True)
             ]
     embeddings = pd.DataFrame(rows).sample(frac=1, random_state=seed)
-    return ModelResults(*[pd.DataFrame()] * 3, attributes=attributes, embeddings=embeddings)
+    return measured(attributes, embeddings)
+
+
+def measured(attributes, embeddings=None):
+    tables = dict.fromkeys(("examples", "image_metrics", "pooled_metrics", "nulls"), pd.DataFrame())
+    return Measured(
+        None, attributes=attributes, throughput={}, embeddings=embeddings, **tables
+    )  # fmt: skip
 
 
 @pytest.fixture(autouse=True)
@@ -145,7 +152,7 @@ def test_more_images_than_a_picture_takes(monkeypatch):
 
 def test_nothing_to_show_is_no_figure():
     assert embedding_of({}) is None
-    assert embedding_of({"m": ModelResults(*[pd.DataFrame()] * 4)}) is None
+    assert embedding_of({"m": measured(pd.DataFrame())}) is None
     assert embedding_of({"m": results(images=FEWEST - 1)}) is None
     assert embedding_of({"m": results(dominant_colour="red", object_count=3)}) is None
     assert embedding_of({"m": results(images=FEWEST)}) is not None

@@ -22,29 +22,30 @@ def plain(tmp_path_factory: pytest.TempPathFactory) -> SweepResults:
 
 
 @pytest.fixture(scope="module")
-def probed(tmp_path_factory: pytest.TempPathFactory) -> SweepResults:
+def probed(plain: SweepResults) -> SweepResults:
     """The base has everything, a trial its probes."""
-    runs = tmp_path_factory.mktemp("probed")
-    sweep = load_sweep(SWEEP.write(runs))
-    source = PLANTED.write(runs / "planted") / "measure"
-    for name in ("probes", "deletion", "embeddings", "attributes"):
-        table = pd.read_parquet(source / f"{name}.parquet")
-        table.to_parquet(sweep.base.measurement / f"{name}.parquet", index=False)
-    table = pd.read_parquet(source / "probes.parquet")
-    table.to_parquet(sweep.trials[0].measurement / "probes.parquet", index=False)
-    return sweep
+    found = PLANTED.tables()
+    more = {name: found[name] for name in ("probes", "deleted", "embeddings", "attributes")}
+    base, first, *others = plain.runs
+    return replace(
+        plain,
+        base=replace(base, measured=replace(base.measured, **more)),
+        trials=(
+            replace(first, measured=replace(first.measured, probes=found["probes"])), *others
+        ),
+    )  # fmt: skip
 
 
 def test_a_sweep_that_measures_no_more_has_counts_and_correlations(plain: SweepResults):
     tables = inside_tables(plain)
-    assert tables.keys() == {"correlations"}
+    assert tables.keys() == {"correlations", "nulls"}
     assert set(tables["correlations"]["attribute"]) == {"object_count", "ink_fraction"}
     assert list(inside_figures(plain, tables)) == ["count", "correlations"]
 
 
 def test_what_was_measured_is_shown_in_the_order_of_the_page(probed: SweepResults, tmp_path: Path):
     tables = inside_tables(probed)
-    assert tables.keys() == {"correlations", "probes", "deletion"}
+    assert tables.keys() == {"correlations", "nulls", "probes", "deletion"}
     assert set(tables["probes"]["run"]) == {probed.base.name, probed.trials[0].name}
     assert set(tables["deletion"]["run"]) == {probed.base.name}
     figures = inside_figures(probed, tables)

@@ -15,7 +15,7 @@ from fake_measured import FakeMeasured
 from mixlens.analysis import collect_provenance
 from mixlens.analysis.diagnosis import diagnose
 from mixlens.analysis.measured import ModelTables, model_tables
-from mixlens.analysis.measurement import Measured, load_measured
+from mixlens.analysis.measurement import MeasuredModel, load_measured
 from mixlens.report.examples import SHOWN
 from mixlens.report.measured import draw_model, write_measured_report
 from mixlens.report.model_captions import model_captions
@@ -28,7 +28,7 @@ FIGURES = ("energy", "count", "controls", "correlations", "probe_curves", "probe
 TABLES = {"accuracy", "layers", "by_count", "correlations", "nulls", "probes", "deletion",
           "transfer", "transfer_summary", "transfer_correlations"}  # fmt: skip
 FULL = FakeMeasured()
-BARE = replace(FULL, parts=(), controls=(), layers=1, groups=("coarse",))
+BARE = replace(FULL, parts=(), controls=False, layers=1, groups=("coarse",))
 
 
 class _Page(HTMLParser):
@@ -67,7 +67,7 @@ def _style() -> Iterator[None]:
         yield
 
 
-def _made(fake: FakeMeasured, runs_dir: Path) -> tuple[Measured, ModelTables, _Page]:
+def _made(fake: FakeMeasured, runs_dir: Path) -> tuple[MeasuredModel, ModelTables, _Page]:
     folder = fake.write(runs_dir)
     collect_provenance("python jobs/measure.py 'my file.yaml'").write(folder)
     measured = load_measured(folder)
@@ -78,16 +78,16 @@ def _made(fake: FakeMeasured, runs_dir: Path) -> tuple[Measured, ModelTables, _P
 
 
 @pytest.fixture(scope="module")
-def made(tmp_path_factory: pytest.TempPathFactory) -> tuple[Measured, ModelTables, _Page]:
+def made(tmp_path_factory: pytest.TempPathFactory) -> tuple[MeasuredModel, ModelTables, _Page]:
     return _made(FULL, tmp_path_factory.mktemp("runs"))
 
 
 @pytest.fixture(scope="module")
-def bare(tmp_path_factory: pytest.TempPathFactory) -> tuple[Measured, ModelTables, _Page]:
+def bare(tmp_path_factory: pytest.TempPathFactory) -> tuple[MeasuredModel, ModelTables, _Page]:
     return _made(BARE, tmp_path_factory.mktemp("bare"))
 
 
-def test_every_figure_and_table_is_there(made: tuple[Measured, ModelTables, _Page]):
+def test_every_figure_and_table_is_there(made: tuple[MeasuredModel, ModelTables, _Page]):
     measured, tables, page = made
     assert {file.stem for file in (measured.folder / "figures").iterdir()} == set(FIGURES)
     assert page.figures == list(FIGURES)
@@ -103,7 +103,7 @@ def test_every_figure_and_table_is_there(made: tuple[Measured, ModelTables, _Pag
     ]  # fmt: skip
 
 
-def test_it_needs_nothing_else(made: tuple[Measured, ModelTables, _Page]):
+def test_it_needs_nothing_else(made: tuple[MeasuredModel, ModelTables, _Page]):
     measured, _, page = made
     assert page.open == []
     assert len(page.links) == len(FIGURES) + SHOWN
@@ -112,7 +112,7 @@ def test_it_needs_nothing_else(made: tuple[Measured, ModelTables, _Page]):
 
 
 def test_the_diagnosis_stands_first_and_the_recipe_last(
-    made: tuple[Measured, ModelTables, _Page],
+    made: tuple[MeasuredModel, ModelTables, _Page],
 ):
     measured, tables, page = made
     at = -1
@@ -122,12 +122,12 @@ def test_the_diagnosis_stands_first_and_the_recipe_last(
     assert at < page.text.index("Figure 1.")
     recipe = page.text[page.text.index("Recipe") :]
     assert "python jobs/measure.py 'my file.yaml'" in recipe
-    assert measured.spec.digest() in recipe
+    assert measured.spec.model_digest() in recipe
     assert not re.search(r"\bnan\b", page.text[: page.text.index("Recipe")], re.IGNORECASE)
 
 
 def test_the_tables_on_the_page_show_the_numbers_of_the_tables(
-    made: tuple[Measured, ModelTables, _Page],
+    made: tuple[MeasuredModel, ModelTables, _Page],
 ):
     _, tables, page = made
     start = page.text.index("above its pixels")
@@ -156,7 +156,7 @@ def test_the_tables_on_the_page_show_the_numbers_of_the_tables(
 
 
 def test_captions_say_how_many_images_and_what_is_held_fixed(
-    made: tuple[Measured, ModelTables, _Page],
+    made: tuple[MeasuredModel, ModelTables, _Page],
 ):
     measured, tables, page = made
     captions = model_captions(tables, len(measured.model.attributes))
@@ -171,7 +171,7 @@ def test_captions_say_how_many_images_and_what_is_held_fixed(
         assert text in page.text
 
 
-def test_captions_fit_photographs_too(made: tuple[Measured, ModelTables, _Page]):
+def test_captions_fit_photographs_too(made: tuple[MeasuredModel, ModelTables, _Page]):
     _, tables, _ = made
     renamed = tables.correlations.replace({"attribute": {"ink_fraction": "covered_fraction"}})
     captions = model_captions(replace(tables, correlations=renamed), 24)
@@ -187,7 +187,7 @@ def test_captions_fit_photographs_too(made: tuple[Measured, ModelTables, _Page])
     assert "too rare" not in model_captions(tables, 24)["probe_curves"][1]
 
 
-def test_keys_and_values_are_called_what_they_are(made: tuple[Measured, ModelTables, _Page]):
+def test_keys_and_values_are_called_what_they_are(made: tuple[MeasuredModel, ModelTables, _Page]):
     _, tables, _ = made
     assert "cross-attention" not in model_captions(tables, 24)["energy"][1]
     layers = tables.layers
@@ -197,7 +197,7 @@ def test_keys_and_values_are_called_what_they_are(made: tuple[Measured, ModelTab
     assert "its visual tokens are the keys and values that a block reads" in text
 
 
-def test_what_was_not_measured_is_left_out(bare: tuple[Measured, ModelTables, _Page]):
+def test_what_was_not_measured_is_left_out(bare: tuple[MeasuredModel, ModelTables, _Page]):
     measured, _, page = bare
     assert page.figures == ["energy", "count", "correlations"]
     assert {file.stem for file in (measured.folder / "figures").iterdir()} == set(page.figures)
@@ -212,7 +212,7 @@ def test_what_was_not_measured_is_left_out(bare: tuple[Measured, ModelTables, _P
 
 
 def test_a_page_without_any_figure_still_has_its_tables(
-    bare: tuple[Measured, ModelTables, _Page], tmp_path: Path
+    bare: tuple[MeasuredModel, ModelTables, _Page], tmp_path: Path
 ):
     measured, tables, _ = bare
     unknown = tables.layers.assign(value=np.nan, low=np.nan, high=np.nan)
@@ -229,7 +229,7 @@ def test_a_page_without_any_figure_still_has_its_tables(
 
 
 def test_the_redundancy_table_stays_in_its_section_without_figures_there(
-    bare: tuple[Measured, ModelTables, _Page], tmp_path: Path
+    bare: tuple[MeasuredModel, ModelTables, _Page], tmp_path: Path
 ):
     measured, tables, _ = bare
     unknown = tables.layers.assign(value=np.nan, low=np.nan, high=np.nan)
@@ -241,7 +241,9 @@ def test_the_redundancy_table_stays_in_its_section_without_figures_there(
     assert page.text.index("above its pixels") < page.text.index("What goes with what")
 
 
-def test_text_from_outside_is_not_html(made: tuple[Measured, ModelTables, _Page], tmp_path: Path):
+def test_text_from_outside_is_not_html(
+    made: tuple[MeasuredModel, ModelTables, _Page], tmp_path: Path
+):
     measured, tables, _ = made
     spec = measured.spec.model_copy(update={"model": "<script>alert(1)</script>"})
     some = replace(tables, probes=pd.DataFrame(), deletion=pd.DataFrame())
@@ -252,7 +254,7 @@ def test_text_from_outside_is_not_html(made: tuple[Measured, ModelTables, _Page]
     assert "&lt;b&gt;bold" in text
 
 
-def test_one_control_or_none(made: tuple[Measured, ModelTables, _Page]):
+def test_one_control_or_none(made: tuple[MeasuredModel, ModelTables, _Page]):
     _, tables, _ = made
     for names, labels in (
         (["model", "blank images"], ["this model", "blank images"]),
@@ -272,7 +274,7 @@ def test_one_control_or_none(made: tuple[Measured, ModelTables, _Page]):
     assert control_profiles(some, tables.nulls.iloc[:0]) is None
 
 
-def test_profiles_show_the_values_of_their_stream(made: tuple[Measured, ModelTables, _Page]):
+def test_profiles_show_the_values_of_their_stream(made: tuple[MeasuredModel, ModelTables, _Page]):
     _, tables, _ = made
     figure = energy_profile(tables.layers)
     assert figure is not None
@@ -290,7 +292,7 @@ def test_profiles_show_the_values_of_their_stream(made: tuple[Measured, ModelTab
     assert counts.axes[0].lines[0].get_xdata().tolist() == [3, 4, 5, 6]
 
 
-def test_one_layer_one_count_and_few_metrics(made: tuple[Measured, ModelTables, _Page]):
+def test_one_layer_one_count_and_few_metrics(made: tuple[MeasuredModel, ModelTables, _Page]):
     _, tables, _ = made
     figure = energy_profile(tables.layers[tables.layers["layer"] <= 0])
     assert figure is not None
@@ -310,7 +312,7 @@ def test_one_layer_one_count_and_few_metrics(made: tuple[Measured, ModelTables, 
         assert axis.xaxis.get_tick_params()["labelbottom"]
 
 
-def test_models_side_by_side(made: tuple[Measured, ModelTables, _Page]):
+def test_models_side_by_side(made: tuple[MeasuredModel, ModelTables, _Page]):
     _, tables, _ = made
     worse = tables.probes.assign(value=tables.probes["value"] - 0.3)
     figure = probes_compared({"base model": tables.probes, "ratio 1": worse})

@@ -10,11 +10,12 @@ from pathlib import Path
 
 import pandas as pd
 import pytest
+from fake_parts import table_file
 from fake_sweep import FakeSweep
 from job_inside import run_inside
 
 from mixlens.analysis import answer_sentences, build_tables, collect_provenance, load_sweep
-from mixlens.design import Layout
+from mixlens.measurement import base_of
 from mixlens.report import write_report
 from mixlens.report.examples import show_examples
 from mixlens.report.html import render
@@ -139,7 +140,7 @@ def test_examples_are_shown_with_the_answers_that_were_given(folder: Path) -> No
 
 def test_what_a_model_answers_is_not_html(tmp_path: Path) -> None:
     folder = SMALL.write(tmp_path)
-    file = next(folder.glob("base-*")) / "measure" / "examples.parquet"
+    file = table_file(base_of(SMALL.spec(tmp_path), folder), "examples")
     table = pd.read_parquet(file)
     table["response"] = "<script>alert(1)</script>"
     table.to_parquet(file)
@@ -202,7 +203,7 @@ def test_results_of_different_versions_are_named_beside_the_answer(tmp_path: Pat
     folder = SMALL.write(tmp_path)
     made_with, sweep = collect_provenance("a command"), load_sweep(folder)
     older = replace(made_with, packages=made_with.packages | {"transformers": "5.1.0"})
-    older.write(Layout(folder).base(sweep.spec))
+    older.write(base_of(sweep.spec, folder).folder)
     for trial in sweep.trials:
         made_with.write(trial.folder)
     page = _Page(write_report(folder)[0].read_text())

@@ -10,6 +10,7 @@ import pytest
 from fake_measured import COCO, PHOTOS, FakeMeasured, write_transfer
 from fake_sweep import FakeSweep
 
+from mixlens.measurement import base_of, other_of
 from mixlens.report import write_report
 from mixlens.report.measured import report_model
 from mixlens.report.style import STYLE
@@ -21,7 +22,7 @@ from mixlens.report.transfer import (
     transfer_title,
 )
 
-FAKE = FakeMeasured(images=64, layers=5, parts=(), controls=(), transfer=-1.0)
+FAKE = FakeMeasured(images=64, layers=5, parts=(), controls=False, transfer=-1.0)
 SIDES = ("complex (scenes)", "photos (photographs)")
 Made = tuple[str, dict[str, pd.DataFrame], list[str], Path]
 
@@ -147,7 +148,7 @@ def test_captions_name_what_only_one_side_knows_and_what_is_held_fixed(made: Mad
 
 
 def test_without_other_images_there_is_no_section(tmp_path: Path) -> None:
-    plain = FakeMeasured(images=24, layers=2, parts=(), controls=(), groups=("coarse",))
+    plain = FakeMeasured(images=24, layers=2, parts=(), controls=False, groups=("coarse",))
     path, tables, sentences = report_model(plain.write(tmp_path))
     assert tables.transfer.empty
     assert tables.transfer_summary.empty
@@ -172,8 +173,8 @@ def sweep_page(tmp_path_factory: pytest.TempPathFactory) -> tuple[str, Path]:
         ratios=(0.0, 1.0), seeds=(0,), images=24, layers=3, steps=10, photos=PHOTOS, coco=COCO
     )
     folder = sweep.write(tmp_path_factory.mktemp("runs"))
-    (base,) = folder.glob("base-*")
-    write_transfer(base, 1.0)
+    spec = sweep.spec(folder.parent)
+    write_transfer(base_of(spec, folder), other_of(spec, folder), 1.0)
     return " ".join(write_report(folder)[0].read_text().split()), folder
 
 

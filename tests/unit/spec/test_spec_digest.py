@@ -6,7 +6,7 @@ import sys
 import pytest
 
 from mixlens.design import SweepSpec, asked_trials
-from mixlens.spec import MeasureSpec, RunSpec, held_out_of, transfer_of
+from mixlens.spec import RunSpec, held_out_of, transfer_of
 
 SWEEP = SweepSpec.model_validate(
     {
@@ -82,10 +82,11 @@ def test_digest_survives_json_and_another_process():
     assert there.stdout.strip() == RUN.digest()
 
 
-def test_the_measurement_of_the_base_is_another_with_other_images():
+def test_other_images_make_neither_another_base_nor_other_trials():
     evaluation = {**SWEEP.evaluation.model_dump(), "examples": 9}
     other = SweepSpec.model_validate({**SWEEP.model_dump(), "evaluation": evaluation})
-    assert other.base_digest() != SWEEP.base_digest()
+    assert held_out_of(other).digest() != held_out_of(SWEEP).digest()
+    assert other.base_digest() == SWEEP.base_digest()
     assert asked_trials(other)[2].run.digest() == RUN.digest()
 
 
@@ -98,44 +99,11 @@ def test_specs_need_neither_torch_nor_ray():
     assert there.stdout.strip() == "[]"
 
 
-EVALUATION = {
-    "component": "b",
-    "examples": 8,
-    "probes": {},
-    "deletion": {"shares": [0.5]},
-    "keep_states": True,
-}
-
-
-def measured(**changes: object) -> MeasureSpec:
-    content = SWEEP.model_dump(include={"components"}) | {"name": "m", "model": "none"}
-    content["resources"] = {"gpus_per_actor": 1.0}  # as vLLM needs
-    return MeasureSpec.model_validate({**content, "evaluation": {**EVALUATION, **changes}})
-
-
-def test_other_images_to_compare_with_are_measured_anew():
-    """Of a finished measurement without them nothing would be missing."""
-    plain, compared = measured(), measured(transfer="a")
-    assert plain.digest() != compared.digest()
-    assert held_out_of(plain).name == held_out_of(compared).name == "b"
-    harder = {**compared.model_dump()["components"], "a": {"tasks": {"count": 1}}}
-    other = MeasureSpec.model_validate({**compared.model_dump(), "components": harder})
-    assert other.digest() != compared.digest()
-
-
-def test_other_images_are_neither_probed_nor_cut_from_the_sequence():
-    assert transfer_of(measured()) is None
-    asked = transfer_of(measured(transfer="a"))
-    assert asked is not None
-    assert (asked.name, asked.evaluation.examples) == ("a", 8)
-    assert (asked.evaluation.probes, asked.evaluation.deletion) == (None, None)
-    assert not asked.evaluation.keep_states
-    own = held_out_of(measured(transfer="a")).evaluation
-    assert own.probes is not None
-    assert own.deletion is not None
-    assert own.keep_states
-
-
-def test_another_engine_makes_other_measurements():
-    assert measured(engine="vllm").digest() != measured().digest()
-    assert "engine" not in held_out_of(measured()).canonical()["evaluation"]
+def test_other_images_to_compare_with_are_as_many_of_the_other_component():
+    assert transfer_of(SWEEP) is None
+    evaluation = {**SWEEP.evaluation.model_dump(), "transfer": "a"}
+    compared = SweepSpec.model_validate({**SWEEP.model_dump(), "evaluation": evaluation})
+    own, other = held_out_of(compared), transfer_of(compared)
+    assert other is not None
+    assert (own.name, other.name, other.examples) == ("b", "a", 8)
+    assert own == held_out_of(SWEEP)

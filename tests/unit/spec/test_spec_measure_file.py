@@ -8,7 +8,7 @@ import yaml
 from mixlens.design import load_measure
 from mixlens.errors import SpecError
 from mixlens.models.tiny import build_tiny_vlm
-from mixlens.spec import DeletionSpec, MeasureSpec, ProbeSpec
+from mixlens.spec import DeletionSpec, MeasureSpec, ProbeSpec, held_out_of
 from mixlens.sweep.known import check_file
 from mixlens.sweep.plan import check_evaluation
 
@@ -70,7 +70,8 @@ def test_what_a_sweep_file_says_of_probes_and_deletion_holds(tmp_path: Path):
     evaluation = {"probes": {"kinds": ["linear"]}, "deletion": {"shares": [0.5]}}
     same = {**MINIMAL, "model": "some/model",
             "evaluation": {**MINIMAL["evaluation"], **evaluation}}  # fmt: skip
-    assert read(tmp_path, same).digest() == spec.digest()
+    assert read(tmp_path, same).evaluation == spec.evaluation
+    assert held_out_of(read(tmp_path, same)) == held_out_of(spec)
 
 
 @pytest.mark.parametrize("file", sorted((ROOT / "sweeps").glob("*.yaml")), ids=lambda f: f.stem)
@@ -81,47 +82,52 @@ def test_every_shipped_file_can_be_measured(file: Path):
     assert spec.evaluation.deletion is not None
 
 
-@pytest.mark.parametrize(
-    "change",
-    [
-        "model=other/model", "model_fingerprint=ab", "prompts_digest=ab", "controls=false",
-        "evaluation.examples=9", "evaluation.probes={}", "evaluation.deletion={}",
-        "evaluation.component=other", "components.scenes.seed=7",
-        "components.scenes.scene.objects=[2,3]",
-    ],
-)  # fmt: skip
-def test_what_decides_results_is_in_the_digest(tmp_path: Path, change: str):
+@pytest.mark.parametrize("change", ["model=other/model", "model_fingerprint=ab"])
+def test_the_folder_is_of_the_model(tmp_path: Path, change: str):
     before, after = read(tmp_path, MINIMAL), read(tmp_path, MINIMAL, change)
-    assert after.digest() != before.digest()
     assert after.folder != before.folder
+    assert held_out_of(after).digest() == held_out_of(before).digest()
 
 
 @pytest.mark.parametrize(
     "change",
     [
-        "runs_dir=/elsewhere", "name=another", "resources.actors=4", "tracking.experiment=mine",
-        "components.other.seed=7",
+        "prompts_digest=ab", "evaluation.examples=9", "evaluation.component=other",
+        "components.scenes.seed=7", "components.scenes.scene.objects=[2,3]",
     ],
 )  # fmt: skip
-def test_what_decides_no_result_is_not(tmp_path: Path, change: str):
-    assert read(tmp_path, MINIMAL, change).digest() == read(tmp_path, MINIMAL).digest()
+def test_other_images_are_another_held_out_set_of_the_same_model(tmp_path: Path, change: str):
+    before, after = read(tmp_path, MINIMAL), read(tmp_path, MINIMAL, change)
+    assert held_out_of(after).digest() != held_out_of(before).digest()
+    assert after.folder == before.folder
 
 
-def test_details_of_probes_and_deletion_are_in_the_digest(tmp_path: Path):
-    overrides = [
-        "evaluation.probes.attributes=[object_count]", "evaluation.probes.every_position=false",
-        "evaluation.deletion.layers=[0]", "evaluation.deletion.policies=[random,norm]",
-        "evaluation.deletion.seeds=[5]", "evaluation.deletion.examples=8",
-    ]  # fmt: skip
-    digests = {read(tmp_path, SWEEP, override).digest() for override in overrides}
-    assert len(digests | {read(tmp_path, SWEEP).digest()}) == 1 + len(overrides)
+@pytest.mark.parametrize(
+    "change",
+    [
+        "controls=false", "evaluation.probes={}", "evaluation.deletion={}",
+        "evaluation.batch_size=4", "evaluation.max_new_tokens=4", "evaluation.keep_states=true",
+        "evaluation.transfer=other", "components.other.seed=7", "resources.actors=4",
+        "tracking.experiment=mine",
+    ],
+)  # fmt: skip
+def test_the_requests_decide_neither_model_nor_images(tmp_path: Path, change: str):
+    before, after = read(tmp_path, MINIMAL), read(tmp_path, MINIMAL, change)
+    assert after != before
+    assert held_out_of(after).digest() == held_out_of(before).digest()
+    assert after.folder == before.folder
 
 
-def test_the_folder_is_named_by_model_and_digest(tmp_path: Path):
+def test_the_folder_is_named_by_the_model_and_its_digest(tmp_path: Path):
     spec = read(tmp_path, MINIMAL, f"runs_dir={tmp_path}")
-    assert spec.folder == tmp_path / "small" / f"tiny-vllm-{spec.digest()}"
+    assert spec.folder == tmp_path / "small" / f"tiny-vllm-{spec.model_digest()}"
     hub = spec.model_copy(update={"model": "some/model-7b"})
-    assert hub.folder.name == f"model-7b-{hub.digest()}"
+    assert hub.folder.name == f"model-7b-{hub.model_digest()}"
+    # Where the weights lie decides nothing once they are known.
+    here, there = (
+        spec.model_copy(update={"model": path, "model_fingerprint": "ab"}) for path in ("a", "b")
+    )
+    assert here.model_digest() == there.model_digest()
 
 
 @pytest.mark.parametrize("content", [MINIMAL, SWEEP], ids=["measure file", "sweep file"])

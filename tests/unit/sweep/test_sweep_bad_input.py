@@ -15,7 +15,7 @@ from job_inside import run_inside
 from tiny_families import build
 
 from mixlens.design import Layout, SweepSpec
-from mixlens.errors import CheckpointError, ResourceError, SpecError
+from mixlens.errors import CheckpointError, DataError, ResourceError, SpecError
 from mixlens.lock import held
 from mixlens.models.tiny import build_tiny_vlm
 from mixlens.spec import load_spec
@@ -23,6 +23,7 @@ from mixlens.sweep.known import check_file
 from mixlens.sweep.machine import check_runs_dir
 from mixlens.sweep.plan import check_disk, check_evaluation, plan_sweep
 from mixlens.sweep.run import resolve, show_plan
+from mixlens.tracking.content import read_spec
 
 ROOT = Path(__file__).resolve().parents[3]
 QUICKSTART = Path("sweeps/quickstart.yaml")
@@ -227,3 +228,29 @@ def test_a_dry_run_tells_what_runs_at_once_or_that_nothing_can(
         show_plan(spec(tmp_path, "resources.gpus_per_worker=99"))
     show_plan(spec(tmp_path, "resources.gpus_per_worker=99", "resources.address=10.0.0.1:6379"))
     assert "as many trials as the cluster has room for" in capsys.readouterr().out
+
+
+@pytest.mark.parametrize("left", ["base-0123/measure/measured.json", "trials/ratio=0-01/run.json"])
+@pytest.mark.parametrize("job", ["sweep.py", "report.py"])
+def test_the_run_directory_of_an_earlier_version_is_refused_whole(
+    left: str,
+    job: str,
+    tmp_path: Path,
+    monkeypatch: pytest.MonkeyPatch,
+    capfd: pytest.CaptureFixture[str],
+):
+    root = tmp_path / "quickstart"
+    (root / left).parent.mkdir(parents=True)
+    for file in (root / left, root / "sweep.json"):
+        file.write_text("{}\n")
+    named = [root] if job != "sweep.py" else [QUICKSTART, f"runs_dir={tmp_path}"]
+    monkeypatch.chdir(ROOT)
+    done = run_inside(monkeypatch, capfd, job, *named)
+    assert done.returncode == 2, done.stderr
+    (message,) = done.stderr.splitlines()
+    assert str(root) in message
+    assert "is of an earlier version of Mixlens" in message
+    assert "under another name, and start the command again" in message
+    assert not (root / "report.html").exists()
+    with pytest.raises(DataError, match="earlier version"):
+        read_spec(root)  # as `mixlens track` does

@@ -15,6 +15,7 @@ from ray.train.v2.api.exceptions import WorkerGroupError
 
 from mixlens.design import Layout, SweepSpec, asked_trials
 from mixlens.errors import DataError, MixlensError, ResourceError, Terminated, ending_on_sigterm
+from mixlens.measurement import base_of
 from mixlens.spec import ResourceSpec
 from mixlens.sweep import driver, shared
 from mixlens.sweep.driver import HEALTH_CHECK, _reason, _run_trial, _runtime_env, ray_running
@@ -162,9 +163,9 @@ def test_what_is_lost_is_tried_again_and_nothing_else_is(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     layout = Layout(tmp_path)
-    measured = layout.base(SPEC) / "measure" / "measured.json"
-    measured.parent.mkdir(parents=True)
-    measured.touch()
+    base = base_of(SPEC, tmp_path)
+    base.part(base.tokens).mkdir(parents=True)
+    base.record(base.tokens).touch()
     for lost in (WorkerCrashedError(), NodeDiedError("gone")):
         with pytest.raises(type(lost)):
             tried(layout, monkeypatch, lost)
@@ -188,4 +189,4 @@ def test_a_trial_on_a_node_without_the_folder_says_so(
     monkeypatch.setattr(shared, "_PATIENCE_S", 0.1)
     failed = tried(Layout(tmp_path / "runs" / "x"), monkeypatch, ValueError("not reached"))
     assert failed["failed"].startswith(f"runs_dir: got '{tmp_path / 'runs'}': nodes of the cluster")
-    assert f"measured.json is not there as {socket.gethostname()} sees it" in failed["failed"]
+    assert f"record.json is not there as {socket.gethostname()} sees it" in failed["failed"]

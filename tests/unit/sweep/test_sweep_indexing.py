@@ -12,12 +12,12 @@ from PIL import Image
 
 from mixlens.design import SweepSpec, asked_trials
 from mixlens.errors import DataError, SpecError
+from mixlens.measurement.measure import held_out_examples
 from mixlens.models.tiny import build_tiny_vlm
 from mixlens.sources import open_source
 from mixlens.spec import HELD_OUT_START, held_out_of, load_spec
 from mixlens.sweep import progress
 from mixlens.sweep.indexing import index_data
-from mixlens.sweep.measuring import held_out_examples
 from mixlens.sweep.plan import check_evaluation, plan_sweep
 
 ROOT = Path(__file__).resolve().parents[3]

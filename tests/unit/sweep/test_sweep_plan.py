@@ -2,17 +2,16 @@ import io
 import shutil
 from pathlib import Path
 
+import pandas as pd
 import pytest
+from here import Here
 from rich.console import Console
 
-from mixlens.activations.measure import measure
-from mixlens.activations.subspaces import FOLDER, write_subspaces
+from mixlens.activations.subspaces import FOLDER
 from mixlens.design import Layout, SweepSpec, Trial, asked_trials
-from mixlens.mixture.order import held_out_indices
-from mixlens.models import load_vlm
+from mixlens.measurement import Asked, Measurement, Subject, measure, trial_of
 from mixlens.models.tiny import build_tiny_vlm
-from mixlens.sources import open_source
-from mixlens.spec import load_spec
+from mixlens.spec import held_out_of, load_spec
 from mixlens.sweep.plan import check_disk, plan_sweep
 from mixlens.sweep.records import start_trial
 from mixlens.sweep.run import print_plan
@@ -31,8 +30,13 @@ def finish(spec: SweepSpec, layout: Layout, trial: Trial) -> None:
     """Leave what says that a trial is trained and measured."""
     start_trial(trial, layout.trial(trial))
     (layout.trial(trial) / "trained.json").touch()
-    layout.measurement(spec, trial).mkdir()
-    (layout.measurement(spec, trial) / "measured.json").touch()
+    measurement = trial_of(spec, layout.root, trial)
+    names = spec.evaluation.probes.attributes
+    for request in [*measurement.requests(), *measurement.asked.probings(names)]:
+        measurement.part(request).mkdir(parents=True)
+        measurement.record(request).touch()
+    facts = pd.DataFrame({"example_id": ["held_out/1"], **{name: [1.0] for name in names}})
+    facts.to_parquet(measurement.part(measurement.tokens) / "attributes.parquet")
 
 
 def test_plan_counts_examples_parameters_and_what_is_finished(spec: SweepSpec):
@@ -74,12 +78,11 @@ def test_a_step_is_timed_where_cpus_will_train(spec: SweepSpec):
 def test_the_estimate_covers_the_subspaces_that_a_measurement_writes(
     spec: SweepSpec, tmp_path: Path
 ):
-    source = open_source("held_out", spec.components["held_out"])
     images = 64
-    examples = [source[index] for index in held_out_indices(images)]
-    measured = measure(load_vlm(spec.model), examples)
-    write_subspaces(tmp_path, [str(i) for i in range(images)], measured.subspaces)
-    written = sum(file.stat().st_size for file in (tmp_path / FOLDER).iterdir())
+    held_out = held_out_of(spec).model_copy(update={"examples": images})
+    base = Measurement(tmp_path, Subject("base", spec.model, "0123"), held_out, Asked())
+    measure(Here(), base)
+    written = sum(file.stat().st_size for file in (base.part(base.tokens) / FOLDER).iterdir())
 
     def estimate(images: int) -> int:
         evaluation = spec.evaluation.model_copy(update={"examples": images})

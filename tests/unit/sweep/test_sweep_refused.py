@@ -6,16 +6,18 @@ from typing import Any
 
 import numpy as np
 import pytest
+from here import Here
 from PIL import Image
 from tiny_families import build
 
 from mixlens.design import SweepSpec
 from mixlens.errors import SpecError
+from mixlens.measurement import load, measure, model_of
+from mixlens.measurement.measure import held_out_examples
 from mixlens.models import load_vlm
 from mixlens.sources import open_source
-from mixlens.spec import HELD_OUT_START, MeasureSpec, ResourceSpec, held_out_of
+from mixlens.spec import HELD_OUT_START, MeasureSpec, held_out_of
 from mixlens.sweep.indexing import index_data
-from mixlens.sweep.measuring import measure_model
 from mixlens.sweep.plan import check_evaluation, plan_sweep, refused_photographs
 
 pytestmark = pytest.mark.case
@@ -85,18 +87,6 @@ def sweep_of(folder: Path, family: str, steps: int, **more: Any) -> SweepSpec:
     return index_data(SweepSpec.model_validate(spec))
 
 
-class Here:
-    """A pool that works in this process."""
-
-    resources = ResourceSpec()
-
-    def __init__(self, path: str) -> None:
-        self.vlm = load_vlm(path)
-
-    def map(self, function, units, *shared, done=lambda n: None):
-        return [function(lambda path: self.vlm, unit, *shared) for unit in units]
-
-
 def test_held_out_ones_are_left_out_and_listed_before_and_after(folder, tmp_path):
     spec = index_data(MeasureSpec.model_validate(spec_of(folder, "qwen2_5_vl")))
     check_evaluation(spec)
@@ -105,11 +95,10 @@ def test_held_out_ones_are_left_out_and_listed_before_and_after(folder, tmp_path
     assert told.startswith(f"2 held-out images are left out, because {spec.model} cannot be given")
     strip = "(2500 x 10: absolute aspect ratio must be smaller than 200, got 250.0)"
     assert all(f"{file} {strip}" in told for file in ("02.png", "05.png"))
-    held_out = held_out_of(spec)
-    measured = measure_model(Here(spec.model), held_out, spec.model, tmp_path / "measure")
-    record = json.loads((measured / "measured.json").read_text())
-    assert sorted(record["left_out"]) == [f"02.png {strip}", f"05.png {strip}"]
-    assert record["images"] == 8
+    measured = model_of(spec, tmp_path)
+    measure(Here(), measured)
+    assert sorted(measured.left_out()) == [f"02.png {strip}", f"05.png {strip}"]
+    assert len(load(measured).attributes) == 8
 
 
 def test_a_model_that_takes_them_is_given_them(folder):
@@ -146,8 +135,6 @@ def test_so_many_that_a_trial_would_stop_are_refused_before_it_starts(folder):
 
 def test_indices_stay_those_of_the_data_set(folder):
     """So that models are compared by image, whichever of them they take."""
-    from mixlens.sweep.measuring import held_out_examples
-
     spec = index_data(MeasureSpec.model_validate(spec_of(folder, "qwen2_5_vl", examples=14)))
     source = open_source("all", spec.components["all"], spec.data)
     vlm = load_vlm(spec.model)

@@ -14,14 +14,16 @@ from contextlib import suppress
 from pathlib import Path
 
 import pytest
+from fake_parts import table_file
 from fake_sweep import FakeSweep
 from mlflow import MlflowClient
 from servers import Relay, free_port, mlflow_server
 
 import mixlens
-from mixlens.design import Layout, SweepSpec, asked_trials
+from mixlens.design import SweepSpec, asked_trials
 from mixlens.errors import ResourceError
 from mixlens.lock import held
+from mixlens.measurement import trial_of
 from mixlens.spec import TrackingSpec
 from mixlens.tracking import server as server_module
 from mixlens.tracking import writer as writer_module
@@ -33,6 +35,7 @@ from mixlens.tracking.sink import curves
 from mixlens.tracking.writer import open_writer
 
 TINY = FakeSweep(ratios=(0.0, 1.0), seeds=(0,), images=8, layers=2, steps=20, groups=("coarse",))
+TOKENS = "measurements/*seed=*/tokens-*"  # of the trials, not of the base
 
 
 @pytest.fixture(autouse=True)
@@ -75,8 +78,15 @@ def _sweep(runs_dir: Path, uri: str | None, name: str = "mixlens") -> tuple[Swee
     (folder / "sweep.json").write_text(spec.model_dump_json())
     for trial in (folder / "trials").iterdir():
         (trial / "training.jsonl").write_text("")
-        (next(trial.glob("measure-*")) / "measured.json").unlink()
+    for part in folder.glob(TOKENS):
+        (part / "record.json").unlink()
     return spec, folder
+
+
+def _finish(folder: Path) -> None:
+    """Leave the records of both trials, which say that they are measured."""
+    for part in folder.glob(TOKENS):
+        (part / "record.json").write_text("{}")
 
 
 def _train(folder: Path, steps: range, change: float = 0.0, keep: int | None = None) -> None:
@@ -221,8 +231,7 @@ def test_a_locked_database_holds_up_nothing(runs_dir: Path) -> None:
         time.sleep(2)
         other.execute("COMMIT")
         other.close()
-        for trial in (folder / "trials").iterdir():
-            (next(trial.glob("measure-*")) / "measured.json").write_text("{}")
+        _finish(folder)
         assert writer.finish() == ""
     _assert_once(server.client, server.experiment_id, 10)
 
@@ -302,7 +311,7 @@ def test_a_damaged_ledger_is_asked_for_and_doubles_nothing(runs_dir: Path, damag
     _train(folder, range(1, 6))
     Mirror(server, spec, folder, is_live=True).send()
     runs = {run.info.run_id for run in server.client.search_runs([server.experiment_id])}
-    for file in (folder / "tracking.json", *folder.glob("*/tracking.json"),
+    for file in (folder / "tracking.json", *folder.glob("measurements/*/tracking.json"),
                  *folder.glob("trials/*/tracking.json")):  # fmt: skip
         file.write_text(damage)
     _train(folder, range(6, 8))
@@ -407,8 +416,7 @@ def test_a_moved_runs_dir_takes_its_artifacts_along(runs_dir: Path, tmp_path: Pa
     assert _track(folder).returncode == 0  # a process of its own: MLflow remembers places in it
     moved = tmp_path / "other"
     runs_dir.rename(moved)
-    for trial in (moved / "fake" / "trials").iterdir():
-        (next(trial.glob("measure-*")) / "measured.json").write_text("{}")
+    _finish(moved / "fake")
     server = open_server(spec.tracking, moved)
     mirror = Mirror(server, spec, moved / "fake", is_live=False)
     mirror.send()
@@ -491,9 +499,8 @@ def test_what_mlflow_does_not_take_is_listed_and_blames_no_address(
 @pytest.mark.case
 def test_damaged_results_are_listed_and_the_others_are_logged(runs_dir: Path) -> None:
     spec, folder = _sweep(runs_dir, None)
-    for trial in asked_trials(spec):
-        (Layout(folder).measurement(spec, trial) / "measured.json").write_text("{}")
-    broken = Layout(folder).measurement(spec, asked_trials(spec)[0]) / "examples.parquet"
+    _finish(folder)
+    broken = table_file(trial_of(spec, folder, asked_trials(spec)[0]), "examples")
     broken.write_bytes(broken.read_bytes()[:2000])
     server = open_server(spec.tracking, runs_dir)
     mirror = Mirror(server, spec, folder, is_live=False)

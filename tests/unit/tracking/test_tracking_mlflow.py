@@ -6,6 +6,7 @@ from pathlib import Path
 
 import pandas as pd
 import pytest
+from fake_parts import table_file
 from fake_sweep import FakeSweep
 from mlflow.entities import Run
 
@@ -14,7 +15,7 @@ from mixlens.analysis.headline import headline
 from mixlens.analysis.results import SweepResults
 from mixlens.analysis.transfer_chance import SUMMARY
 from mixlens.design import Layout, SweepSpec, asked_trials
-from mixlens.evaluation.throughput import Effort, write_throughput
+from mixlens.measurement import trial_of
 from mixlens.tracking.mirror import Mirror
 from mixlens.tracking.results import log_run, log_sweep
 from mixlens.tracking.server import Server, open_server
@@ -108,7 +109,7 @@ def test_values_of_a_trial(logged: tuple[SweepResults, Server]) -> None:
     assert history["redundancy/visual_late"][0][1] == pytest.approx(means.iloc[3])
     assert [step for step, _ in history["training/loss"]] == [5, 10, 15, 20]
     assert history["mixture/complex"][-1] == (20, 320)
-    assert headline(trial.measurement)["redundancy"] == pytest.approx(means.mean())
+    assert headline(trial.measured)["redundancy"] == pytest.approx(means.mean())
 
 
 def test_intervals_stand_beside_the_values_of_a_trial(logged: tuple[SweepResults, Server]) -> None:
@@ -134,13 +135,16 @@ def test_intervals_stand_beside_the_values_of_a_trial(logged: tuple[SweepResults
 def test_how_fast_a_model_answered_is_told_where_it_is_known(tmp_path: Path) -> None:
     sweep = load_sweep(SMALL.write(tmp_path))
     base, first = _Recorder(), _Recorder()
-    write_throughput(sweep.base.folder / "measure", "vllm", Effort(100, 800, 4.0))
-    for recorder, run in ((base, sweep.base), (first, sweep.trials[0])):
+    speed = {"answers_per_s": 25.0, "tokens_per_s": 200.0}
+    of_base = replace(sweep.base.measured, throughput=speed)
+    unasked = replace(sweep.trials[0].measured, throughput={})
+    runs = replace(sweep.base, measured=of_base), replace(sweep.trials[0], measured=unasked)
+    for recorder, run in zip((base, first), runs, strict=True):
         log_run(recorder, run)
     assert base.metrics["evaluation"] == [
         ("evaluation/answers_per_s", 25.0, 0), ("evaluation/tokens_per_s", 200.0, 0),
     ]  # fmt: skip
-    assert first.metrics["evaluation"] == []  # of an earlier version, which did not say
+    assert first.metrics["evaluation"] == []
 
 
 def test_artifacts_lie_under_the_runs_directory(
@@ -241,11 +245,12 @@ def test_what_has_changed_in_a_set_is_added_and_the_rest_stays(
     Mirror(server, spec, folder, is_live=False).send()
     trial = Layout(folder).trial(asked_trials(spec)[0])
     before = _history(server, _run_of(server, trial))
-    table = Layout(folder).measurement(spec, asked_trials(spec)[0]) / "image_metrics.parquet"
+    measurement = trial_of(spec, folder, asked_trials(spec)[0])
+    table = table_file(measurement, "image_metrics")
     changed = pd.read_parquet(table)
     changed.loc[(changed["metric"] == "gini") & (changed["layer"] == 2), "value"] += 1
     changed.to_parquet(table, index=False)
-    (table.parent / "measured.json").write_text('{"again": true}\n')
+    measurement.record(measurement.tokens).write_text('{"again": true}\n')
     Mirror(server, spec, folder, is_live=False).send()
     run = _run_of(server, trial)
     after = _history(server, run)

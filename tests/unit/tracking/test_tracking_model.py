@@ -13,7 +13,6 @@ from mixlens.analysis.diagnosis import diagnose
 from mixlens.analysis.measured import ModelTables, model_tables
 from mixlens.analysis.measurement import load_measured
 from mixlens.analysis.transfer_build import Sides
-from mixlens.evaluation.throughput import Effort, write_throughput
 from mixlens.tracking.mirror import Mirror
 from mixlens.tracking.model import model_points
 from mixlens.tracking.server import Server, open_server
@@ -27,7 +26,6 @@ def folder(tmp_path_factory: pytest.TempPathFactory) -> Path:
     folder = FAKE.write(tmp_path_factory.mktemp("runs"))
     collect_provenance("python jobs/measure.py some.yaml").write(folder)
     (folder / "report.html").write_text("<!doctype html>")
-    write_throughput(folder / "measure", "transformers", Effort(30, 90, 1.5))
     return folder
 
 
@@ -83,8 +81,10 @@ def test_names_and_steps_of_points(tables: ModelTables):
     assert curves["deletion/random/count"] == [
         (percent, pytest.approx(0.8 - 0.005 * percent)) for percent in (0, 50, 90)
     ]
+    rows = tables.deletion.query("policy == 'norm' and group == 'all' and objects == 'all'")
     assert curves["deletion/norm/all/high"] == [
-        (percent, pytest.approx(0.95 - 0.005 * percent)) for percent in (50, 90)
+        (50, pytest.approx(rows.query("share == 0.5")["high"].item())),
+        (90, pytest.approx(rows.query("share == 0.9")["high"].item())),
     ]
 
 
@@ -151,7 +151,7 @@ def test_the_run_says_what_it_is_of_and_keeps_its_files(
     spec = load_measured(folder).spec
     assert run.info.status == "FINISHED"
     assert run.data.tags["mixlens.kind"] == "model"
-    assert run.data.params["digest"] == spec.digest()
+    assert run.data.params["digest"] == spec.model_digest()
     assert run.data.params["held_out_images"] == str(FAKE.images)
     artifacts = {item.path for item in server.client.list_artifacts(run.info.run_id)}
     assert {"diagnosis.txt", "measure.json", "prompts.yaml", "report.html", "tables"} <= artifacts

@@ -1,27 +1,20 @@
-"""Measure one model on a set of images: two passes, then the tables."""
+"""The tables of tokens, put together from what batches of images gave."""
 
 from collections.abc import Iterator, Sequence
-from dataclasses import dataclass
 
 import numpy as np
 import pyarrow as pa
 import torch
 
-from mixlens.activations.nulls import null_values
 from mixlens.activations.reduce import (
     ACROSS,
     WITHIN,
     PositionSums,
-    Subspaces,
     Values,
-    image_values,
-    position_sums,
     ring_score,
 )
 from mixlens.activations.streams import STREAMS, Place
 from mixlens.errors import DataError, explain
-from mixlens.models import VLM
-from mixlens.sources import Example
 
 IMAGE_METRICS = pa.schema(
     [
@@ -43,60 +36,6 @@ POOLED_METRICS = pa.schema(
         ("n", pa.int64()),
     ]
 )
-
-
-@dataclass(frozen=True)
-class Measured:
-    """The tables of one model.
-
-    Attributes:
-        image_metrics: stream, layer, metric, example_id, value; NaN where not estimable.
-        pooled_metrics: stream, layer, metric, value, low, high, n, for what is not the mean of
-            values of single images: redundancy_score and redundancy_score_clipped with their image
-            jackknife (95 %), and redundancy_chance, the C that they are corrected by.
-        subspaces: bases of the top subspaces, to compare another model with.
-        nulls: stream, layer, metric, null, value, low, high, n: what `null_values` gives.
-    """
-
-    image_metrics: pa.Table
-    pooled_metrics: pa.Table
-    subspaces: Subspaces
-    nulls: pa.Table
-
-
-def measure(
-    vlm: VLM,
-    examples: Sequence[Example],
-    batch_size: int = 64,
-    base_subspaces: Subspaces | None = None,
-) -> Measured:
-    """Measure a model in this process; only the nulls, of the first batch, know of `batch_size`.
-
-    Args:
-        vlm: the model.
-        examples: at least 3 images, in the same order for every model that is compared.
-        batch_size: images a forward pass (one more is added, the one that follows).
-        base_subspaces: `Measured.subspaces` of the same images before fine-tuning.
-    """
-    check_enough(len(examples))
-    images = [example.image for example in examples]
-    sums: dict[Place, PositionSums] = {}
-    for first, last in batches(len(images), batch_size):
-        sums = merge_sums(sums, position_sums(vlm, images[first:last]))
-    parts, bases = [], []
-    for first, last in batches(len(images), batch_size):
-        base = base_subspaces and {place: b[first:last] for place, b in base_subspaces.items()}
-        following = images[last % len(images)]
-        values, subspaces = image_values(
-            vlm, [*images[first:last], following], sums, last - first, base
-        )
-        parts.append(values)
-        bases.append(subspaces)
-    ids = [example.example_id for example in examples]
-    image_metrics, pooled_metrics = tables(ids, join_values(parts))
-    joined = {place: torch.cat([part[place] for part in bases]) for place in bases[0]}
-    nulls = null_values(vlm, images[:batch_size], sums)
-    return Measured(image_metrics, pooled_metrics, joined, nulls)
 
 
 def check_enough(images: int) -> None:

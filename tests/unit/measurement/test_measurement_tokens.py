@@ -1,15 +1,18 @@
 """The measurement of a model against metrics of its hidden states, taken by another route."""
 
 import numpy as np
+import pandas as pd
 import pytest
 import torch
+from here import Here
 from PIL import Image
 
-from mixlens.activations import measure
 from mixlens.activations.reduce import PositionSums
 from mixlens.activations.streams import PROMPT
 from mixlens.activations.subspaces import read_subspaces, write_subspaces
 from mixlens.errors import DataError
+from mixlens.measurement import Asked, Measurement, Subject, load, measure
+from mixlens.measurement.measure import held_out_examples
 from mixlens.metrics import (
     effective_rank,
     energy_entropy,
@@ -24,11 +27,28 @@ from mixlens.metrics import (
 )
 from mixlens.models import load_vlm
 from mixlens.models.tiny import build_tiny_vlm
-from mixlens.sources import open_source
-from mixlens.spec import SceneComponent, SceneSpec
+from mixlens.spec import HeldOut, SceneComponent, SceneSpec
 from mixlens.tasks import vocabulary
 
 IMAGES = 11
+HELD_OUT = HeldOut(
+    name="scenes",
+    component=SceneComponent(
+        scene=SceneSpec(image_size=64, objects=(2, 6)), tasks={"coarse": 1}, seed=3
+    ),
+    examples=IMAGES,
+)
+
+
+def measurement_in(root, name="model", base=None) -> Measurement:
+    return Measurement(root, Subject(name, name, name), HELD_OUT, Asked(), base)
+
+
+def look(vlm, root, batch_size=64):
+    """A model measured in this process."""
+    measurement = measurement_in(root)
+    measure(Here(vlm), measurement, batch_size)
+    return load(measurement)
 
 
 @pytest.fixture(scope="module")
@@ -45,16 +65,12 @@ def vlm(folder):
 
 @pytest.fixture(scope="module")
 def examples():
-    spec = SceneComponent(
-        scene=SceneSpec(image_size=64, objects=(2, 6)), tasks={"coarse": 1}, seed=3
-    )
-    source = open_source("scenes", spec)
-    return [source[index] for index in range(IMAGES)]
+    return held_out_examples(HELD_OUT, range(IMAGES))
 
 
 @pytest.fixture(scope="module")
-def measured(vlm, examples):
-    return measure(vlm, examples, batch_size=4)
+def measured(vlm, tmp_path_factory):
+    return look(vlm, tmp_path_factory.mktemp("measured"), batch_size=4)
 
 
 def cells_of(image: np.ndarray) -> torch.Tensor:
@@ -82,14 +98,14 @@ def states(vlm, examples):
 
 
 def values_of(table, stream, layer, metric):
-    frame = table.to_pandas().query("stream == @stream and layer == @layer and metric == @metric")
+    frame = table.query("stream == @stream and layer == @layer and metric == @metric")
     return frame.set_index("example_id")["value"]
 
 
 def row_of(table, stream, layer, metric):
     rows = [
         row
-        for row in table.to_pylist()
+        for row in table.to_dict("records")
         if (row["stream"], row["layer"], row["metric"]) == (stream, layer, metric)
     ]
     assert len(rows) == 1
@@ -139,7 +155,7 @@ def test_gap_below_the_top_subspace(measured, states):
 
 
 def test_every_stream_and_layer_is_there(measured):
-    places = {(r["stream"], r["layer"]) for r in measured.image_metrics.to_pylist()}
+    places = {(r["stream"], r["layer"]) for r in measured.image_metrics.to_dict("records")}
     assert places == {
         ("pixels", -1),
         ("vision", -1),
@@ -148,14 +164,11 @@ def test_every_stream_and_layer_is_there(measured):
 
 
 @pytest.mark.parametrize("batch_size", [1, 3, 64])
-def test_batch_size_changes_nothing(vlm, examples, measured, batch_size):
-    other = measure(vlm, examples, batch_size=batch_size)
+def test_batch_size_changes_nothing(vlm, measured, tmp_path, batch_size):
+    other = look(vlm, tmp_path, batch_size)
     for name in ("image_metrics", "pooled_metrics"):
-        here, there = (getattr(m, name).to_pandas() for m in (measured, other))
-        keys = [column for column in here if column not in ("value", "low", "high")]
-        assert here[keys].equals(there[keys])
-        for column in set(here) & {"value", "low", "high"}:
-            np.testing.assert_allclose(here[column], there[column], rtol=1e-5, atol=1e-6)
+        here, there = (getattr(one, name) for one in (measured, other))
+        pd.testing.assert_frame_equal(here, there, rtol=1e-5, atol=1e-6)
 
 
 def test_text_that_no_image_has_touched_is_not_estimable(measured):
@@ -165,20 +178,16 @@ def test_text_that_no_image_has_touched_is_not_estimable(measured):
     assert pooled["n"] == 0
 
 
-def test_a_broken_image_spoils_no_other(vlm, examples, measured):
-    count = 0
-
+def test_a_broken_image_spoils_no_other(vlm, tmp_path):
     def poison(module, args, output):
-        nonlocal count
         output = output.clone()
-        if len(output) == IMAGES + count:  # image 4, in the first pass and in the second
+        if len(output) >= IMAGES:  # image 4, in every pass over all of them
             output[4, 10] = torch.nan
-            count = 1
         return output
 
     handle = vlm.adapter.projector(vlm.model).register_forward_hook(poison)
     try:
-        broken = measure(vlm, examples, batch_size=IMAGES)
+        broken = look(vlm, tmp_path, IMAGES)
     finally:
         handle.remove()
     for metric in ("redundancy_score", "effective_rank", "gini", "subspace_alignment_previous"):
@@ -189,24 +198,31 @@ def test_a_broken_image_spoils_no_other(vlm, examples, measured):
     assert np.isfinite([pooled["value"], pooled["low"], pooled["high"]]).all()
 
 
-def test_alignment_with_the_model_before(vlm, examples, measured, tmp_path):
-    ids = [example.example_id for example in examples]
-    write_subspaces(tmp_path, ids[:7], {k: v[:7] for k, v in measured.subspaces.items()})
-    write_subspaces(tmp_path, ids[7:], {k: v[7:] for k, v in measured.subspaces.items()})
-    base = read_subspaces(tmp_path, ids)
-    same = measure(vlm, examples, base_subspaces=base)
+def test_alignment_with_the_model_before(vlm, examples, tmp_path):
+    base = measurement_in(tmp_path / "base")
+    look(vlm, tmp_path / "base", batch_size=7)
     metric = "subspace_alignment_base"
+    same = measurement_in(tmp_path / "same", "same", base)
+    measure(Here(vlm), same)
     for place in (("vision", -1), ("visual", 0), ("visual", 2), ("text", 2)):
-        found = values_of(same.image_metrics, *place, metric)
+        found = values_of(load(same).image_metrics, *place, metric)
         np.testing.assert_allclose(found, 1, atol=5e-4)
 
     build_tiny_vlm(tmp_path / "other", vocabulary(), seed=9, size="test")
-    other = measure(load_vlm(str(tmp_path / "other")), examples, base_subspaces=base)
-    found = values_of(other.image_metrics, "visual", 2, metric)
-    expected = subspace_alignment(measured.subspaces["visual", 2], other.subspaces["visual", 2])
-    np.testing.assert_allclose(found, expected, atol=5e-4)
+    other = load_vlm(str(tmp_path / "other"))
+    compared = measurement_in(tmp_path / "compared", "other", base)
+    measure(Here(other), compared)
+    table = load(compared).image_metrics
+    found = values_of(table, "visual", 2, metric)
+    ids = [example.example_id for example in examples]
+    look(other, tmp_path / "alone")
+    first, second = (
+        read_subspaces(one.part(one.tokens), ids)["visual", 2].float()
+        for one in (base, measurement_in(tmp_path / "alone"))
+    )
+    np.testing.assert_allclose(found, subspace_alignment(first, second), atol=5e-4)
     assert found.mean() < 0.6
-    pixels = values_of(other.image_metrics, "pixels", -1, metric)
+    pixels = values_of(table, "pixels", -1, metric)
     np.testing.assert_allclose(pixels, 1, atol=5e-4)  # the images are the same
 
 
@@ -237,6 +253,7 @@ def test_where_images_differ_in_tokens_the_mean_is_that_of_all_positions():
         assert merged.mean().tolist() == [[11 / 4, 9 / 4]] * 2
 
 
-def test_two_images_are_too_few(vlm, examples):
+def test_two_images_are_too_few(vlm, tmp_path):
+    few = HELD_OUT.model_copy(update={"examples": 2})
     with pytest.raises(DataError, match="at least 3"):
-        measure(vlm, examples[:2])
+        measure(Here(vlm), Measurement(tmp_path, Subject("m", "m", "0"), few, Asked()))
