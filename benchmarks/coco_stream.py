@@ -119,8 +119,8 @@ def measure(data: CocoSpec, indexes: Path) -> dict[str, float]:
                 Image.open(io.BytesIO(files[index].read_bytes())).convert("RGB")
             ),
             "decoding alone": lambda index: as_pixels(files[index].read_bytes()),
-            "turns and attributes alone": lambda index: source[index],
-            "examples with pixels": lambda index: as_pixels(source[index].image),
+            "turns and attributes alone": lambda index: source.example(index),
+            "examples with pixels": lambda index: as_pixels(source.example(index).image),
         },
         count,
     )
@@ -128,7 +128,7 @@ def measure(data: CocoSpec, indexes: Path) -> dict[str, float]:
     return {
         "images": count,
         "KB a file": sum(file.stat().st_size for file in files) / count / 1000,
-        "turns an image": sum(len(source[index].turns) for index in range(count)) / count,
+        "turns an image": sum(len(source.example(index).turns) for index in range(count)) / count,
         **{f"{name}: images/s": rate for name, rate in found.items()},
         "decoding / plain decode, time": plain / found["decoding alone"],
         "examples with pixels / plain decode, time": plain / found["examples with pixels"],

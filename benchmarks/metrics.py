@@ -62,7 +62,7 @@ def built_in() -> dict[str, float]:
     """The default set and the nulls against a forward pass of the built-in model."""
     spec = SceneComponent(scene=SceneSpec(image_size=112, objects=(1, 10)), tasks={"coarse": 1})
     source = open_source("scenes", spec)
-    images = [source[index].image for index in range(IMAGES)]
+    images = [source.example(index).image for index in range(IMAGES)]
     vlm = load_vlm("builtin:tiny-vllm")
     sums = position_sums(vlm, images)
     forward = seconds(lambda: visit(vlm, images, lambda *state: None))

@@ -72,7 +72,7 @@ def held_out_accuracy(spec: PretrainSpec, model: Path) -> dict[str, dict[str, fl
 
     evaluation = spec.evaluation
     source = open_source(evaluation.component, spec.components[evaluation.component])
-    examples = [source[index] for index in held_out_indices(evaluation.examples)]
+    examples = [source.example(index) for index in held_out_indices(evaluation.examples)]
     answers = answer(load_vlm(str(model)), examples, max_new_tokens=evaluation.max_new_tokens)
     groups = answers.group_by("group").aggregate([("exact", "mean"), ("exact", "count")])
     return {

@@ -27,13 +27,13 @@ def test_every_sweep_file_parses_and_its_scenes_can_be_made(file: Path):
     assert spec.name == measured.name == file.stem
     for name, component in spec.components.items():
         if component.kind == "synthetic":  # photographs are not shipped
-            assert open_source(name, component)[0].turns
+            assert open_source(name, component).example(0).turns
 
 
 def test_the_recipe_of_the_base_parses():
     spec = load_spec(PretrainSpec, ROOT / "jobs" / "pretrain.yaml")
     for name, component in spec.components.items():
-        assert open_source(name, component)[0].turns
+        assert open_source(name, component).example(0).turns
 
 
 @pytest.mark.parametrize(

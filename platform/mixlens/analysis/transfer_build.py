@@ -59,15 +59,15 @@ def transfer_tables(
 
 
 def sides_of(spec: SweepSpec | MeasureSpec) -> Sides:
-    """Names of the components, each with whether it is drawn or taken.
+    """Names of the components, each with what its images are.
 
-    Of scenes and photographs the question is always whether trends found on scenes, whose
-    complexity is exactly known, hold on photographs.
+    Of generated images and others the question is always whether trends found on the generated
+    ones, whose complexity is exactly known, hold on the others.
     """
     names = (spec.evaluation.component, spec.evaluation.transfer or spec.evaluation.component)
-    drawn = [spec.components[name].kind == "synthetic" for name in names]
+    components = [spec.components[name] for name in names]
     own, other = (
-        f"{name} ({'scenes' if is_drawn else 'photographs'})"
-        for name, is_drawn in zip(names, drawn, strict=True)
+        f"{name} ({component.images})" for name, component in zip(names, components, strict=True)
     )
-    return Sides(own, other, from_other=drawn == [False, True])
+    generated = [component.is_generated for component in components]
+    return Sides(own, other, from_other=generated == [False, True])

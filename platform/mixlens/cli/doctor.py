@@ -301,7 +301,7 @@ def check_mlflow(tracking: TrackingSpec, runs_dir: Path, environ: Mapping[str, s
         return Finding("MLflow", "ok", found)
     place = without_password(uri)
     if urlsplit(uri).scheme in ("http", "https"):
-        from mixlens.sources.coco.filesystems import check_answers
+        from mixlens.sources.filesystems import check_answers
 
         try:
             check_answers(uri)

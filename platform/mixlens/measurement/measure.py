@@ -308,7 +308,7 @@ def held_out_examples(
     """The held-out examples at these places among all whose images a model can be given."""
     source = open_source(held_out.name, held_out.component, held_out.data)
     indices = held_out_taken(source, refuses, held_out.examples)
-    examples = [_with_pixels(source[indices[place]]) for place in places]
+    examples = [_with_pixels(source.example(indices[place])) for place in places]
     return examples if held_out.images == "own" else null_images(examples, held_out.images)
 
 

@@ -100,15 +100,17 @@ class Reader:
     def __call__(self, positions: Iterable[int]) -> list[Example]:
         entries = [self._order.at(position) for position in positions]
         if not any(source.is_remote for source in self._sources.values()):
-            return [self._sources[component][index] for component, index in entries]
+            return [self._sources[component].example(index) for component, index in entries]
         # Scenes are rendered while photographs are on their way.
         with ThreadPoolExecutor(_REQUESTS, thread_name_prefix="fetch") as pool:
             fetched = {
-                place: pool.submit(self._sources[component].__getitem__, index)
+                place: pool.submit(self._sources[component].example, index)
                 for place, (component, index) in enumerate(entries)
                 if self._sources[component].is_remote
             }
             return [
-                fetched[place].result() if place in fetched else self._sources[component][index]
+                fetched[place].result()
+                if place in fetched
+                else self._sources[component].example(index)
                 for place, (component, index) in enumerate(entries)
             ]

@@ -2,7 +2,6 @@
 
 from collections.abc import Sequence
 from dataclasses import dataclass, replace
-from typing import TYPE_CHECKING, cast
 
 from mixlens.errors import DataError, explain
 from mixlens.mixture.order import order_of
@@ -10,9 +9,6 @@ from mixlens.mixture.refused import Refuses, takes_all
 from mixlens.sources import Example, open_source
 from mixlens.sources.pixels import as_pixels, decode
 from mixlens.spec import RunSpec
-
-if TYPE_CHECKING:  # those who only draw scenes go without
-    from mixlens.sources.coco.source import CocoSource
 
 ATTEMPTS = 16
 REPLACED = "replaced.parquet"  # in the folder of a run: its replacements
@@ -69,37 +65,40 @@ class Decoder:
             try:
                 decoded.append(self._usable(example))
             except DataError as error:
-                other, replacement = self._replace(position, str(error))
+                other, replacement = self._replace(position, error)
                 decoded.append(other)
                 replacements.append(replacement)
         return decoded, tuple(replacements)
 
-    def _replace(self, position: int, problem: str) -> tuple[Example, Replacement]:
+    def _replace(self, position: int, error: DataError) -> tuple[Example, Replacement]:
         name, index = self._order.at(position)
         component = self._run.components[name]
-        assert component.kind == "coco", "only photographs are encoded"
-        source = cast("CocoSource", open_source(name, component, self._run.data))
-        problems = {source.file_name(index): problem}
+        source, data = open_source(name, component, self._run.data), component.data_set
+        if not source.is_replaceable:
+            raise error
+        assert data is not None, "what can be damaged comes from a data set"
+        assert source.size is not None, "a data set is finite"
+        problems = {source.file_name(index): str(error)}
         for attempt in range(ATTEMPTS):
             # Far from the first, because files that lie side by side are damaged together.
             other = (index + source.size // 2 + attempt) % source.size
             try:
-                example = self._usable(source[other])
-            except DataError as error:
-                problems[source.file_name(other)] = str(error)
+                example = self._usable(source.example(other))
+            except DataError as also:
+                problems[source.file_name(other)] = str(also)
                 continue
             return example, Replacement(
                 position=position,
-                data=component.data,
+                data=data,
                 example_id=f"{name}/{index}",
-                file_name=source.file_name(index),
+                file_name=str(source.file_name(index)),
                 instead=example.example_id,
                 detail="; ".join(f"{file}: {what}" for file, what in problems.items()),
             )
         raise DataError(
-            explain(f"data.{component.data}", source.file_name(index),
-                    f"{problem}, and of {ATTEMPTS} images tried in its place none can be used",
-                    f"See that the images are still in {self._run.data[component.data].root}, then "
+            explain(f"data.{data}", source.file_name(index),
+                    f"{error}, and of {ATTEMPTS} images tried in its place none can be used",
+                    f"See that the images are still in {self._run.data[data].root}, then "
                     "start again: training goes on from its last checkpoint.")
         )  # fmt: skip
 

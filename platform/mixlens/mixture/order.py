@@ -106,17 +106,16 @@ def order_of(run: RunSpec) -> MixtureOrder:
     Raises:
         SpecError: see `MixtureOrder`; or a component without any example.
     """
-    sizes = tuple(
-        (name, open_source(name, run.components[name], run.data).size)
+    sources = {
+        name: open_source(name, run.components[name], run.data)
         for name in sorted({*run.weights} & {*run.components})
-    )
+    }
+    sizes = tuple((name, source.size) for name, source in sources.items())
     for name, size in sizes:
         if size == 0 and run.weights[name]:
-            component = run.components[name]
-            inside = " in its strata" if component.kind == "coco" and component.strata else ""
-            problem = f"no training image{inside} can carry such a turn"
+            tasks = ", ".join(run.components[name].tasks)
+            problem = f"no training image can carry such a turn ({sources[name].describe()})"
             remedy = "Widen its strata, or add task groups; captions need a file of them."
-            tasks = ", ".join(component.tasks)
             raise SpecError(explain(f"components.{name}", tasks, problem, remedy))
     return _order(tuple(sorted(run.weights.items())), sizes, run.seed)
 

@@ -7,8 +7,7 @@ from mixlens.analysis.recommendation import MARGIN
 from mixlens.analysis.tables import REDUNDANCY
 from mixlens.analysis.words import GROUP_NAMES
 from mixlens.design import BASE
-from mixlens.report.components import about_photographs
-from mixlens.spec import ComponentSpec
+from mixlens.report.components import about_images
 
 # What a summary of the study reports for its four task groups; cited on the page, used nowhere.
 STUDY = {"coarse": 0.78, "attribute": 0.62, "relational": 0.48, "scene_graph": 0.35}
@@ -128,7 +127,7 @@ def caveats(sweep: SweepResults, tables: Tables) -> list[str]:
         "width by at most 12 % against a full jackknife in simulations. Patches of blank "
         "background are alike by construction; compare with the pixel floor, and read the "
         "score as a comparison between models on the same images.",
-        *about_photographs(sweep.spec),
+        *about_images(sweep.spec),
         "Right or wrong beside an example follows the relaxed match.",
     ]
     scores = tables.sweep[tables.sweep["metric"] == REDUNDANCY]
@@ -180,26 +179,20 @@ def _images_of_levels(sweep: SweepResults) -> str:
         [sweep.spec.components[name] for name, weight in weights.items() if weight > 0]
         for weights in (level.weights for level in sweep.levels)
     ]
-    drawn = [_drawn_from(components[0]) for components in parts if len(components) == 1]
-    if len(drawn) == len(parts) and drawn.count(drawn[0]) == len(drawn):
-        if parts[0][0].kind == "coco":
+    if all(len(components) == 1 for components in parts):
+        first = parts[0][0]
+        common = {first.images_in_common(components[0]) for components in parts}
+        if common == {"some"}:
             return (
-                f"All {noun}s draw from the same photographs, each from those that can carry its "
-                "questions, so their images differ in part, as well as the questions."
+                f"All {noun}s draw from the same {first.images}, each from those that can carry "
+                "its questions, so their images differ in part, as well as the questions."
             )
-        if parts[0][0].size is None:
+        if common == {"all"}:
             return (
                 f"With the same seed all {noun}s train on the same images in the same order; only "
                 "the questions about them differ."
             )
     return f"The {noun}s train on different images as well as on different questions."
-
-
-def _drawn_from(component: ComponentSpec) -> tuple[object, ...]:
-    """What decides the images of a component."""
-    if component.kind == "coco":
-        return component.data, component.strata
-    return component.scene, component.seed, component.size
 
 
 def _covers(tables: Tables) -> str:

@@ -2,21 +2,17 @@
 
 from collections.abc import Sequence
 from pathlib import Path
-from typing import Any
 
 import pandas as pd
 
 from mixlens.design import SweepSpec
-from mixlens.errors import read_record
 from mixlens.measurement.measurement import read_table
 from mixlens.mixture.decoding import REPLACED
 from mixlens.report.components import content, turns
 from mixlens.report.grids import Grid
 from mixlens.report.page import Section, Table
-from mixlens.sources import open_source
-from mixlens.sources.coco.index import LEFT_OUT, RECORD
-from mixlens.sources.coco.notes import notes
-from mixlens.spec import CocoSpec, MeasureSpec
+from mixlens.sources import Contents, contents_of, open_source
+from mixlens.spec import DataSet, MeasureSpec
 from mixlens.spec.held_out import used_data
 
 _SPLITS = {"train": "training", "held_out": "held out"}
@@ -32,9 +28,9 @@ def left_out_table(spec: SweepSpec | MeasureSpec) -> pd.DataFrame:
     takes images from a data set, or where its index is not there any more.
     """
     parts = [
-        read_table(file, _INDEX_AGAIN).assign(data=name)
-        for name, data in _data(spec).items()
-        if (file := Path(data.index) / LEFT_OUT).is_file()
+        read_table(contents.left_out, _INDEX_AGAIN).assign(data=name)
+        for name, contents in _contents(spec).items()
+        if contents and contents.left_out.is_file()
     ]
     columns = [*_COUNTED, "image_id", "id", "file_name", "detail"]
     return pd.concat(parts, ignore_index=True)[columns] if parts else pd.DataFrame(columns=columns)
@@ -64,11 +60,17 @@ def data_section(
         left_out: see `left_out_table`.
         replaced: see `replaced_table`; None where nothing was trained on photographs.
     """
-    data = _data(spec)
-    if not data:
+    contents = _contents(spec)
+    if not contents:
         return None
-    facts = [(f"Data set {name}", _described(name, one, left_out)) for name, one in data.items()]
-    facts += [(f"Component {name}", _sized(spec, name)) for name in spec.components]
+    facts = [
+        (f"Data set {name}", _described(name, spec.data[name], one, left_out))
+        for name, one in contents.items()
+    ]
+    facts += [
+        (f"Component {name}", _sized(spec, name, contents.get(component.data_set or "")))
+        for name, component in spec.components.items()
+    ]
     sentences = []
     if replaced is not None:
         runs = replaced["run"].nunique()
@@ -79,7 +81,7 @@ def data_section(
             else "In training every image that was drawn could be decoded."
         )
     sentences += [
-        f"Data set {name}: {note}." for name, one in data.items() for note in notes(_record(one))
+        f"Data set {name}: {note}." for name, one in contents.items() if one for note in one.notes
     ]
     tables = []
     if len(left_out):
@@ -88,21 +90,22 @@ def data_section(
             "of the first few of each kind."
         )
         tables.append(Table(_reasons(left_out), caption))
-    if not (left_out["outcome"] != "region").any() and all(map(_record, data.values())):
+    if not (left_out["outcome"] != "region").any() and all(contents.values()):
         sentences.insert(0, "Nothing was left out and nothing had to be repaired.")
     return Section("Data", facts=facts, sentences=sentences, tables=tables)
 
 
-def _data(spec: SweepSpec | MeasureSpec) -> dict[str, CocoSpec]:
-    return used_data(spec, list(spec.components))
+def _contents(spec: SweepSpec | MeasureSpec) -> dict[str, Contents | None]:
+    """What the data sets hold that components use; None where an index is not there any more."""
+    used = used_data(spec, list(spec.components))
+    return {name: contents_of(name, data) for name, data in used.items()}
 
 
-def _described(name: str, data: CocoSpec, left_out: pd.DataFrame) -> str:
+def _described(name: str, data: DataSet, contents: Contents | None, left_out: pd.DataFrame) -> str:
     """Where a data set is, how many of its images are used, and how many are not."""
-    record = _record(data)
-    if not record:
+    if contents is None:
         return f"{data.root}; its index ({data.index}) is gone, so its images are not counted"
-    used = record["counts"]["images"]
+    used = contents.images
     images = left_out[(left_out["data"] == name) & (left_out["what"] == "image")]
     outcomes = images["outcome"].value_counts()
     return (
@@ -112,13 +115,7 @@ def _described(name: str, data: CocoSpec, left_out: pd.DataFrame) -> str:
     )
 
 
-def _record(data: CocoSpec) -> dict[str, Any]:
-    """What its index says of itself; nothing where it is not there any more."""
-    file = Path(data.index) / RECORD
-    return dict(read_record(file)) if data.index and file.is_file() else {}
-
-
-def _sized(spec: SweepSpec | MeasureSpec, name: str) -> str:
+def _sized(spec: SweepSpec | MeasureSpec, name: str, contents: Contents | None) -> str:
     """What a component holds, how many images that are, and what it is for."""
     component = spec.components[name]
     asked = spec.evaluation
@@ -126,7 +123,7 @@ def _sized(spec: SweepSpec | MeasureSpec, name: str) -> str:
         asked.component: "; models are measured on it",
         asked.transfer: "; trends are compared on it",
     }
-    if component.kind == "coco" and not _record(spec.data[component.data]):
+    if component.data_set is not None and contents is None:
         images = "images not counted"
     else:
         source = open_source(name, component, spec.data)
@@ -136,7 +133,7 @@ def _sized(spec: SweepSpec | MeasureSpec, name: str) -> str:
         ]
         images = f"images to train on: {sizes[0]}, held out: {sizes[1]}"
     use = uses.get(name, "")
-    return f"{content(component)}; {images}; turns an image: {turns(component)}{use}"
+    return f"{content(spec, name)}; {images}; turns an image: {turns(component)}{use}"
 
 
 def _reasons(left_out: pd.DataFrame) -> Grid:

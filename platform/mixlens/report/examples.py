@@ -114,7 +114,7 @@ def _picture(spec: SweepSpec | MeasureSpec, example_id: str) -> str:
     file = BytesIO()
     try:
         source = open_source(component, spec.components[component], spec.data)
-        image = source[int(index)].image
+        image = source.example(int(index)).image
         if not isinstance(image, bytes):
             Image.fromarray(image).save(file, format="PNG", optimize=True)
             return _data_uri("png", file)

@@ -44,6 +44,7 @@ from mixlens.report.inside import (
 from mixlens.report.page import shown_figures, style, template
 from mixlens.report.transfer import FIGURES as TRANSFER_FIGURES
 from mixlens.report.transfer import transfer_section, transfer_title
+from mixlens.sources import open_source
 from mixlens.tasks import prompts_digest
 
 
@@ -67,7 +68,7 @@ def write_report(sweep_dir: Path) -> tuple[Path, Tables]:
     inside = inside_tables(sweep)
     if sweep.spec.data:
         inside["left_out"] = left_out_table(sweep.spec)
-    if _trains_on_photographs(sweep.spec):
+    if _may_replace(sweep.spec):
         inside["replaced"] = replaced_table([(run.name, run.folder) for run in sweep.trials])
     write_tables(layout.tables, inside)
     figures = draw(tables)
@@ -96,7 +97,7 @@ def render(
         sweep: what was run.
         tables: of the sweep.
         inside: see `inside_tables`; of a sweep with data sets also `left_out`, and of one that
-            trains on photographs `replaced`.
+            trains on images from files `replaced`.
         figures: name -> SVG, in the order of the page.
     """
     headline, *sentences = answer_sentences(tables)
@@ -145,12 +146,11 @@ def render(
     )
 
 
-def _trains_on_photographs(spec: SweepSpec) -> bool:
-    return any(
-        weight > 0 and spec.components[name].kind == "coco"
-        for level in spec.design.levels()
-        for name, weight in level.weights.items()
-    )
+def _may_replace(spec: SweepSpec) -> bool:
+    """Whether a model is trained on images of which one can turn out to be damaged."""
+    levels = spec.design.levels()
+    drawn = {name for level in levels for name, weight in level.weights.items() if weight > 0}
+    return any(open_source(name, spec.components[name], spec.data).is_replaceable for name in drawn)
 
 
 def _model_name(run: RunResults) -> str:
@@ -206,7 +206,7 @@ def _mixture(spec: SweepSpec, weights: dict[str, float]) -> str:
             component = spec.components[name]
             share = f"{100 * weight:g} % " if len(weights) > 1 else ""
             asked = f"turns an image: {turns(component)}"
-            parts.append(f"{share}{name}: {content(component)}; {asked}")
+            parts.append(f"{share}{name}: {content(spec, name)}; {asked}")
     return "; ".join(parts)
 
 

@@ -16,7 +16,7 @@ from mixlens.analysis.tables import EXCESS, REDUNDANCY, write_tables
 from mixlens.analysis.transfer_build import sides_of
 from mixlens.analysis.versions import measure_version_warnings
 from mixlens.analysis.words import GROUP_NAMES, number
-from mixlens.report.components import about_photographs, content, turns
+from mixlens.report.components import about_images, content, turns
 from mixlens.report.correlation_grids import correlation_grids
 from mixlens.report.data import data_section, left_out_table
 from mixlens.report.deletion_figures import deletion_curves
@@ -169,7 +169,7 @@ def _facts(measured: MeasuredModel) -> list[tuple[str, str]]:
     component = spec.components[spec.evaluation.component]
     return [
         ("Model", spec.model),
-        ("Images", f"{len(measured.model.attributes)}: {content(component)}"),
+        ("Images", f"{len(measured.model.attributes)}: {content(spec, spec.evaluation.component)}"),
         ("Turns an image", turns(component)),
         ("Controls", ", ".join(measured.controls) or "none"),
     ]
@@ -225,7 +225,7 @@ def _caveats(measured: MeasuredModel) -> list[str]:
         "A correlation over images is one of the images as they were drawn or chosen; attributes "
         "that go together, such as the number of objects and how much of the image they fill, are "
         "told apart only as far as the partial correlations tell them apart.",
-        *about_photographs(measured.spec),
+        *about_images(measured.spec),
         "The redundancy score is this project's own definition; see the documentation of "
         "mixlens.metrics.redundancy for what it is exact for.",
     ]

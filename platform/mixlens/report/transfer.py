@@ -14,7 +14,7 @@ from matplotlib.lines import Line2D
 from mixlens.analysis.tables import REDUNDANCY
 from mixlens.analysis.transfer import HOLDS, REVERSES
 from mixlens.analysis.transfer_answer import transfer_sentences
-from mixlens.analysis.words import number, plain
+from mixlens.analysis.words import listing, number, plain
 from mixlens.design import SweepSpec
 from mixlens.report.grids import Grid
 from mixlens.report.heatmap import SHOWN, STREAM, correlation_heatmap, held_fixed, marks_words
@@ -32,8 +32,8 @@ _OTHER = "."
 def transfer_title(spec: SweepSpec | MeasureSpec) -> str:
     """What the section is called."""
     names = (spec.evaluation.component, spec.evaluation.transfer)
-    kinds = {spec.components[name].kind for name in names if name is not None}
-    return "On photographs and scenes" if len(kinds) > 1 else "On other images"
+    images = sorted({spec.components[name].images for name in names if name is not None})
+    return f"On {listing(images)}" if len(images) > 1 else "On other images"
 
 
 def transfer_section(

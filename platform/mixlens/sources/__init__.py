@@ -1,47 +1,29 @@
-"""Sources: index -> Example, one row contract for generated scenes and photographs."""
+"""Sources: index -> Example, one row contract for every kind of component."""
 
 from collections.abc import Mapping
-from typing import Protocol
-
-import numpy as np
-from jaxtyping import Int64
+from pathlib import Path
 
 from mixlens.sources.example import Example, from_row, to_row
-from mixlens.sources.synthetic import SyntheticSource
-from mixlens.spec import CocoSpec, ComponentSpec
+from mixlens.sources.kinds import DATA_SETS, SOURCES
+from mixlens.sources.source import RECORD, Contents, Progress, Source
+from mixlens.spec import ComponentSpec, DataSet
 
-__all__ = ["Example", "Source", "SyntheticSource", "from_row", "open_source", "to_row"]
-
-
-class Source(Protocol):
-    """Random access to examples: those to train on from 0, held-out ones from HELD_OUT_START on."""
-
-    is_remote: bool
-
-    @property
-    def size(self) -> int | None:
-        """Number of examples to train on, or None if it never ends."""
-
-    @property
-    def held_out_size(self) -> int | None:
-        """Number of held-out examples, or None if they never end."""
-
-    def __getitem__(self, index: int) -> Example:
-        """The example with this index."""
-
-    def sizes(self, held_out: bool) -> Int64[np.ndarray, "images 2"] | None:
-        """Height and width of each image that is read from a file, or None if they are generated.
-
-        Args:
-            held_out: whether of the held-out images; else of those to train on.
-        """
-
-    def file_name(self, index: int) -> str | None:
-        """The name of the file that its image comes from, or None if it is generated."""
+__all__ = [
+    "RECORD",
+    "Contents",
+    "Example",
+    "Progress",
+    "Source",
+    "contents_of",
+    "from_row",
+    "index_data_set",
+    "open_source",
+    "to_row",
+]
 
 
 def open_source(
-    name: str, spec: ComponentSpec, data: Mapping[str, CocoSpec] | None = None
+    name: str, spec: ComponentSpec, data: Mapping[str, DataSet] | None = None
 ) -> Source:
     """The source of a component, checked before the first example is made.
 
@@ -51,10 +33,28 @@ def open_source(
         data: the data sets that components name, each with its index.
 
     Raises:
-        SpecError: no scene can be as the spec says, or its strata are of no attribute.
+        SpecError: no image can be as the spec says.
     """
-    if spec.kind == "synthetic":
-        return SyntheticSource(name, spec)
-    from mixlens.sources.coco.source import CocoSource  # those who only draw scenes go without
+    own = None if spec.data_set is None else (data or {})[spec.data_set]
+    return SOURCES[spec.kind](name, spec, own)
 
-    return CocoSource(name, spec, (data or {})[spec.data])
+
+def index_data_set(name: str, data: DataSet, indexes: Path, progress: Progress) -> DataSet:
+    """The data set with its index, which is made if there is none of the same content.
+
+    Args:
+        name: of the data set, under `data` in the sweep file.
+        data: where its files are.
+        indexes: the folder of all indexes.
+        progress: see `Progress`.
+
+    Raises:
+        DataError: the data set is not there, or cannot be used.
+        ResourceError: the index cannot be written.
+    """
+    return DATA_SETS[data.kind].index(name, data, indexes, progress)
+
+
+def contents_of(name: str, data: DataSet) -> Contents | None:
+    """What a data set holds, or None where its index is not there."""
+    return DATA_SETS[data.kind].contents(name, data)

@@ -6,7 +6,7 @@ Scenes are drawn for it, but no model library is imported: a person learns of a 
 from mixlens.design import SweepSpec
 from mixlens.errors import SpecError, explain
 from mixlens.sources import Source, open_source
-from mixlens.spec import HELD_OUT_START, MeasureSpec
+from mixlens.spec import MeasureSpec
 from mixlens.training.cost.devices import peak_flops
 
 
@@ -23,32 +23,16 @@ def check_file(spec: SweepSpec | MeasureSpec) -> None:
                     "Name it as torch.cuda.get_device_name does, such as 'A100' or 'H100 SXM', or "
                     "leave it out.")
         )  # fmt: skip
-    for name, component in spec.components.items():
-        if component.kind == "synthetic":
-            open_component(spec, name)
-        elif component.strata:
-            from mixlens.sources.coco.strata import check_stratum
-
-            for attribute in component.strata:
-                check_stratum(f"components.{name}.strata", attribute)
+    sources = {name: open_component(spec, name) for name in spec.components}
     probes = spec.evaluation.probes
-    known = _attributes(spec) if probes and probes.attributes else []
-    for attribute in probes.attributes if probes else ():
-        if attribute not in known:
-            raise SpecError(
-                explain("evaluation.probes.attributes", attribute,
-                        "images have no such attribute", f"They have {', '.join(known)}.")
-            )  # fmt: skip
-
-
-def _attributes(spec: SweepSpec | MeasureSpec) -> list[str]:
-    """What is known of each held-out image."""
-    name = spec.evaluation.component
-    if spec.components[name].kind == "synthetic":
-        return sorted(open_component(spec, name)[HELD_OUT_START].attributes)
-    from mixlens.sources.coco.attributes import NAMES, NUMBERS
-
-    return sorted([*NAMES, *NUMBERS])
+    if probes and probes.attributes:
+        known = sources[spec.evaluation.component].attribute_names()
+        for attribute in probes.attributes:
+            if attribute not in known:
+                raise SpecError(
+                    explain("evaluation.probes.attributes", attribute,
+                            "images have no such attribute", f"They have {', '.join(known)}.")
+                )  # fmt: skip
 
 
 def open_component(spec: SweepSpec | MeasureSpec, name: str) -> Source:

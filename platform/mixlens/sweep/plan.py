@@ -161,24 +161,24 @@ def refused_photographs(spec: SweepSpec | MeasureSpec) -> list[tuple[str, str]]:
         SpecError: there are so many of them among those to train on that a trial would stop.
     """
     lines = []
-    for name, component in spec.components.items():
-        if component.kind != "coco":
-            continue
+    for name in spec.components:
         source, refuses = open_component(spec, name), load_adapter(spec.model).refuses
         if gone := refused(source, refuses, held_out=True):
             lines.append((name, f"{len(gone):,} held-out images are left out, because {spec.model} "
                           f"cannot be given them: {_first(gone)}"))  # fmt: skip
         if isinstance(spec, SweepSpec) and (gone := refused(source, refuses)):
-            _check_refused(spec, name, component.data, gone)
+            _check_refused(spec, name, gone)
             lines.append((name, f"in place of {len(gone):,} images others are trained on, because "
                           f"{spec.model} cannot be given them: {_first(gone)}"))  # fmt: skip
     return lines
 
 
-def _check_refused(spec: SweepSpec, name: str, data: str, gone: Mapping[int, str]) -> None:
+def _check_refused(spec: SweepSpec, name: str, gone: Mapping[int, str]) -> None:
     """Refuse what `mixlens.training.replaced` would stop in the middle of a trial."""
-    size, limit = open_component(spec, name).size, spec.data[data].max_left_out
-    assert size, "photographs are finite"
+    size, data = open_component(spec, name).size, spec.components[name].data_set
+    assert size, "images of files are finite"
+    assert data, "images of files come from a data set"
+    limit = spec.data[data].max_left_out
     total = spec.training.steps * spec.training.global_batch
     drawn = max(order_of(trial.run).counts(total).get(name, 0) for trial in asked_trials(spec))
     share = len(gone) / size

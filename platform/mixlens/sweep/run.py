@@ -236,9 +236,9 @@ def print_plan(spec: SweepSpec, plan: Plan, at_once: int | None, console: Consol
 
 
 def _photographs(spec: SweepSpec) -> Iterator[tuple[str, str]]:
-    """What there is of each component of photographs."""
+    """What there is of each component that takes images from a data set."""
     for name, component in spec.components.items():
-        if component.kind == "coco":
+        if component.data_set is not None:
             source = open_source(name, component, spec.data)
             yield name, f"{source.size:,} images to train on, {source.held_out_size:,} held out"
 

@@ -13,13 +13,13 @@ and the artifact `data/<name>/left_out.parquet`, one row a thing.
 import json
 from collections import Counter
 from collections.abc import Iterator, Mapping
-from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from mixlens.design import SweepSpec
-from mixlens.errors import read_record
-from mixlens.sources.coco.index import LEFT_OUT, RECORD
-from mixlens.spec import CocoSpec, MeasureSpec
+from mixlens.errors import DataError, explain
+from mixlens.measurement.measurement import read_table
+from mixlens.sources import Contents, contents_of
+from mixlens.spec import DataSet, MeasureSpec
 from mixlens.tracking.ledger import digest_of
 from mixlens.tracking.sink import Sink
 
@@ -27,7 +27,7 @@ if TYPE_CHECKING:
     from mlflow.entities import DatasetInput
 
 
-def data_params(data: Mapping[str, CocoSpec]) -> dict[str, str]:
+def data_params(data: Mapping[str, DataSet]) -> dict[str, str]:
     """Where each data set is, and what its files are."""
     return {
         f"data.{name}.{field}": getattr(one, field)
@@ -63,8 +63,8 @@ def _data_set(
 
     component = spec.components[name]
     source: dict[str, Any] = {"component": component.canonical()}
-    if component.kind == "coco":
-        data = spec.data[component.data]
+    if component.data_set is not None:
+        data = spec.data[component.data_set]
         source |= {"root": data.root, "data": data.canonical()}
     identity = {key: value for key, value in source.items() if key != "root"} | {"for": context}
     if context != "train":  # how many it holds is what the held-out images are
@@ -82,22 +82,28 @@ def _data_set(
     )
 
 
-def log_data(sink: Sink, data: Mapping[str, CocoSpec]) -> None:
+def log_data(sink: Sink, data: Mapping[str, DataSet]) -> None:
     """Log what the data sets hold, and what of them was left out or repaired."""
     for name, one in data.items():
-        index = Path(one.index)
-        sink.log_metrics(f"data {name}", list(data_points(name, index)))
-        sink.log_file(index / LEFT_OUT, f"data/{name}")
+        contents = contents_of(name, one)
+        if contents is None:
+            raise DataError(
+                explain(f"data.{name}.index", one.index, "this index is not there any more",
+                        "Start the job again: it makes the index anew.")
+            )  # fmt: skip
+        sink.log_metrics(f"data {name}", list(data_points(name, contents)))
+        sink.log_file(contents.left_out, f"data/{name}")
 
 
-def data_points(name: str, index: Path) -> Iterator[tuple[str, float, int]]:
-    """Counts of one data set whose index is in the folder `index`."""
-    record = read_record(index / RECORD, "counts", "left_out")
-    for split, images in record["counts"]["images"].items():
+def data_points(name: str, contents: Contents) -> Iterator[tuple[str, float, int]]:
+    """Counts of one data set."""
+    for split, images in contents.images.items():
         yield f"data/{name}/images/{split}", images, 0
     counts = Counter(left_out=0, repaired=0)
-    for row in record["left_out"]:  # of each split
-        counts[row["outcome"]] += row["count"]
-        counts[f"{row['outcome']}_{row['what']}/{row['reason']}"] += row["count"]
+    rows = read_table(contents.left_out, "Delete its folder and start the job again.")
+    for key, number in rows[["outcome", "what", "reason"]].value_counts(sort=False).items():
+        outcome, what, reason = map(str, key)
+        counts[outcome] += number
+        counts[f"{outcome}_{what}/{reason}"] += number
     for kind, count in counts.items():
         yield f"data/{name}/{kind}", count, 0

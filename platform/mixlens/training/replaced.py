@@ -35,16 +35,16 @@ class Replaced:
 
     Attributes:
         total: replaced positions so far, over all ranks, as of the last `check`; None for a run
-            without photographs.
+            that takes nothing from data sets.
     """
 
     def __init__(self, run: RunSpec, context: WorkerContext, first_step: int) -> None:
         self._run, self._context = run, context
         self._order = order_of(run)
         self._data_of = {
-            name: component.data
+            name: data_set
             for name in self._order.components
-            if (component := run.components[name]).kind == "coco"
+            if (data_set := run.components[name].data_set)
         }
         self._folder = context.directory / ROWS
         # Of this rank; the first one also counts what all of them had before the checkpoint.

@@ -45,7 +45,7 @@ def examples():
         scene=SceneSpec(image_size=64, objects=(2, 9)), tasks={"coarse": 1}, seed=3
     )
     source = open_source("scenes", spec)
-    return [source[index] for index in range(IMAGES)]
+    return [source.example(index) for index in range(IMAGES)]
 
 
 @pytest.fixture(scope="module")

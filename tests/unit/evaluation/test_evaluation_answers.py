@@ -36,7 +36,7 @@ def vlm(tmp_path_factory) -> VLM:
 @pytest.fixture(scope="module")
 def examples():
     source = open_source("scenes", COMPONENT)
-    return [source[index] for index in range(5)]
+    return [source.example(index) for index in range(5)]
 
 
 @pytest.fixture(scope="module")

@@ -60,7 +60,7 @@ def folders(tmp_path_factory):
 @pytest.fixture(scope="module")
 def examples():
     source = open_source("scenes", COMPONENT)
-    return [source[index] for index in range(3)]
+    return [source.example(index) for index in range(3)]
 
 
 @pytest.fixture(scope="module")

@@ -32,8 +32,9 @@ class Photos:
     truncated: Collection[int] = ()
     gone: Collection[int] = ()
     is_remote: bool = False
+    is_replaceable: bool = True
 
-    def __getitem__(self, index: int) -> Example:
+    def example(self, index: int) -> Example:
         assert 0 <= index < self.size
         file = io.BytesIO()
         Image.fromarray(np.full((8, 12, 3), index, np.uint8)).save(file, format="PNG")

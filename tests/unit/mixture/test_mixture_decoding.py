@@ -105,11 +105,11 @@ def test_sixteen_are_tried(monkeypatch: pytest.MonkeyPatch, sound: int, is_enoug
     assert ATTEMPTS == 16
     decode = Decoder(run)
     if is_enough:
-        (example,), (replaced,) = decode([position], [photos[0]])
+        (example,), (replaced,) = decode([position], [photos.example(0)])
         assert example.example_id == replaced.instead == "photos/35"
         return
     with pytest.raises(DataError, match=r"data\.street: got '000\.png': .*16.*street-root"):
-        decode([position], [photos[0]])
+        decode([position], [photos.example(0)])
 
 
 def test_the_error_reaches_the_step_that_needs_the_image(monkeypatch: pytest.MonkeyPatch):
@@ -135,9 +135,9 @@ def test_photographs_of_an_object_store_are_fetched_at_once(monkeypatch: pytest.
     together = threading.Barrier(8)
 
     class Store(Photos):
-        def __getitem__(self, index):
+        def example(self, index):
             together.wait(timeout=10)
-            return super().__getitem__(index)
+            return super().example(index)
 
     run = photo_run()
     local = serve(monkeypatch, Photos("photos", SIZE))

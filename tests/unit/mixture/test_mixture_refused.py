@@ -38,8 +38,8 @@ class Wide(Photos):
 
     wide: Collection[int] = ()
 
-    def __getitem__(self, index: int) -> Example:
-        example = super().__getitem__(index)
+    def example(self, index: int) -> Example:
+        example = super().example(index)
         if index not in self.wide:
             return example
         file = io.BytesIO()
@@ -103,4 +103,4 @@ def test_in_training_another_comes_in_its_place(monkeypatch: pytest.MonkeyPatch)
     )
     assert sorted(replaced[1] + replaced[2], key=lambda r: r.position) == replaced[0]
     with pytest.raises(DataError, match=r"003\.png.*none can be used"):
-        Decoder(run, lambda height, width: "no")([first.position], [photos[3]])
+        Decoder(run, lambda height, width: "no")([first.position], [photos.example(3)])

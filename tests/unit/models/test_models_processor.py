@@ -29,7 +29,7 @@ def folder(tmp_path: Path) -> Path:
 def test_a_tokenizer_without_a_token_to_pad_with_gives_the_same_numbers(folder: Path):
     spec = load_spec(SweepSpec, ROOT / "sweeps" / "quickstart.yaml")
     source = open_source("simple", spec.components["simple"])
-    examples = [source[index] for index in range(4)]
+    examples = [source.example(index) for index in range(4)]
     images = [example.image for example in examples]
 
     def seen() -> tuple[dict[str, torch.Tensor], torch.Tensor, list[str]]:

@@ -13,7 +13,7 @@ from mixlens.analysis import build_tables, load_sweep
 from mixlens.design import SweepSpec
 from mixlens.report import write_report
 from mixlens.report.captions import caveats
-from mixlens.report.components import about_photographs, content, turns
+from mixlens.report.components import about_images, content, turns
 from mixlens.report.data import data_section, left_out_table, replaced_table
 from mixlens.report.measured import report_model
 from mixlens.sources.coco.build import build_index
@@ -103,7 +103,7 @@ def test_an_index_that_is_gone_is_no_sound_data_set(tmp_path: Path) -> None:
 def test_scenes_alone_have_no_section(tmp_path: Path) -> None:
     spec = FakeMeasured(images=24).spec(tmp_path)
     assert data_section(spec, left_out_table(spec)) is None
-    assert about_photographs(spec) == []
+    assert about_images(spec) == []
 
 
 def test_what_training_replaced_is_counted(spec: MeasureSpec, tmp_path: Path) -> None:
@@ -125,12 +125,12 @@ def test_what_training_replaced_is_counted(spec: MeasureSpec, tmp_path: Path) ->
 
 def test_components_in_words() -> None:
     spec = FAKE.spec(Path("/tmp"))
-    assert content(spec.components["complex"]) == "scenes of 3 to 6 objects"
-    assert content(spec.components["photos"]) == (
+    assert content(spec, "complex") == "scenes of 3 to 6 objects"
+    assert content(spec, "photos") == (
         "photographs of coco with object count between quantiles 0.5 and 1"
     )
     assert turns(spec.components["photos"]) == "1 coarse"
-    (words,) = about_photographs(spec)
+    (words,) = about_images(spec)
     assert "occlusion is an estimate" in words
 
 

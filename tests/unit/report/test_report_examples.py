@@ -19,7 +19,7 @@ def _shown(tmp_path: Path, monkeypatch: pytest.MonkeyPatch, image: bytes) -> str
     """What the page gets of a held-out image whose file has these bytes."""
 
     class Source:
-        def __getitem__(self, index: int) -> Example:
+        def example(self, index: int) -> Example:
             return Example(f"p/{index}", "p", image, (), {})
 
     sweep = load_sweep(FakeSweep(ratios=(0.0, 1.0), images=24, layers=6, steps=20).write(tmp_path))

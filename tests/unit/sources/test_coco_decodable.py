@@ -49,4 +49,4 @@ def test_a_held_out_image_that_does_not_decode_is_left_out_before_anything_runs(
     assert 0 < source.held_out_size < 12
     for place in range(source.held_out_size):
         assert source.file_name(HELD_OUT_START + place) != bad.file_name
-        decode(source[HELD_OUT_START + place].image)
+        decode(source.example(HELD_OUT_START + place).image)

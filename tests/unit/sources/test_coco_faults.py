@@ -20,8 +20,8 @@ from PIL import Image
 
 from mixlens.errors import DataError
 from mixlens.sources.coco.build import build_index
-from mixlens.sources.coco.files import Files
 from mixlens.sources.coco.index import CocoIndex, open_index
+from mixlens.sources.files import Files
 from mixlens.spec import CocoSpec
 
 KEYS = ("split", "what", "outcome", "reason", "image_id", "id")

@@ -11,7 +11,7 @@ import fsspec
 import pytest
 
 from mixlens.errors import DataError
-from mixlens.sources.coco.files import Files, open_files
+from mixlens.sources.files import Files, open_files
 
 CONTENT = {
     "annotations/instances.json": b'{"images": []}',
@@ -227,7 +227,7 @@ def test_a_root_that_is_a_file(folder: Path):
 
 def test_a_file_that_may_not_be_read_is_no_missing_one(folder: Path, monkeypatch):
     """As on a disk with bad sectors, or a bucket that refuses."""
-    from mixlens.sources.coco import files as module
+    from mixlens.sources import files as module
 
     class Refusing:
         def open_input_stream(self, _place: str) -> None:

@@ -11,8 +11,8 @@ import pytest
 from PIL import Image
 
 from mixlens.sources.coco import inspect as module
-from mixlens.sources.coco.files import Files, open_files
 from mixlens.sources.coco.inspect import HEAD, Header, inspect
+from mixlens.sources.files import Files, open_files
 from mixlens.sources.pixels import decode
 
 

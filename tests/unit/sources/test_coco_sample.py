@@ -113,7 +113,7 @@ def test_most_photographs_carry_questions_of_most_groups(spec, index):
     places = [*range(min(source.size, 150))]
     places += [HELD_OUT_START + i for i in range(min(source.held_out_size, 30))]
     for place in places:
-        example = source[place]
+        example = source.example(place)
         assert example.turns
         assert example.image
         for group in {turn.group for turn in example.turns}:

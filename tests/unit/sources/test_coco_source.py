@@ -13,7 +13,7 @@ from mixlens.mixture.manifest import write_manifest
 from mixlens.mixture.order import order_of
 from mixlens.sources import from_row, open_source, to_row
 from mixlens.sources.coco.build import build_index
-from mixlens.sources.coco.files import Files
+from mixlens.sources.files import Files
 from mixlens.spec import HELD_OUT_START, CocoComponent, CocoSpec, RunSpec
 
 TASKS = {"coarse": 1, "attribute": 1, "relational": 1, "count": 1, "locate": 1}
@@ -38,12 +38,12 @@ def test_an_example_is_the_bytes_of_its_file_with_turns_and_attributes(data):
     source = open_source("photos", component(), data)
     root = Path(data["coco"].root)
     for place in range(0, source.size, 7):
-        example = source[place]
+        example = source.example(place)
         assert example.image == (root / "train2017" / source.file_name(place)).read_bytes()
         assert example.example_id == f"photos/{place}"
         assert example.turns
         assert {turn.group for turn in example.turns} <= set(TASKS)
-        assert from_row(to_row(example)) == example == source[place]
+        assert from_row(to_row(example)) == example == source.example(place)
 
 
 def test_training_and_held_out_images_are_different_files(data):
@@ -53,7 +53,7 @@ def test_training_and_held_out_images_are_different_files(data):
     assert len(train) > 50
     assert len(held_out) > 20
     assert len({*train, *held_out}) == len(train) + len(held_out)
-    assert source[HELD_OUT_START].example_id == f"photos/{HELD_OUT_START}"
+    assert source.example(HELD_OUT_START).example_id == f"photos/{HELD_OUT_START}"
 
 
 def test_held_out_images_come_in_one_shuffled_order_for_every_component(data):
@@ -68,7 +68,7 @@ def test_held_out_images_come_in_one_shuffled_order_for_every_component(data):
 @pytest.mark.parametrize("index", [-1, 10**6, HELD_OUT_START + 10**6, 2 * HELD_OUT_START])
 def test_an_index_that_no_image_has_is_refused(data, index):
     with pytest.raises(DataError, match=rf"photos.*{index}.*images to train on"):
-        open_source("photos", component(), data)[index]
+        open_source("photos", component(), data).example(index)
 
 
 def test_strata_split_the_images_by_quantile_and_ask_the_same_questions(data):
@@ -78,12 +78,12 @@ def test_strata_split_the_images_by_quantile_and_ask_the_same_questions(data):
         for i, bounds in enumerate([(0, 0.5), (0.5, 1)])
     ]
     assert sum(part.size for part in parts) == whole.size
-    few, many = ([part[i].attributes["object_count"] for i in range(part.size)] for part in parts)
+    few, many = ([part.attributes(i)["object_count"] for i in range(part.size)] for part in parts)
     assert max(few) < min(many)
-    asked = {whole.file_name(i): whole[i].turns for i in range(whole.size)}
+    asked = {whole.file_name(i): whole.example(i).turns for i in range(whole.size)}
     for part in parts:
         for i in range(part.size):
-            assert part[i].turns == asked[part.file_name(i)]
+            assert part.example(i).turns == asked[part.file_name(i)]
 
 
 def test_several_strata_are_met_at_once(data):
@@ -108,7 +108,7 @@ def test_strata_of_what_is_no_number_are_refused(data, attribute, problem):
 def test_the_seed_changes_the_questions_alone(data):
     one, other = (open_source("x", component(seed=seed), data) for seed in (0, 1))
     assert names(one, 0, one.size) == names(other, 0, other.size)
-    differing = [i for i in range(one.size) if one[i].turns != other[i].turns]
+    differing = [i for i in range(one.size) if one.example(i).turns != other.example(i).turns]
     assert len(differing) > one.size / 2
 
 
@@ -118,8 +118,8 @@ def test_a_file_that_is_gone_gives_no_bytes(data, tmp_path):
     own = {"coco": build_index("coco", spec, tmp_path / "indexes", lambda *told: None)}
     source = open_source("photos", component(), own)
     (made.root / "train2017" / source.file_name(0)).unlink()
-    assert source[0].image == b""
-    assert source[1].image
+    assert source.example(0).image == b""
+    assert source.example(1).image
 
 
 @pytest.mark.parametrize(("failures", "reads"), [(2, 3), (9, 3)])
@@ -134,15 +134,25 @@ def test_a_busy_object_store_is_asked_again(data, monkeypatch, failures, reads):
 
     monkeypatch.setattr(Files, "read", read)
     monkeypatch.setattr("time.sleep", lambda _seconds: None)
-    image = open_source("photos", component(), data)[0].image
+    image = open_source("photos", component(), data).example(0).image
     assert image == (b"bytes" if failures < reads else b"")
     assert len(asked) == reads
 
 
 def test_a_data_set_without_index_is_refused(data):
     bare = data["coco"].model_copy(update={"index": ""})
+    source = open_source("photos", component(strata={"crowding": (0, 0.5)}), {"coco": bare})
+    assert source.describe() == "photographs of coco with crowding between quantiles 0 and 0.5"
+    assert "dominant_category" in source.attribute_names()
     with pytest.raises(DataError, match=r"data\.coco.*no index"):
-        open_source("photos", component(), {"coco": bare})
+        _ = source.size
+
+
+def test_attributes_need_no_image(data):
+    source = open_source("photos", component(), data)
+    for index in (0, HELD_OUT_START + 1):
+        assert source.attributes(index) == source.example(index).attributes
+        assert sorted(source.attributes(index)) == source.attribute_names()
 
 
 def sweep(data, weights: dict[str, float], **components) -> SweepSpec:

@@ -14,7 +14,7 @@ from pathlib import Path
 import pyarrow.parquet as pq
 
 from mixlens.errors import DataError, ResourceError, explain, first_line
-from mixlens.sources.coco.columns import Part, Progress, timed, write_tables
+from mixlens.sources.coco.columns import Part, timed, write_tables
 from mixlens.sources.coco.decodable import decodable
 from mixlens.sources.coco.documents import (
     merge_records,
@@ -25,14 +25,15 @@ from mixlens.sources.coco.documents import (
     refuse_panoptic,
 )
 from mixlens.sources.coco.exif import Direction, as_record, find_direction
-from mixlens.sources.coco.files import Files, open_files
-from mixlens.sources.coco.index import LEFT_OUT, RECORD, open_index
+from mixlens.sources.coco.index import LEFT_OUT, open_index
 from mixlens.sources.coco.inspect import inspect
 from mixlens.sources.coco.ledger import SPLITS, Ledger, Split
 from mixlens.sources.coco.limits import refuse_damaged, refuse_empty, refuse_regions
 from mixlens.sources.coco.names import matched, outside
 from mixlens.sources.coco.pictures import Picture, sound_pictures, without_held_out
+from mixlens.sources.files import Files, open_files
 from mixlens.sources.pixels import MAX_PIXELS
+from mixlens.sources.source import RECORD, Progress
 from mixlens.spec import CocoFiles, CocoSpec
 
 VERSION = 3  # of the index: another one makes another folder

@@ -2,7 +2,7 @@
 
 import time
 from collections import Counter
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
@@ -30,9 +30,8 @@ from mixlens.sources.coco.index import CORNERS, TABLES, write_columns
 from mixlens.sources.coco.ledger import REGIONS, SPLITS, Ledger, Split, count, damaged
 from mixlens.sources.coco.masks import measure_masks
 from mixlens.sources.coco.pictures import Picture, upright_boxes
+from mixlens.sources.source import Progress
 from mixlens.tasks.photo import QUESTION, find_questions
-
-Progress = Callable[[str, int, int], None]
 
 
 @dataclass(frozen=True, slots=True, eq=False)

@@ -3,9 +3,9 @@
 from collections.abc import Callable, Sequence
 from concurrent.futures import ThreadPoolExecutor
 
-from mixlens.sources.coco.files import Files
 from mixlens.sources.coco.ledger import Ledger
 from mixlens.sources.coco.pictures import Picture
+from mixlens.sources.files import Files
 from mixlens.sources.pixels import ImageError, decode
 
 

@@ -18,10 +18,10 @@ from pyarrow import ipc
 
 from mixlens.errors import DataError, explain, first_line
 from mixlens.sources.example import Attributes
+from mixlens.sources.source import RECORD
 from mixlens.tasks.photo.photo import Categories, Photo
 from mixlens.tasks.photo.rows import QUESTION
 
-RECORD = "record.json"
 LEFT_OUT = "left_out.parquet"
 TABLES = ("images", "attributes", "objects", "questions")
 CORNERS = ("x0", "y0", "x1", "y1")

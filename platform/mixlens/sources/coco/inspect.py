@@ -6,8 +6,8 @@ from dataclasses import dataclass, replace
 from hashlib import blake2b
 
 from mixlens.errors import first_line
-from mixlens.sources.coco.files import Files
 from mixlens.sources.coco.names import Spellings
+from mixlens.sources.files import Files
 from mixlens.sources.pixels import ImageError, decode, opened, orientation
 
 HEAD = 65536

@@ -8,10 +8,8 @@ def notes(record: Mapping[str, Any]) -> Iterator[str]:
     """What a person should know of an index beside its counts; nothing of an ordinary data set.
 
     Args:
-        record: of the index; empty where it is gone.
+        record: of the index.
     """
-    if not record:
-        return
     for split, file in record["files"].items():
         name = file["annotations"]
         regions = {why: number for why, number in file["regions"].items() if number}

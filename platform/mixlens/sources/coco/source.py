@@ -1,18 +1,19 @@
 """Photographs with questions from their annotations, as a source."""
 
 import time
-from functools import lru_cache
+from functools import cached_property, lru_cache
 from pathlib import Path
 
 import numpy as np
 from jaxtyping import Int64
 
 from mixlens.errors import DataError, explain
-from mixlens.sources.coco.files import Files, open_files
+from mixlens.sources.coco.attributes import NAMES, NUMBERS
 from mixlens.sources.coco.index import CocoIndex, open_index
 from mixlens.sources.coco.ledger import SPLITS
-from mixlens.sources.coco.strata import in_strata
-from mixlens.sources.example import Example
+from mixlens.sources.coco.strata import check_stratum, in_strata
+from mixlens.sources.example import Attributes, Example
+from mixlens.sources.files import Files, open_files
 from mixlens.spec import HELD_OUT_START, CocoComponent, CocoSpec
 from mixlens.tasks.photo import GROUPS, ask_photo
 
@@ -27,39 +28,44 @@ class CocoSource:
     Images are the bytes of their files; those of a file that cannot be read are empty, and what
     decodes them deals with it.
 
+    Its index is opened when it is first needed.
+
     Attributes:
         name: name of the component.
         spec: what it contains.
-        size: training images that lie in the strata and can carry a turn.
-        held_out_size: held-out images of the same kind.
-        is_remote: whether reading an image waits for a network.
+        is_replaceable: True: files can be damaged, or go away.
 
     Raises:
-        DataError: the data set has no index yet.
         SpecError: a stratum of an attribute that images do not have, or that is no number.
     """
 
+    is_replaceable = True
+
     def __init__(self, name: str, spec: CocoComponent, data: CocoSpec) -> None:
-        if not data.index:
-            raise DataError(
-                explain(f"data.{spec.data}", data.root, "has no index yet",
-                        "Open it as a job does, by mixlens.sources.coco.build.build_index.")
-            )  # fmt: skip
+        for attribute in spec.strata:
+            check_stratum(f"components.{name}.strata", attribute)
         self.name = name
         self.spec = spec
-        self._index, self._files = _opened(data.index, data.root)
-        self._rows = _rows(name, spec.model_dump_json(), data.index)
-        self.size, self.held_out_size = (len(rows) for rows in self._rows)
-        self.is_remote = not self._files.is_local
+        self._data = data
 
-    def __getitem__(self, index: int) -> Example:
-        split, place = divmod(index, HELD_OUT_START)
-        if index < 0 or split > HELD_OUT or place >= len(self._rows[split]):
-            raise DataError(
-                explain(f"component {self.name}", index, "there is no example with this index",
-                        f"It has {self.size} images to train on and {self.held_out_size} held out.")
-            )  # fmt: skip
-        row = int(self._rows[split][place])
+    @property
+    def size(self) -> int:
+        """Training images that lie in the strata and can carry a turn."""
+        return len(self._rows[TRAIN])
+
+    @property
+    def held_out_size(self) -> int:
+        """Held-out images of the same kind."""
+        return len(self._rows[HELD_OUT])
+
+    @property
+    def is_remote(self) -> bool:
+        """Whether reading an image waits for a network."""
+        return not self._files.is_local
+
+    def example(self, index: int) -> Example:
+        """The image with this index as bytes, and the turns about it."""
+        row = self._row(index)
         return Example(
             example_id=f"{self.name}/{index}",
             component=self.name,
@@ -76,14 +82,64 @@ class CocoSource:
             attributes=self._index.attributes(row),
         )
 
+    def attributes(self, index: int) -> Attributes:
+        """What the annotations of an image say of it as a whole."""
+        return self._index.attributes(self._row(index))
+
+    def attribute_names(self) -> list[str]:
+        """Those of every photograph; the index is not needed."""
+        return sorted([*NAMES, *NUMBERS])
+
     def sizes(self, held_out: bool) -> Int64[np.ndarray, "images 2"]:
         """Height and width of each image, as the index has them."""
         return self._index.sizes(self._rows[HELD_OUT if held_out else TRAIN])
 
     def file_name(self, index: int) -> str:
         """The name of the image's file, for people."""
+        return self._index.file_name(self._row(index))
+
+    def describe(self) -> str:
+        """The data set and the strata."""
+        strata = [
+            f"{attribute.replace('_', ' ')} between quantiles {low:g} and {high:g}"
+            for attribute, (low, high) in self.spec.strata.items()
+        ]
+        return f"photographs of {self.spec.data}" + (f" with {' and '.join(strata)}" * bool(strata))
+
+    def caveats(self) -> list[str]:
+        """On what attributes of photographs rest."""
+        return [
+            "Attributes of photographs follow their annotations: what nobody annotated is no "
+            "object, objects in crowd regions are not counted, and since masks do not say who is "
+            "in front, occlusion is an estimate."
+        ]
+
+    @cached_property
+    def _index(self) -> CocoIndex:
+        if not self._data.index:
+            raise DataError(
+                explain(f"data.{self.spec.data}", self._data.root, "has no index yet",
+                        "Open it as a job does, by mixlens.sources.index_data_set.")
+            )  # fmt: skip
+        return open_index(Path(self._data.index))
+
+    @cached_property
+    def _files(self) -> Files:
+        return _open_files(self._data.root)
+
+    @cached_property
+    def _rows(self) -> tuple[Int64[np.ndarray, " train"], Int64[np.ndarray, " held_out"]]:
+        return _rows_of(self.name, self.spec.model_dump_json(), self._index)
+
+    def _row(self, index: int) -> int:
+        """The row of the index that an example is in."""
         split, place = divmod(index, HELD_OUT_START)
-        return self._index.file_name(int(self._rows[split][place]))
+        if index < 0 or split > HELD_OUT or place >= len(self._rows[split]):
+            raise DataError(
+                explain(f"component {self.name}", index, "there is no example with this index",
+                        f"It has {self.size} images to train on and {self.held_out_size} held out.")
+            )  # fmt: skip
+        return int(self._rows[split][place])
 
     def _read(self, path: str) -> bytes:
         for pause in _PAUSES_S:
@@ -96,14 +152,12 @@ class CocoSource:
         return b""
 
 
-@lru_cache(maxsize=8)
-def _opened(index: str, root: str) -> tuple[CocoIndex, Files]:
-    return open_index(Path(index)), open_files(root)
+_open_files = lru_cache(maxsize=8)(open_files)
 
 
 @lru_cache(maxsize=64)
-def _rows(
-    name: str, component: str, folder: str
+def _rows_of(
+    name: str, component: str, index: CocoIndex
 ) -> tuple[Int64[np.ndarray, " train"], Int64[np.ndarray, " held_out"]]:
     """Rows of the index that belong to a component: of training and of held-out images.
 
@@ -111,7 +165,6 @@ def _rows(
     of them are used and files may be sorted.
     """
     spec = CocoComponent.model_validate_json(component)
-    index = open_index(Path(folder))
     asked = sum(1 << GROUPS.index(group) for group in spec.tasks)
     can_carry = (index.carries & asked) != 0
     rows = []

@@ -9,7 +9,7 @@ from urllib.parse import quote
 from pyarrow import fs
 
 from mixlens.errors import DataError, explain, first_line
-from mixlens.sources.coco.filesystems import (
+from mixlens.sources.filesystems import (
     LOCAL_READS,
     REMOTE_READS,
     as_os_errors,
