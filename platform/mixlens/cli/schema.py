@@ -6,14 +6,14 @@ from typing import Any, Literal, get_args
 import yaml
 
 from mixlens.design import SweepSpec
-from mixlens.spec import MeasureSpec
+from mixlens.spec import MeasureSpec, Spec
 
 File = Literal["sweep", "measure"]
 FILES: tuple[File, ...] = get_args(File)
 
 Schema = dict[str, Any]
 
-_SPECS = {"sweep": SweepSpec, "measure": MeasureSpec}
+_SPECS: dict[File, type[Spec]] = {"sweep": SweepSpec, "measure": MeasureSpec}
 _DIALECT = "https://json-schema.org/draft/2020-12/schema"
 _BOUNDS = (
     ("minimum", "≥ {:.12g}"), ("exclusiveMinimum", "> {:.12g}"),
