@@ -8,7 +8,7 @@ import pandas as pd
 import pyarrow as pa
 
 from mixlens.analysis.tables import ALL, HEADLINE
-from mixlens.probing.deletion import DOWNSAMPLING, RANDOM, SEEDLESS
+from mixlens.probing.settings import DOWNSAMPLING, RANDOM, SEEDLESS
 from mixlens.spec.measure import ENCODER
 from mixlens.statistics.intervals import (
     Array,

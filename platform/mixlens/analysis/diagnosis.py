@@ -18,7 +18,7 @@ from mixlens.analysis.words import (
     with_interval,
     worse_than_guessing,
 )
-from mixlens.probing.deletion import RANDOM, SEEDLESS
+from mixlens.probing.settings import RANDOM, SEEDLESS
 from mixlens.spec import ENCODER
 
 

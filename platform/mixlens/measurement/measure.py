@@ -39,7 +39,7 @@ from mixlens.measurement.tables import batches, check_enough, join_values, merge
 from mixlens.mixture.decoding import with_pixels
 from mixlens.mixture.refused import Refuses, held_out_taken, refused, takes_all
 from mixlens.models import fingerprint
-from mixlens.probing.deletion import Setting
+from mixlens.probing.settings import Setting
 from mixlens.sources import Example, open_source
 from mixlens.sources.blank import null_images
 from mixlens.spec import DeletionSpec, HeldOut, ProbeSpec, ResourceSpec

@@ -9,7 +9,7 @@ from typing import ClassVar, Literal
 
 from pydantic import Field
 
-from mixlens.probing.deletion import Setting, settings
+from mixlens.probing.settings import Setting, settings
 from mixlens.spec import DeletionSpec, EvaluationSpec, ProbeSpec, Spec
 
 

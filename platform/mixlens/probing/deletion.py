@@ -25,14 +25,18 @@ from mixlens.probing.policies import (
 )
 from mixlens.probing.prefill import Read, look, prefill
 from mixlens.probing.saliency import budgets, saliencies
+from mixlens.probing.settings import (
+    ATTENTION,
+    DOWNSAMPLING,
+    SALIENCY,
+    SEEDED,
+    Setting,
+    settings,
+)
 from mixlens.sources import Example
 from mixlens.spec.measure import ENCODER, DeletionSpec
 from mixlens.tasks import Turn, score
 
-RANDOM, SALIENCY, DOWNSAMPLING = "random", "saliency", "downsampling"
-ATTENTION = "attention"
-SEEDLESS = -1
-SEEDED = (RANDOM, SALIENCY)
 _FINE = 10_000  # tokens of a made-up image, for shares of budgets
 
 DELETED = pa.schema(
@@ -53,16 +57,6 @@ DELETED = pa.schema(
         ("peak_bytes", pa.float64()),
     ]
 )
-
-
-@dataclass(frozen=True)
-class Setting:
-    """One way of deletion: how, where, and how much (0 to 1); a seed where chance decides."""
-
-    layer: int
-    policy: str
-    share: float
-    seed: int = SEEDLESS
 
 
 @dataclass(frozen=True)
@@ -112,19 +106,6 @@ def check_deletion(vlm: VLM, spec: DeletionSpec) -> None:
                     "them has a share of its attention",
                     f"Leave it out, or {ENCODER} out of the layers.")
         )  # fmt: skip
-
-
-def settings(spec: DeletionSpec) -> list[Setting]:
-    """Everything that is measured, nothing deleted (as random, share 0) first."""
-    shares = sorted(set(spec.shares) - {0.0})
-    found = [Setting(ENCODER, RANDOM, 0.0)]
-    for layer in dict.fromkeys(spec.layers):
-        for policy in dict.fromkeys(spec.policies):
-            seeds = dict.fromkeys(spec.seeds) if policy in SEEDED else (SEEDLESS,)
-            found += [Setting(layer, policy, share, seed) for share in shares for seed in seeds]
-    if spec.downsampling:
-        found += [Setting(ENCODER, DOWNSAMPLING, share) for share in shares if share < 1]
-    return found
 
 
 def delete(

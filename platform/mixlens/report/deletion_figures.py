@@ -14,7 +14,7 @@ from matplotlib.figure import Figure
 from mixlens.analysis.deletion import bin_start
 from mixlens.analysis.tables import ALL
 from mixlens.analysis.words import GROUP_NAMES
-from mixlens.probing.deletion import DOWNSAMPLING, RANDOM, SALIENCY, SEEDLESS
+from mixlens.probing.settings import DOWNSAMPLING, RANDOM, SALIENCY, SEEDLESS
 from mixlens.report.style import BLUE, DASHES, GREEN, INK, MARKERS, ORANGE, new_figure
 from mixlens.spec.measure import ENCODER
 

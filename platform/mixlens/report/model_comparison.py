@@ -8,8 +8,8 @@ from matplotlib.figure import Figure
 from matplotlib.lines import Line2D
 
 from mixlens.analysis.words import GROUP_NAMES
-from mixlens.probing.deletion import SEEDLESS
 from mixlens.probing.probes import POOLED
+from mixlens.probing.settings import SEEDLESS
 from mixlens.report.model_figures import band
 from mixlens.report.style import BLUE, GREY, INK, ORANGE, new_figure
 from mixlens.spec import ENCODER

@@ -29,7 +29,7 @@ from mixlens.models import (
 from mixlens.models.folder import tensor_shapes, weight_files
 from mixlens.models.precision import computes_in_bf16
 from mixlens.probing.deletion import check_deletion
-from mixlens.probing.deletion import settings as deletion_settings
+from mixlens.probing.settings import settings as deletion_settings
 from mixlens.spec import MeasureSpec, RunSpec
 from mixlens.sweep.cost import estimate_cost
 from mixlens.sweep.known import open_component

@@ -17,8 +17,8 @@ from pathlib import Path
 import pandas as pd
 
 from mixlens.analysis.measured import MODEL, ModelTables
-from mixlens.probing.deletion import SEEDLESS
 from mixlens.probing.probes import POOLED
+from mixlens.probing.settings import SEEDLESS
 from mixlens.spec import ENCODER
 from mixlens.tracking.results import log_files, log_provenance, speed_points, transfer_points
 from mixlens.tracking.sink import Point, Sink

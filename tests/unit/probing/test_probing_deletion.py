@@ -13,16 +13,10 @@ from mixlens.errors import SpecError
 from mixlens.evaluation import answer, generate
 from mixlens.evaluation.generate import asked_tokens, on_device, respond
 from mixlens.models import VLM, load_vlm, tiny
-from mixlens.probing.deletion import (
-    DELETED,
-    SEEDLESS,
-    _budgets,
-    check_deletion,
-    delete,
-    settings,
-)
+from mixlens.probing.deletion import DELETED, _budgets, check_deletion, delete
 from mixlens.probing.observe import observe
 from mixlens.probing.prefill import look, prefill
+from mixlens.probing.settings import SEEDLESS, settings
 from mixlens.sources import open_source
 from mixlens.spec import SceneComponent, SceneSpec
 from mixlens.spec.measure import DeletionSpec
