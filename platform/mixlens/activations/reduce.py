@@ -158,7 +158,7 @@ def layer_values(
     own = len(tokens) - 1
     mask = None if bool(exists.all()) else exists
     here = None if mean is None else mean[: tokens.shape[1]].to(tokens.device)
-    step = max(1, (AT_ONCE_ON_CPU if tokens.is_cpu else AT_ONCE) // tokens[0].numel())
+    step = at_once(tokens)
     parts: list[dict[str, Tensor]] = []
     bases, ahead = [], None
     for first in range(0, own, step):
@@ -175,6 +175,11 @@ def layer_values(
         bases.append(basis)
     joined = {metric: torch.cat([part[metric] for part in parts]) for metric in parts[0]}
     return joined, torch.cat(bases)
+
+
+def at_once(tokens: Float[Tensor, "images tokens width"]) -> int:
+    """How many images to widen to float64 together."""
+    return max(1, (AT_ONCE_ON_CPU if tokens.is_cpu else AT_ONCE) // max(1, tokens[0].numel()))
 
 
 def _rows(mask: Tensor | None, first: int, end: int) -> Tensor | None:

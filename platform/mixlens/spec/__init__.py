@@ -7,7 +7,7 @@ from mixlens.spec.data import EvaluationSpec, Weights
 from mixlens.spec.held_out import HELD_OUT_START, HeldOut, held_out_of, transfer_of
 from mixlens.spec.kinds import ComponentSpec, DataSet
 from mixlens.spec.load import load_spec
-from mixlens.spec.measure import ENCODER, DeletionSpec, Policy, ProbeSpec
+from mixlens.spec.measure import ENCODER, DeletionSpec, ExtendedMetric, Policy, ProbeSpec
 from mixlens.spec.measure_file import MeasureSpec
 from mixlens.spec.pretrain import PretrainSpec, Stage
 from mixlens.spec.run import RunSpec
@@ -37,6 +37,7 @@ __all__ = [
     "DeletionSpec",
     "EvaluationSpec",
     "Exif",
+    "ExtendedMetric",
     "HeldOut",
     "LearningRates",
     "LoraSpec",

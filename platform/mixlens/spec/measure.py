@@ -7,6 +7,9 @@ from pydantic import Field, model_validator
 from mixlens.spec.base import Share, Spec
 
 ProbeKind = Literal["linear", "mlp"]
+ExtendedMetric = Literal[
+    "cka_previous", "cknna_previous", "mutual_information", "rankme", "svcca_previous", "twonn"
+]
 Policy = Literal["random", "norm", "attention", "leverage", "unique", "saliency"]
 
 ENCODER = -1

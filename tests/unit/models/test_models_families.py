@@ -6,6 +6,7 @@ needs an optimiser is in `test_training_families.py`.
 
 from dataclasses import replace
 from pathlib import Path
+from typing import get_args
 
 import numpy as np
 import pytest
@@ -13,6 +14,7 @@ import torch
 from here import token_tables
 from tiny_families import FAMILIES, build
 
+from mixlens.activations.extended import extended_values
 from mixlens.activations.streams import visit
 from mixlens.errors import CheckpointError
 from mixlens.evaluation.generate import asked_tokens, generate, respond
@@ -24,6 +26,7 @@ from mixlens.models.turns import IMAGE_OF_TOKEN
 from mixlens.probing.deletion import delete
 from mixlens.probing.prefill import look, prefill
 from mixlens.sources.example import NO_IMAGE, Example
+from mixlens.spec import ExtendedMetric
 from mixlens.spec.measure import DeletionSpec
 from mixlens.tasks.turn import Turn
 
@@ -254,6 +257,21 @@ def test_both_streams_are_extracted_and_their_metrics_are_finite(vlm: VLM, examp
 
 
 @torch.no_grad()
+def test_extended_metrics_of_an_image_do_not_know_of_other_images(vlm: VLM, examples):
+    names = get_args(ExtendedMetric)
+    images = [one.image for one in examples]
+    together = extended_values(vlm, images, names)
+    assert {metric for _, _, metric in together} == set(names)
+    few = ("cknna_previous", "mutual_information")  # some images have no more than a few tokens
+    for (stream, layer, metric), value in together.items():
+        assert stream == "text" or metric in few or np.isfinite(value).any(), (layer, metric)
+    for number, picture in enumerate(images):
+        alone = extended_values(vlm, [picture], names)
+        assert alone.keys() == together.keys()
+        for key, value in alone.items():
+            np.testing.assert_allclose(value[0], together[key][number], rtol=1e-3, err_msg=str(key))
+
+
 def test_nothing_deleted_is_the_model_itself(vlm: VLM, examples):
     """At every place of deletion, with images of different sizes in one batch."""
     images = [one.image for one in examples]
