@@ -28,7 +28,7 @@ from mixlens.training.cost.memory import memory
 from mixlens.training.cost.setting import Setting
 from mixlens.training.cost.shape import shape_of
 from mixlens.training.cost.tokens import RowTokens
-from mixlens.training.loop import answer_loss_sum, before_answers
+from mixlens.training.objective import answer_loss_sum, before_answers
 
 ROWS, VISUAL, TEXT, ANSWERS, IMAGE = 2, 196, 104, 40, 5
 TOKENS = RowTokens(VISUAL + 1, VISUAL + 1, VISUAL, VISUAL + TEXT, ANSWERS, ANSWERS)

@@ -48,7 +48,8 @@ def the_run(model: Path, steps: int) -> RunSpec:
 def bare_loop(run: RunSpec, batches: list[dict[str, torch.Tensor]]) -> list[float]:
     """Seconds of each step."""
     training = run.training
-    model = load_vlm(run.model).model.train()
+    vlm = load_vlm(run.model)
+    model = vlm.model.train()
     optimizer = torch.optim.AdamW(
         model.parameters(), lr=training.learning_rates.language, betas=training.betas, fused=True
     )
@@ -57,7 +58,8 @@ def bare_loop(run: RunSpec, batches: list[dict[str, torch.Tensor]]) -> list[floa
     for batch in batches:
         started = time.perf_counter()
         with torch.autocast("cpu", torch.bfloat16, enabled=bf16):
-            loss = model(**batch, use_cache=False).loss
+            inputs = vlm.adapter.model_inputs(batch)
+            loss = model(**inputs, labels=batch["labels"], use_cache=False).loss
         loss.backward()
         torch.nn.utils.clip_grad_norm_(model.parameters(), training.clip_norm)
         optimizer.step()
