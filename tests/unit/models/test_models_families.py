@@ -256,7 +256,6 @@ def test_both_streams_are_extracted_and_their_metrics_are_finite(vlm: VLM, examp
     assert np.isfinite(mine.value).all()
 
 
-@torch.no_grad()
 def test_extended_metrics_of_an_image_do_not_know_of_other_images(vlm: VLM, examples):
     names = get_args(ExtendedMetric)
     images = [one.image for one in examples]
@@ -272,6 +271,7 @@ def test_extended_metrics_of_an_image_do_not_know_of_other_images(vlm: VLM, exam
             np.testing.assert_allclose(value[0], together[key][number], rtol=1e-3, err_msg=str(key))
 
 
+@torch.no_grad()
 def test_nothing_deleted_is_the_model_itself(vlm: VLM, examples):
     """At every place of deletion, with images of different sizes in one batch."""
     images = [one.image for one in examples]
