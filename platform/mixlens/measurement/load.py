@@ -60,6 +60,9 @@ def load(measurement: Measurement) -> Measured:
     names = ("image_metrics", "pooled_metrics", "attributes", "nulls")
     found = {name: read_table(tokens / f"{name}.parquet") for name in names}
     answers = measurement.part(asked.answers) if asked.answers else None
+    if extended := asked.extended():
+        more = _joined(measurement, extended, "image_metrics")
+        found["image_metrics"] = pd.concat([found["image_metrics"], more], ignore_index=True)
     if asked.probes:
         found["probes"] = _probes(measurement)
         found["embeddings"] = _joined(measurement, [Embeddings()], "embeddings")

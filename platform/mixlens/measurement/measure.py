@@ -18,6 +18,7 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 from pyarrow import compute
 
+from mixlens.activations.extended import extended_values
 from mixlens.activations.reduce import PositionSums, Values, image_values, position_sums
 from mixlens.activations.store import (
     check_room,
@@ -34,15 +35,22 @@ from mixlens.evaluation.serving import Served, question_rows
 from mixlens.evaluation.throughput import Effort, joined, write_throughput
 from mixlens.measurement.measurement import RECORD, STATES, Measurement, read_table
 from mixlens.measurement.pool import Load
-from mixlens.measurement.request import Answers, Deletion, Embeddings, Probe, Request
-from mixlens.measurement.tables import batches, check_enough, join_values, merge_sums, tables
+from mixlens.measurement.request import Answers, Deletion, Embeddings, Metric, Probe, Request
+from mixlens.measurement.tables import (
+    batches,
+    check_enough,
+    image_table,
+    join_values,
+    merge_sums,
+    tables,
+)
 from mixlens.mixture.decoding import with_pixels
 from mixlens.mixture.refused import Refuses, held_out_taken, refused, takes_all
 from mixlens.models import fingerprint
 from mixlens.probing.settings import Setting
 from mixlens.sources import Example, open_source
 from mixlens.sources.blank import null_images
-from mixlens.spec import DeletionSpec, HeldOut, ProbeSpec, ResourceSpec
+from mixlens.spec import DeletionSpec, ExtendedMetric, HeldOut, ProbeSpec, ResourceSpec
 
 ASKED = "asked"
 UNFINISHED = ".unfinished"
@@ -108,6 +116,9 @@ def measure(
         work.answers(answers)
     if not measurement.has(measurement.tokens):
         work.tokens()
+    metrics = [one for one in measurement.missing() if isinstance(one, Metric)]
+    if metrics:
+        work.metrics(metrics)
     work.states_and_probes()
     deletions = [one for one in measurement.missing() if isinstance(one, Deletion)]
     if deletions:
@@ -202,6 +213,19 @@ class _Work:
             record["images"] = held_out.examples
             record["left_out"] = left_out
             record["not_estimable"] = _not_estimable(image_metrics)
+
+    def metrics(self, requests: Sequence[Metric]) -> None:
+        """Metrics of the tokens beyond the default set, those that are missing in one look."""
+        names = [request.metric for request in requests]
+        found = self._run("metrics", _extended, self._units, self._held_out, names)
+        ids = [example_id for some, _ in found for example_id in some]
+        values = join_values([part for _, part in found])
+        for request in requests:
+            with self._publishing(request) as (folder, record):
+                own = {key: value for key, value in values.items() if key[2] == request.metric}
+                table = image_table(ids, own)
+                _write(folder, image_metrics=table)
+                record["not_estimable"] = _not_estimable(table)
 
     def states_and_probes(self) -> None:
         """Store hidden states that are to be kept or probed, and probe what is missing."""
@@ -391,6 +415,15 @@ def _reduce(
     if store is not None:
         write_subspaces(store, ids, subspaces)
     return values
+
+
+def _extended(
+    load: Load, unit: Batch, model: str, held_out: HeldOut, metrics: Sequence[ExtendedMetric]
+) -> tuple[list[str], Values]:
+    """Metrics beyond the default set, of some held-out examples."""
+    examples = _held_out(load, model, held_out, range(*unit))
+    ids = [example.example_id for example in examples]
+    return ids, extended_values(load(model), [example.image for example in examples], metrics)
 
 
 def _null(

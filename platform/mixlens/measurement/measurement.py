@@ -101,6 +101,7 @@ class Measurement:
         found: list[Request] = [self.tokens]
         if self.asked.answers:
             found.insert(0, self.asked.answers)
+        found += self.asked.extended()
         if self.asked.probes:
             found.append(Embeddings())
             found += self.asked.probings(self.attributes()) if self.has(self.tokens) else []
@@ -158,7 +159,9 @@ def other_of(spec: SweepSpec | MeasureSpec, root: Path) -> Measurement | None:
     if held_out is None:
         return None
     subject = _model(spec) if isinstance(spec, MeasureSpec) else _base(spec)
-    return Measurement(root, subject, held_out, Asked(answers_of(spec.evaluation)))
+    return Measurement(
+        root, subject, held_out, Asked(answers_of(spec.evaluation), spec.evaluation.metrics)
+    )
 
 
 def controls_of(spec: MeasureSpec, root: Path) -> dict[str, Measurement]:
@@ -166,15 +169,16 @@ def controls_of(spec: MeasureSpec, root: Path) -> dict[str, Measurement]:
     if not spec.controls:
         return {}
     held_out, answers = held_out_of(spec), answers_of(spec.evaluation)
+    metrics = spec.evaluation.metrics
     found = {}
     for name, part in TWINS.items():
         digest = model_digest(spec.model, spec.model_fingerprint, part=part, seed=TWIN_SEED)
         path = str(root / "controls" / f"weights-{part}")
         subject = Subject(name.replace(" ", "-"), path, digest)
-        found[name] = Measurement(root, subject, held_out, Asked())
+        found[name] = Measurement(root, subject, held_out, Asked(metrics=metrics))
     for images in ("blank", "noise"):
         empty = held_out.model_copy(update={"images": images})
-        found[f"{images} images"] = Measurement(root, _model(spec), empty, Asked(answers))
+        found[f"{images} images"] = Measurement(root, _model(spec), empty, Asked(answers, metrics))
     return found
 
 

@@ -10,7 +10,7 @@ from typing import ClassVar, Literal
 from pydantic import Field
 
 from mixlens.probing.settings import Setting, settings
-from mixlens.spec import DeletionSpec, EvaluationSpec, ProbeSpec, Spec
+from mixlens.spec import DeletionSpec, EvaluationSpec, ExtendedMetric, ProbeSpec, Spec
 
 
 class Request(Spec):
@@ -51,6 +51,18 @@ class Tokens(Request):
     part = "tokens"
 
     base: str = Field("", description="digest of the model to compare subspaces with")
+
+
+class Metric(Request):
+    """A metric of the tokens that the default set does not have: image_metrics."""
+
+    part = "metric"
+
+    metric: ExtendedMetric
+
+    @property
+    def label(self) -> str:
+        return self.metric
 
 
 class Embeddings(Request):
@@ -102,12 +114,14 @@ class Asked:
 
     Attributes:
         answers: none where the questions are not asked.
+        metrics: of tokens, beyond the default set.
         probes: none where nothing is probed.
         deletion: none where nothing is deleted.
         keep_states: whether hidden states stay on the disk.
     """
 
     answers: Answers | None = None
+    metrics: tuple[ExtendedMetric, ...] = ()
     probes: ProbeSpec | None = None
     deletion: DeletionSpec | None = None
     keep_states: bool = False
@@ -116,8 +130,16 @@ class Asked:
     def of(cls, evaluation: EvaluationSpec) -> "Asked":
         """Everything that a file asks."""
         return cls(
-            answers_of(evaluation), evaluation.probes, evaluation.deletion, evaluation.keep_states
+            answers_of(evaluation),
+            evaluation.metrics,
+            evaluation.probes,
+            evaluation.deletion,
+            evaluation.keep_states,
         )
+
+    def extended(self) -> list[Metric]:
+        """A request for each metric beyond the default set."""
+        return [Metric(metric=name) for name in dict.fromkeys(self.metrics)]
 
     def deletions(self, images: int) -> list[Deletion]:
         """A request for each setting of deletion, of a measurement on so many images."""

@@ -85,12 +85,13 @@ def tables(example_ids: Sequence[str], values: Values) -> tuple[pa.Table, pa.Tab
         ):
             pooled.append((stream, layer, metric, *(float(number) for number in numbers), n))
     pooled.sort(key=lambda row: (STREAMS.index(row[0]), *row[1:3]))
-    return _image_table(example_ids, image_columns), pa.Table.from_pylist(
+    return image_table(example_ids, image_columns), pa.Table.from_pylist(
         [dict(zip(POOLED_METRICS.names, row, strict=True)) for row in pooled], POOLED_METRICS
     )
 
 
-def _image_table(example_ids: Sequence[str], values: Values) -> pa.Table:
+def image_table(example_ids: Sequence[str], values: Values) -> pa.Table:
+    """The values of images, a row an image, stream, layer and metric."""
     order = sorted(values, key=lambda key: (STREAMS.index(key[0]), *key[1:]))
     n = len(example_ids)
     columns = [

@@ -6,7 +6,7 @@ from pydantic import AfterValidator, Field
 
 from mixlens.errors import explain
 from mixlens.spec.base import BUILTIN_MODELS, Spec
-from mixlens.spec.measure import DeletionSpec, ProbeSpec
+from mixlens.spec.measure import DeletionSpec, ExtendedMetric, ProbeSpec
 from mixlens.spec.training import LoraSpec, ResourceSpec
 
 Weights = dict[str, float]
@@ -49,6 +49,11 @@ class EvaluationSpec(Spec):
         description="generates the answers: transformers, or vLLM on GPUs. The kernels of vLLM "
         "round otherwise, so its answers are results of their own. Only answers come from it; "
         "tokens are measured with transformers",
+    )
+    metrics: tuple[ExtendedMetric, ...] = Field(
+        (),
+        description="metrics of tokens beyond those that are always measured; together they take "
+        "one more forward pass over the images",
     )
     probes: ProbeSpec | None = Field(
         None, description="probes of attributes at every layer; none: no probes"

@@ -112,8 +112,9 @@ def test_a_finished_measurement_is_not_touched_whatever_the_batches_are(measured
         ),
         ({"answers": Answers(engine="transformers", max_new_tokens=4)}, {"_answer": 3}),
         ({"keep_states": True}, {"_room": 1, "_store": 3}),
+        ({"metrics": ("twonn", "cka_previous")}, {"_extended": 3}),
     ],
-    ids=["share", "attribute", "network", "answers", "states"],
+    ids=["share", "attribute", "network", "answers", "states", "metrics"],
 )
 def test_one_more_request_measures_this_one_alone(copied, more, stages):
     before = times(copied(FULL).folder)
@@ -144,6 +145,25 @@ def test_what_is_added_later_is_what_it_would_have_been_at_once(copied, model, t
         one.deleted.drop(columns="prefill_s_per_image"),
         other.deleted.drop(columns="prefill_s_per_image"),
     )
+
+
+def test_metrics_beyond_the_default_set_stand_beside_it(measured, copied):
+    """Each with its mean and interval over images, and none where it was not asked for."""
+    asked = copied(replace(FULL, metrics=("twonn", "mutual_information")))
+    measure(Here(), asked, 8)
+    one_more = copied(replace(FULL, metrics=("twonn", "mutual_information", "rankme")))
+    assert [request.label for request in one_more.missing()] == ["rankme"]
+    default, both = load(measured[0]).image_metrics, load(asked).image_metrics
+    extended = ("twonn", "mutual_information")
+    added = both["metric"].isin(extended)
+    pd.testing.assert_frame_equal(both[~added].reset_index(drop=True), default)
+    assert set(both.loc[added, "metric"]) == set(extended)
+    counts = both.groupby(["stream", "layer", "metric"]).size()
+    assert (counts == IMAGES).all()
+    layers = model_tables(load(asked), {}, None).layers
+    rows = layers[(layers["metric"] == "twonn") & (layers["stream"] == "visual")]
+    assert len(rows) == 3
+    assert ((rows["low"] < rows["value"]) & (rows["value"] < rows["high"])).all()
 
 
 def test_what_is_no_longer_asked_for_is_not_read(copied):
