@@ -6,23 +6,7 @@ import pandas as pd
 
 from mixlens.analysis.words import group_name, listing, plain, span, with_interval
 from mixlens.probing.probes import POOLED
-
-# What is asked of an attribute: the task groups whose answers need it.
-ASKED_BY = {
-    "object_count": ("count",),
-    "dominant_colour": ("coarse", "attribute"),
-    "dominant_shape": ("coarse", "attribute"),
-    "colour_diversity": ("attribute",),
-    "shape_diversity": ("attribute",),
-    "texture_diversity": ("attribute",),
-    "dominant_supercategory": ("coarse",),
-    "dominant_category": ("attribute",),
-    "category_diversity": ("coarse", "scene_graph"),
-    "supercategory_diversity": ("coarse",),
-    "size_mean": ("attribute",),
-    "size_spread": ("attribute",),
-    "crowding": ("relational", "locate"),
-}
+from mixlens.tasks import GROUPS
 
 READABLE = 0.1
 """A probe must beat its control by this much, and chance beyond its interval, to count at all."""
@@ -94,7 +78,8 @@ def predicted(probes: pd.DataFrame, accuracy: pd.DataFrame) -> Iterator[str]:
     own = accuracy[accuracy["value"].notna()].set_index("group")
     asked, falls = False, {}
     for attribute, some in _mean_token(probes, "visual").groupby("attribute"):
-        groups = [group for group in ASKED_BY.get(str(attribute), ()) if group in own.index]
+        groups = [name for name, group in GROUPS.items()
+                  if attribute in group.asks_for and name in own.index]  # fmt: skip
         if not groups or len(groups) == len(own):
             continue
         asked = True

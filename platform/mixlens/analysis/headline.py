@@ -2,7 +2,7 @@
 
 import math
 
-from mixlens.analysis.tables import COMPLEX, HEADLINE, REDUNDANCY, SIMPLE
+from mixlens.analysis.tables import HEADLINE, REDUNDANCY, TIERS
 from mixlens.measurement import Measured
 
 
@@ -21,7 +21,7 @@ def headline(measured: Measured) -> dict[str, float]:
         if score in rows:
             scores[str(group)] = float(rows[score].mean())
     found = {f"accuracy/{group}": value for group, value in scores.items()}
-    for name, groups in (("simple", SIMPLE), ("complex", COMPLEX)):
+    for name, groups in TIERS.items():
         some = [scores[group] for group in groups if group in scores]
         if some:
             found[f"accuracy/{name}"] = sum(some) / len(some)

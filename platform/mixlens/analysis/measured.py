@@ -9,10 +9,11 @@ import pandas as pd
 
 from mixlens.analysis.correlations import correlate
 from mixlens.analysis.deletion import deletion_table
-from mixlens.analysis.tables import EXCESS, HEADLINE, REDUNDANCY, write_tables
+from mixlens.analysis.tables import EXCESS, REDUNDANCY, write_tables
 from mixlens.analysis.transfer_build import TRANSFER_TABLES, Sides, transfer_tables
 from mixlens.measurement import Measured
 from mixlens.statistics.intervals import Sums, image_intervals, image_weights
+from mixlens.tasks import GROUPS
 
 MODEL = "model"  # the measured model, among its controls
 _LAYERED = ["stream", "layer", "metric"]
@@ -140,7 +141,7 @@ def accuracy(model: Measured) -> pd.DataFrame:
     """
     rows = []
     for group, some in model.examples.groupby("group", sort=True):
-        metric = HEADLINE.get(str(group), "exact")
+        metric = GROUPS[str(group)].headline
         sums = _sums_by_image(some, metric)
         choices = some["choices"].to_numpy()
         chance = float((1 / choices).mean()) if (choices > 0).all() else np.nan

@@ -8,6 +8,7 @@ is stands in `levels` alone. The base has the level "base".
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, fields, replace
 from pathlib import Path
+from typing import get_args
 
 import numpy as np
 import pandas as pd
@@ -24,18 +25,13 @@ from mixlens.statistics.intervals import (
     image_intervals,
     image_weights,
 )
+from mixlens.tasks import GROUPS
+from mixlens.tasks.group import Tier
 
-# The score that stands for each task group. A scene graph is right or wrong object by object.
-HEADLINE = {
-    "coarse": "exact",
-    "attribute": "exact",
-    "relational": "exact",
-    "scene_graph": "object_f1",
-    "count": "exact",
-    "locate": "relaxed",
+HEADLINE = {name: group.headline for name, group in GROUPS.items() if group.is_compared}
+TIERS: dict[str, tuple[str, ...]] = {
+    tier: tuple(name for name in HEADLINE if GROUPS[name].tier == tier) for tier in get_args(Tier)
 }
-SIMPLE = ("coarse", "attribute")
-COMPLEX = ("relational", "scene_graph")
 ALL = "all"
 MEAN_ACCURACY = "accuracy"  # of several groups
 UNBOUNDED = ("count_error", "location_error")
@@ -136,7 +132,7 @@ def accuracy_panel(sweep: SweepResults) -> Panel:
             made_of.append((position,))
     place = {(row[0], row[1]): parts[0] for row, parts in zip(rows, made_of, strict=True)}
     several = [groups for groups in map(sweep.groups_of, sweep.levels) if len(groups) > 1]
-    means = {"simple": SIMPLE, "complex": COMPLEX, ALL: tuple(HEADLINE)}
+    means = {**TIERS, ALL: tuple(HEADLINE)}
     means |= {"+".join(groups): groups for groups in several}
     for name, groups in means.items():
         parts = tuple(

@@ -6,26 +6,22 @@ from collections.abc import Sequence
 import pandas as pd
 
 from mixlens.analysis.effect import is_beyond_noise
-from mixlens.analysis.tables import HEADLINE
+from mixlens.analysis.tables import TIERS
+from mixlens.tasks import GROUPS
 
-GROUP_NAMES = {
-    "coarse": "coarse",
-    "attribute": "attribute",
-    "relational": "relational",
-    "scene_graph": "scene-graph",
-    "count": "counting",
-    "locate": "localisation",
-    "pair": "pair",
-    "caption": "caption",
-    "simple": "simple",
-    "complex": "complex",
-}
+GROUP_NAMES = {name: group.label for name, group in GROUPS.items()} | {tier: tier for tier in TIERS}
 
 
 def score_name(group: str) -> str:
     """What the headline score of a task group is called."""
-    score = "object F1" if HEADLINE[group] == "object_f1" else "accuracy"
-    return f"{GROUP_NAMES[group]} {score}"
+    return f"{GROUPS[group].label} {GROUPS[group].score_label}"
+
+
+def group_title(group: str) -> str:
+    """The label of a task group, with its headline score where that is no accuracy."""
+    known = GROUPS[group]
+    title = known.label.replace("-", " ")
+    return title if known.score_label == "accuracy" else f"{title}, {known.score_label}"
 
 
 def number(value: float, digits: int = 3, signed: bool = False) -> str:

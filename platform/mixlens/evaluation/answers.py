@@ -5,6 +5,7 @@ import socket
 import time
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, replace
+from operator import attrgetter
 
 import pyarrow as pa
 
@@ -12,14 +13,10 @@ from mixlens.evaluation.generate import say, spoken
 from mixlens.evaluation.throughput import Effort, joined
 from mixlens.models import VLM
 from mixlens.sources import Example
-from mixlens.tasks import Turn, score
+from mixlens.tasks import GROUPS, Turn, score
 
-SCORES = (
-    "exact", "relaxed", "count_error", "location_error", "iou", "parsed",
-    "object_precision", "object_recall", "object_f1", "object_exact_f1",
-    "attribute_precision", "attribute_recall", "attribute_f1",
-    "relation_precision", "relation_recall", "relation_f1", "ged", "ged_exact", "ged_in_time",
-)  # fmt: skip
+_BY_PLACE = sorted(GROUPS.values(), key=attrgetter("place"))
+SCORES = tuple(dict.fromkeys(score for group in _BY_PLACE for score in group.scores))
 ANSWERS = pa.schema(
     [
         ("example_id", pa.string()),
@@ -37,7 +34,6 @@ ANSWERS = pa.schema(
     ]
 )
 
-LONG_GROUPS = ("scene_graph", "caption")
 SHORT_LIMIT = 12  # tokens; a word or two, in any tokenizer
 
 
@@ -124,7 +120,7 @@ def answer_limits(vlm: VLM, turns: Sequence[Turn], max_new_tokens: int = 128) ->
     tokens = {text: len(found) for text, found in zip(texts, ids["input_ids"], strict=True)}
 
     def limit(turn: Turn) -> int:
-        if turn.group in LONG_GROUPS:
+        if has_long_answer(turn):
             return max_new_tokens
         longest = max(tokens[text] for text in (turn.answer, *turn.choices))
         return min(max_new_tokens, max(SHORT_LIMIT, longest + 2))
@@ -132,10 +128,15 @@ def answer_limits(vlm: VLM, turns: Sequence[Turn], max_new_tokens: int = 128) ->
     return [limit(turn) for turn in turns]
 
 
+def has_long_answer(turn: Turn) -> bool:
+    """Whether the answer of a turn may take as many tokens as the limit allows."""
+    return GROUPS[turn.group].has_long_answers
+
+
 def _batches(asks: Sequence[Ask], size: int) -> Iterator[list[int]]:
     """Places in `asks`: short answers image by image, then long ones by expected length."""
-    short = [i for i, ask in enumerate(asks) if ask.turn.group not in LONG_GROUPS]
-    long = [i for i, ask in enumerate(asks) if ask.turn.group in LONG_GROUPS]
+    short = [i for i, ask in enumerate(asks) if not has_long_answer(ask.turn)]
+    long = [i for i, ask in enumerate(asks) if has_long_answer(ask.turn)]
     long.sort(key=lambda i: len(asks[i].turn.answer))
     for numbers in (short, long):
         for first in range(0, len(numbers), size):

@@ -10,7 +10,7 @@ from jaxtyping import Bool, Float, Int
 from torch import Tensor
 
 from mixlens.errors import SpecError, explain
-from mixlens.evaluation.answers import LONG_GROUPS, answer_limits
+from mixlens.evaluation.answers import answer_limits, has_long_answer
 from mixlens.evaluation.generate import Asked, asked_tokens, on_device, respond
 from mixlens.models import VLM, LookingAdapter, ShrinkingAdapter
 from mixlens.models.adapter import Image
@@ -152,7 +152,7 @@ def delete(
 
 def _batches(vlm: VLM, examples: Sequence[Example], size: int) -> Iterator[_Batch]:
     """Images with their short questions, at most `size` questions each."""
-    turns = [[t for t in example.turns if t.group not in LONG_GROUPS] for example in examples]
+    turns = [[t for t in example.turns if not has_long_answer(t)] for example in examples]
     ends, filled, number = [], 0, 0
     for own in turns:
         if filled and filled + len(own) > size:

@@ -15,17 +15,17 @@ from matplotlib.patches import Patch
 from mixlens.analysis import Tables
 from mixlens.analysis.effect import AGAINST_BASE
 from mixlens.analysis.levels import Levels
-from mixlens.analysis.tables import HEADLINE, MEAN_ACCURACY, REDUNDANCY
+from mixlens.analysis.tables import HEADLINE, MEAN_ACCURACY, REDUNDANCY, TIERS
 from mixlens.design import BASE
 from mixlens.report.levels import (
     below_axis,
     error_line,
-    group_title,
     level_axis,
     level_legend,
     looks,
     measured_groups,
     over_levels,
+    panel_title,
     profiles,
     rows_of,
     run_means,
@@ -149,7 +149,7 @@ def accuracy_by_level(tables: Tables) -> Figure | None:
         chance = rows["chance"].iloc[0]
         if pd.notna(chance):
             axis.axhline(chance, color=ORANGE, ls=":", lw=1.3, zorder=1)
-        axis.set_title(f"{'abcdef'[place]}  {group_title(group)}")
+        axis.set_title(f"{'abcdef'[place]}  {panel_title(group)}")
         axis.text(
             0.98, 0.03, f"n = {int(rows['n_images'].min())}", transform=axis.transAxes,
             fontsize=8, color=GREY, ha="right",
@@ -264,7 +264,7 @@ def redundancy_against_accuracy(tables: Tables) -> Figure | None:
     runs = run_means(tables, "visual", with_base=True).set_index("run")
     table = tables.accuracy
     panels = []
-    for name in ("simple", "complex"):
+    for name in TIERS:
         rows = rows_of(tables.sweep, name, MEAN_ACCURACY)
         if len(rows) and len(runs):
             panels.append(name)
@@ -272,11 +272,10 @@ def redundancy_against_accuracy(tables: Tables) -> Figure | None:
         return None
     headline = table[table["group"].map(HEADLINE) == table["metric"]]
     scores = headline.pivot_table(index="run", columns="group", values="value", sort=False)
-    members = {"simple": ("coarse", "attribute"), "complex": ("relational", "scene_graph")}
     figure = new_figure(3.1)
     axes = figure.subplots(1, len(panels), squeeze=False)[0]
     for place, (axis, name) in enumerate(zip(axes, panels, strict=True)):
-        groups = [group for group in members[name] if group in scores]
+        groups = [group for group in TIERS[name] if group in scores]
         accuracy = scores[groups].mean(axis=1)
         for level, colour, marker, _ in looks(tables):
             some = runs[runs["level"] == level].index

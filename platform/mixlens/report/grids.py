@@ -8,8 +8,8 @@ import pandas as pd
 from mixlens.analysis import SweepResults, Tables
 from mixlens.analysis.effect import DIFFERENCE, PAIR, TREND, is_beyond_noise
 from mixlens.analysis.levels import Levels
-from mixlens.analysis.tables import ALL, EXCESS, HEADLINE, MEAN_ACCURACY, REDUNDANCY
-from mixlens.analysis.words import GROUP_NAMES, digits_of, number, score_name
+from mixlens.analysis.tables import ALL, EXCESS, HEADLINE, MEAN_ACCURACY, REDUNDANCY, TIERS
+from mixlens.analysis.words import digits_of, group_title, number, score_name
 from mixlens.design import BASE, Level
 
 
@@ -33,9 +33,8 @@ _QUANTITIES = (
 
 def accuracy_grid(sweep: SweepResults, tables: Tables) -> Grid:
     """Headline score of each task group, and means over groups; a star: trained on this group."""
-    short = {group: GROUP_NAMES[group] for group in HEADLINE} | {"scene_graph": "scene graph, F1"}
-    columns = [(short[group], group, metric, "") for group, metric in HEADLINE.items()]
-    columns += [(f"{name}, mean", name, MEAN_ACCURACY, "") for name in ("simple", "complex")]
+    columns = [(group_title(group), group, metric, "") for group, metric in HEADLINE.items()]
+    columns += [(f"{name}, mean", name, MEAN_ACCURACY, "") for name in TIERS]
     columns.append(("mean of all", ALL, MEAN_ACCURACY, ""))
     grid = by_level(tables, columns)
     subject = {label: subject for label, subject, *_ in columns}

@@ -12,7 +12,7 @@ from matplotlib.lines import Line2D
 from mixlens.analysis import Tables
 from mixlens.analysis.levels import Levels
 from mixlens.analysis.tables import HEADLINE, REDUNDANCY
-from mixlens.analysis.words import GROUP_NAMES
+from mixlens.analysis.words import group_title
 from mixlens.design import BASE
 from mixlens.report.style import BASE_BAND, BLUE, DASHES, INK, MARKERS
 
@@ -161,8 +161,7 @@ def measured_groups(tables: Tables) -> list[str]:
     ]
 
 
-def group_title(group: str) -> str:
+def panel_title(group: str) -> str:
     """A task group's name above a panel."""
-    if HEADLINE[group] == "object_f1":
-        return "Scene graph, object F1"
-    return GROUP_NAMES[group].capitalize()
+    title = group_title(group)
+    return title[0].upper() + title[1:]

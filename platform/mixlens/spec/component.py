@@ -9,6 +9,7 @@ from mixlens.spec.base import Spec
 TaskGroup = Literal[
     "coarse", "attribute", "relational", "scene_graph", "count", "locate", "pair", "caption"
 ]
+"""The names of `mixlens.tasks.GROUPS`, in the order in which people read them."""
 
 
 def _few_turns(tasks: dict[str, int]) -> dict[str, int]:

@@ -12,6 +12,7 @@ from rich.table import Table
 
 from mixlens.design import Trial
 from mixlens.sweep.progress import LINE_EVERY_S
+from mixlens.tasks import GROUPS
 
 STAGE_WIDTH = 13
 BAR_WIDTH = 10
@@ -138,10 +139,11 @@ def _shown(trial: TrialState) -> str:
     for key, text in (
         ("loss", "loss {:.3f}"),
         ("images_per_s", "{:.0f} images/s"),
-        ("accuracy/coarse", "coarse {:.2f}"),
-        ("accuracy/attribute", "attr {:.2f}"),
-        ("accuracy/relational", "rel {:.2f}"),
-        ("accuracy/scene_graph", "graph {:.2f}"),
+        *(
+            (f"accuracy/{name}", f"{group.label} {{:.2f}}")
+            for name, group in GROUPS.items()
+            if group.tier
+        ),
         ("redundancy", "RS {:.3f}"),
     ):
         if isinstance(value := trial.latest.get(key), int | float):

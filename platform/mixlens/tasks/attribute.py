@@ -3,6 +3,7 @@
 from functools import partial
 
 from mixlens.tasks.facts import ATTEMPTS, Draft, Draw, Facts
+from mixlens.tasks.group import Group, Kind
 from mixlens.tasks.naming import name
 from mixlens.tasks.vocabulary import COLOUR, SHAPE, SIZE, TEXTURE
 
@@ -34,3 +35,22 @@ colour = partial(_attribute, attribute=COLOUR)
 texture = partial(_attribute, attribute=TEXTURE)
 size = partial(_attribute, attribute=SIZE)
 shape = partial(_attribute, attribute=SHAPE)
+
+
+GROUP = Group(
+    name="attribute",
+    label="attribute",
+    complexity=2,
+    tier="simple",
+    place=2,
+    kinds={
+        "colour": Kind(colour),
+        "texture": Kind(texture),
+        "size": Kind(size),
+        "shape": Kind(shape),
+    },
+    asks_for=(
+        "dominant_colour", "dominant_shape", "colour_diversity", "shape_diversity",
+        "texture_diversity", "dominant_category", "size_mean", "size_spread",
+    ),
+)  # fmt: skip

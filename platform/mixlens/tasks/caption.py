@@ -3,8 +3,10 @@
 from functools import partial
 
 from mixlens.tasks.facts import ATTEMPTS, Draft, Draw, Facts
+from mixlens.tasks.group import LAST, Group, Kind
+from mixlens.tasks.locate import find
 from mixlens.tasks.naming import description
-from mixlens.tasks.scene_graph import MAX_LISTED, listed
+from mixlens.tasks.scene_graph import GRAPH_SCORES, MAX_LISTED, listed
 from mixlens.tasks.vocabulary import (
     COLOUR,
     COLUMNS,
@@ -87,3 +89,25 @@ def _list(facts: Facts, draw: Draw, attribute: int) -> Draft | None:
 
 caption_colours = partial(_list, attribute=COLOUR)
 caption_shapes = partial(_list, attribute=SHAPE)
+
+
+GROUP = Group(
+    name="caption",
+    label="caption",
+    complexity=4,
+    tier=None,
+    place=7,
+    kinds={
+        "caption_full": Kind(caption_full, stage=LAST),
+        "caption_cell": Kind(caption_cell, stage=LAST),
+        "caption_row": Kind(caption_row, stage=LAST),
+        "caption_column": Kind(caption_column, stage=LAST),
+        "caption_find": Kind(find, stage=LAST),
+        "caption_find_all": Kind(caption_find_all, stage=LAST),
+        "caption_colours": Kind(caption_colours, stage=LAST),
+        "caption_shapes": Kind(caption_shapes, stage=LAST),
+    },
+    scores=("exact", "relaxed", *GRAPH_SCORES),
+    has_long_answers=True,
+    is_compared=False,
+)

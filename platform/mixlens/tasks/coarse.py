@@ -1,6 +1,7 @@
 """Coarse questions: the shape and colour of the largest object, and what is there at all."""
 
 from mixlens.tasks.facts import FEW_WORDS, SIZE_RATIO, Draft, Draw, Facts
+from mixlens.tasks.group import Group, Kind
 from mixlens.tasks.vocabulary import COLOUR, SHAPE, YES_NO
 
 
@@ -62,3 +63,22 @@ def shape_presence(facts: Facts, draw: Draw) -> Draft | None:
 def colour_presence(facts: Facts, draw: Draw) -> Draft | None:
     """Whether any object has a colour."""
     return _presence(facts, draw, COLOUR)
+
+
+GROUP = Group(
+    name="coarse",
+    label="coarse",
+    complexity=1,
+    tier="simple",
+    place=0,
+    kinds={
+        "main_shape": Kind(main_shape, stage=2, tickets=3),
+        "main_colour": Kind(main_colour, stage=2, tickets=3),
+        "shape_presence": Kind(shape_presence, stage=1),
+        "colour_presence": Kind(colour_presence, stage=1),
+    },
+    asks_for=(
+        "dominant_colour", "dominant_shape", "dominant_supercategory", "category_diversity",
+        "supercategory_diversity",
+    ),
+)  # fmt: skip

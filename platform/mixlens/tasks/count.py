@@ -3,6 +3,7 @@
 from functools import partial
 
 from mixlens.tasks.facts import Draft, Draw, Facts
+from mixlens.tasks.group import FIRST, Group, Kind
 from mixlens.tasks.vocabulary import COLOUR, SHAPE
 
 
@@ -42,3 +43,19 @@ def _count(facts: Facts, draw: Draw, attribute: int) -> Draft | None:
 
 count_colour = partial(_count, attribute=COLOUR)
 count_shape = partial(_count, attribute=SHAPE)
+
+
+GROUP = Group(
+    name="count",
+    label="counting",
+    complexity=2,
+    tier=None,
+    place=1,
+    kinds={
+        "count_all": Kind(count_all, stage=FIRST),
+        "count_colour": Kind(count_colour, stage=2),
+        "count_shape": Kind(count_shape, stage=2),
+    },
+    scores=("exact", "relaxed", "count_error"),
+    asks_for=("object_count",),
+)

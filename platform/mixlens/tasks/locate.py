@@ -3,6 +3,7 @@
 from functools import partial
 
 from mixlens.tasks.facts import ATTEMPTS, Draft, Draw, Facts
+from mixlens.tasks.group import Group, Kind
 from mixlens.tasks.naming import name
 from mixlens.tasks.vocabulary import SIZE, cell_words
 
@@ -24,3 +25,18 @@ def find(facts: Facts, draw: Draw, avoid: int = 0) -> Draft | None:
 
 # Named without its size, because large objects lie nearer the middle.
 locate = partial(find, avoid=1 << SIZE)
+
+
+GROUP = Group(
+    name="locate",
+    label="localisation",
+    complexity=2,
+    tier=None,
+    place=4,
+    kinds={
+        "locate": Kind(locate),
+    },
+    scores=("exact", "relaxed", "location_error", "iou"),
+    headline="relaxed",
+    asks_for=("crowding",),
+)

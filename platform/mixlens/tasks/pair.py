@@ -5,6 +5,7 @@ to look up both objects, and which is which. Their cells, and the step from one 
 """
 
 from mixlens.tasks.facts import ATTEMPTS, DIRECTION_MARGIN, Draft, Draw, Facts, two_of
+from mixlens.tasks.group import Group, Kind
 from mixlens.tasks.naming import name
 from mixlens.tasks.vocabulary import cell_words
 
@@ -47,3 +48,17 @@ def pair_offset(facts: Facts, draw: Draw) -> Draft | None:
     rows, columns = (abs(a - b) for a, b in zip(cells[i], cells[j], strict=True))
     side, height = "right" if across > 0 else "left", "below" if down > 0 else "above"
     return names, f"{side} {columns} {height} {rows}", ()
+
+
+GROUP = Group(
+    name="pair",
+    label="pair",
+    complexity=3,
+    tier=None,
+    place=5,
+    kinds={
+        "pair_find": Kind(pair_find),
+        "pair_offset": Kind(pair_offset),
+    },
+    is_compared=False,
+)

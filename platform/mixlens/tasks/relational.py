@@ -13,6 +13,7 @@ from mixlens.tasks.facts import (
     Facts,
     two_of,
 )
+from mixlens.tasks.group import Group, Kind
 from mixlens.tasks.naming import name
 from mixlens.tasks.vocabulary import (
     ATTRIBUTES,
@@ -265,3 +266,30 @@ def chain_nearest(facts: Facts, draw: Draw) -> Draft | None:
 
 
 _SIDES = ("left of", "right of")
+
+
+GROUP = Group(
+    name="relational",
+    label="relational",
+    complexity=3,
+    tier="complex",
+    place=3,
+    kinds={
+        "left_of": Kind(left_of),
+        "right_of": Kind(right_of),
+        "above": Kind(above),
+        "below": Kind(below),
+        "larger": Kind(larger),
+        "smaller": Kind(smaller),
+        "left_or_right": Kind(left_or_right),
+        "above_or_below": Kind(above_or_below),
+        "larger_or_smaller": Kind(larger_or_smaller),
+        "nearest": Kind(nearest),
+        "same_colour": Kind(same_colour, tickets=2),
+        "same_shape": Kind(same_shape, tickets=2),
+        "same_texture": Kind(same_texture, tickets=2),
+        "chain_attribute": Kind(chain_attribute, tickets=2),
+        "chain_nearest": Kind(chain_nearest),
+    },
+    asks_for=("crowding",),
+)

@@ -1,11 +1,19 @@
 """The scene graph: all objects with their attributes, and relations between neighbours."""
 
 from mixlens.tasks.facts import DIRECTION_MARGIN, Draft, Draw, Facts
+from mixlens.tasks.group import LAST, Group, Kind
 from mixlens.tasks.naming import description
 from mixlens.tasks.vocabulary import cell_words
 
 MAX_LISTED = 12
 """Scenes with more objects are not listed in full: an answer stays within 127 words."""
+
+GRAPH_SCORES = (
+    "parsed", "object_precision", "object_recall", "object_f1", "object_exact_f1",
+    "attribute_precision", "attribute_recall", "attribute_f1",
+    "relation_precision", "relation_recall", "relation_f1", "ged", "ged_exact", "ged_in_time",
+)  # fmt: skip
+"""Of answers that are graphs; see `mixlens.tasks.graph_score`."""
 
 AXIS_MARGIN = 0.04
 """One axis must separate two centres by this much more (fraction of the side) than the other."""
@@ -45,3 +53,20 @@ def scene_graph(facts: Facts, draw: Draw) -> Draft | None:
         if word is not None:
             triplets.append(f"{number} {word} {number + 1}")
     return {}, f"{objects} | {' ; '.join(triplets)}" if triplets else objects, ()
+
+
+GROUP = Group(
+    name="scene_graph",
+    label="scene-graph",
+    complexity=4,
+    tier="complex",
+    place=6,
+    kinds={
+        "scene_graph": Kind(scene_graph, stage=LAST),
+    },
+    scores=("exact", "relaxed", *GRAPH_SCORES),
+    headline="object_f1",
+    score_label="object F1",
+    has_long_answers=True,
+    asks_for=("category_diversity",),
+)

@@ -12,8 +12,7 @@ class Turn:
         answer: the only right answer, in the form the model is trained to give.
         group: the task group, one of `mixlens.spec.TaskGroup`.
         kind: the question type inside the group, such as `left_of`.
-        complexity: of the group: 1 coarse, 2 attribute, 3 relational, 4 scene graph; count
-            and locate are 2 and caption is 4.
+        complexity: of the group, 1 to 4.
         prompt: id of the phrasing in `prompts.yaml`, such as `left_of.2`.
         choices: all answers that could be right for such a question; empty for free-form answers.
             Chance accuracy is 1 / len(choices).

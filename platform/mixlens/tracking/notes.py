@@ -3,6 +3,7 @@
 import json
 from typing import Any
 
+from mixlens.analysis.tables import HEADLINE
 from mixlens.design import SweepSpec
 from mixlens.spec import MeasureSpec, RunSpec
 from mixlens.tracking.server import RUNS, VIEW, Server
@@ -30,9 +31,8 @@ MLflow is a mirror of the run directory: `mixlens track RUN` sends what is missi
 """
 
 _COLUMNS = (
-    "params.`level`", "params.`ratio`", "params.`seed`", "metrics.`accuracy/coarse`",
-    "metrics.`accuracy/attribute`", "metrics.`accuracy/relational`",
-    "metrics.`accuracy/scene_graph`", "metrics.`accuracy/count`",
+    "params.`level`", "params.`ratio`", "params.`seed`",
+    *(f"metrics.`accuracy/{group}`" for group in HEADLINE),
     "metrics.`redundancy/visual_mean`", "metrics.`training/loss`",
 )  # fmt: skip
 

@@ -28,12 +28,11 @@ from mixlens.analysis.levels import Levels
 from mixlens.analysis.provenance import read_provenance
 from mixlens.analysis.tables import (
     ALL,
-    COMPLEX,
     EXCESS,
     HEADLINE,
     PARTS,
     REDUNDANCY,
-    SIMPLE,
+    TIERS,
     depth_parts,
     score_columns,
 )
@@ -126,7 +125,7 @@ def accuracy_points(run: RunResults) -> Iterator[Point]:
                 yield f"accuracy/{group}", value, 0
             else:
                 yield f"scores/{group}/{score}", value, 0
-    for name, groups in (("simple", SIMPLE), ("complex", COMPLEX)):
+    for name, groups in TIERS.items():
         values = [headline[group] for group in groups if group in headline]
         if values:
             yield f"accuracy/{name}", sum(values) / len(values), 0
@@ -204,7 +203,7 @@ def realised_mixture(run: RunResults) -> dict[str, int]:
 
 def _headline_name(subject: str, metric: str, part: str) -> str:
     # Of single levels' own groups, whose names MLflow does not take, the tables alone tell.
-    if metric == HEADLINE.get(subject) or subject in ("simple", "complex", ALL):
+    if metric == HEADLINE.get(subject) or subject in (*TIERS, ALL):
         return f"accuracy/{subject}"
     if metric in (REDUNDANCY, EXCESS) and part in PARTS:
         kind = "redundancy" if metric == REDUNDANCY else "redundancy_excess"

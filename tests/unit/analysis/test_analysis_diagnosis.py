@@ -9,14 +9,13 @@ import pytest
 
 from mixlens.analysis.correlations import COLUMNS as CORRELATIONS
 from mixlens.analysis.diagnosis import diagnose
-from mixlens.analysis.diagnosis_probes import ASKED_BY
 from mixlens.analysis.measured import MODEL, ModelTables, with_excess
-from mixlens.analysis.words import GROUP_NAMES
 from mixlens.scenes import make_scene
 from mixlens.sources.coco.build import build_index
 from mixlens.sources.coco.index import open_index
 from mixlens.spec import CocoSpec
 from mixlens.spec.scene import SceneSpec
+from mixlens.tasks import GROUPS
 
 LAYERED = ["model", "stream", "layer", "metric", "value", "low", "high", "n"]
 NOTHING = ModelTables(
@@ -387,6 +386,6 @@ def test_what_is_asked_of_attributes_names_those_that_images_have(clean_coco_set
     data = CocoSpec.model_validate(clean_coco_set.data)
     index = open_index(Path(build_index("coco", data, tmp_path, lambda *_: None).index))
     known = {*make_scene(SceneSpec(), 0, 0).attributes, *index.attribute_columns}
-    assert set(ASKED_BY) <= known
-    assert {group for groups in ASKED_BY.values() for group in groups} <= set(GROUP_NAMES)
-    assert {"dominant_supercategory", "dominant_category"} <= set(ASKED_BY)
+    asked = {attribute for group in GROUPS.values() for attribute in group.asks_for}
+    assert asked <= known
+    assert {"dominant_supercategory", "dominant_category"} <= asked

@@ -70,8 +70,8 @@ def test_accuracy_is_starred_where_a_level_was_trained_on_the_group(
 ) -> None:
     grid = accuracy_grid(sweep, tables)
     assert grid.head == (
-        "", "coarse", "attribute", "relational", "scene graph, F1", "simple, mean", "complex, mean",
-        "mean of all", "on what it was trained on",
+        "", "coarse", "attribute", "relational", "scene graph, object F1", "simple, mean",
+        "complex, mean", "mean of all", "on what it was trained on",
     )  # fmt: skip
     rows = {row[0]: row[1:] for row in grid.rows}
     assert list(rows) == ["base model", *GROUPS]

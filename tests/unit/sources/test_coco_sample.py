@@ -13,7 +13,7 @@ from mixlens.sources.coco.build import build_index
 from mixlens.sources.coco.index import CocoIndex, open_index
 from mixlens.sources.coco.source import CocoSource
 from mixlens.spec import HELD_OUT_START, CocoComponent, CocoSpec
-from mixlens.tasks.photo import GROUPS
+from mixlens.tasks.photo import PHOTO_GROUPS
 
 
 @pytest.fixture(scope="module")
@@ -104,7 +104,7 @@ def test_attributes_are_those_of_a_slow_implementation(spec, index, annotations)
 
 
 def test_most_photographs_carry_questions_of_most_groups(spec, index):
-    groups = [group for group in GROUPS if group not in ("caption", "pair")]
+    groups = [group for group in PHOTO_GROUPS if group not in ("caption", "pair")]
     component = CocoComponent(kind="coco", data="sample", tasks=dict.fromkeys(groups, 2))
     source = CocoSource("sample", component, spec)
     assert source.size + source.held_out_size >= 0.9 * len(index.image_id)

@@ -10,8 +10,8 @@ from coco_truth import read_coco
 from made_photos import CATEGORIES, make_photos, photos_of
 from photo_truth import fields, meant, things_of
 
-from mixlens.tasks import COMPLEXITY, KINDS, prompts_digest, vocabulary
-from mixlens.tasks.photo import GROUPS, PHOTO_KINDS, QUESTION, find_questions
+from mixlens.tasks import GROUPS, prompts_digest, vocabulary
+from mixlens.tasks.photo import PHOTO_GROUPS, PHOTO_KINDS, QUESTION, find_questions
 from mixlens.tasks.photo.rows import FORMS, ROW_KINDS
 from mixlens.tasks.prompts import photo_prompts, prompts, prompts_text
 
@@ -72,15 +72,15 @@ def test_as_many_turns_as_asked_for_and_never_the_same_question_twice():
         assert len({turn.question for turn in turns}) == len(turns)
 
 
-@pytest.mark.parametrize("group", GROUPS)
+@pytest.mark.parametrize("group", PHOTO_GROUPS)
 def test_an_image_carries_a_group_exactly_if_a_turn_of_it_can_be_asked(group):
-    carries = PHOTOS.questions.carries >> GROUPS.index(group) & 1
+    carries = PHOTOS.questions.carries >> PHOTO_GROUPS.index(group) & 1
     assert 0.02 < carries.mean() < 1
     for i in range(len(PHOTOS)):
         turns = PHOTOS.ask(i, {group: 2}, seed=i)
         assert bool(turns) == carries[i], i
         assert all(turn.group == group for turn in turns)
-        assert all(turn.complexity == COMPLEXITY[group] for turn in turns)
+        assert all(turn.complexity == GROUPS[group].complexity for turn in turns)
 
 
 def test_kinds_are_asked_about_evenly():
@@ -163,7 +163,7 @@ def test_phrasings_of_photographs_leave_the_words_of_scenes_alone():
     """The built-in model's vocabulary, and so its weights, depend on them."""
     kinds = {kind for kinds in PHOTO_KINDS.values() for kind in kinds}
     assert kinds <= set(photo_prompts())
-    assert set(prompts()) == {kind for kinds in KINDS.values() for kind in kinds}
+    assert set(prompts()) == {kind for group in GROUPS.values() for kind in group.kinds}
     assert not {"photograph", "instances", "covers"} & vocabulary()
     shared = kinds & set(prompts())
     assert len(shared) == 10
@@ -197,7 +197,7 @@ def test_real_photographs_carry_most_groups(coco_sample):
     photos = photos_of(read_coco(next((coco_sample / "annotations").glob("instances_*.json"))))
     carries = photos.questions.carries
     for group in ("coarse", "count", "relational", "scene_graph"):
-        assert (carries >> GROUPS.index(group) & 1).sum() >= 5, group
+        assert (carries >> PHOTO_GROUPS.index(group) & 1).sum() >= 5, group
     for i in range(len(photos)):
         for turn in photos.ask(i, EVERYTHING):
             assert "  " not in turn.question

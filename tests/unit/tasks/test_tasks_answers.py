@@ -7,7 +7,7 @@ import pytest
 
 from mixlens.scenes import Scene, SceneObject, make_scene
 from mixlens.spec import SceneSpec
-from mixlens.tasks import KINDS, Turn, answer_space, ask
+from mixlens.tasks import GROUPS, Turn, answer_space, ask
 
 SPECS = {
     "few": SceneSpec(objects=(1, 5)),
@@ -25,7 +25,7 @@ IMPOSSIBLE = {
     "poor": {"texture", "same_texture"},  # all objects are solid
     "crowded": {"size", "scene_graph", "caption_full"},  # one size word; too many to list
 }
-TASKS = [dict.fromkeys(KINDS, 8), dict.fromkeys(KINDS, 1), *({group: 4} for group in KINDS)]
+TASKS = [dict.fromkeys(GROUPS, 8), dict.fromkeys(GROUPS, 1), *({group: 4} for group in GROUPS)]
 THE = r"the ([a-z ]+?)"
 ATTRIBUTE = r"(colour|texture|size|shape)"
 SIDES = r"(left of|right of|above|below)"
@@ -436,7 +436,7 @@ def test_every_answer_is_what_the_question_asks_for(name):
         assert reference(scene, SPECS[name], turn) == turn.answer, turn
         assert not turn.choices or turn.choices.count(turn.answer) == 1
     kinds = {turn.kind for _, turn in asked}
-    everything = {kind for group in KINDS.values() for kind in group}
+    everything = {kind for group in GROUPS.values() for kind in group.kinds}
     assert kinds <= everything - IMPOSSIBLE.get(name, set())
     if name in ("few", "default"):
         assert kinds == everything

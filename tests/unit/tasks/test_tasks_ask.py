@@ -13,12 +13,12 @@ import pytest
 from mixlens.errors import SpecError
 from mixlens.scenes import make_scene
 from mixlens.spec import SceneSpec, SizeRange
-from mixlens.tasks import COMPLEXITY, KINDS, answer_space, ask, prompts_digest, vocabulary
+from mixlens.tasks import GROUPS, answer_space, ask, prompts_digest, vocabulary
 from mixlens.tasks.prompts import prompts
 from mixlens.tasks.scene_graph import MAX_LISTED
 from mixlens.tasks.vocabulary import COLOURS, COLUMNS, ROWS, SHAPES, SIZES, TEXTURES
 
-EVERYTHING = dict.fromkeys(KINDS, 3)
+EVERYTHING = dict.fromkeys(GROUPS, 3)
 SPEC = SceneSpec(shapes=("circle", "square", "heart", "hexagon", "star", "ring"))
 
 DETAILS = {*SHAPES, *COLOURS, *TEXTURES, *SIZES, *ROWS, *COLUMNS}
@@ -154,7 +154,7 @@ def test_kinds_are_drawn_about_evenly():
     spec = SceneSpec(objects=(3, 6))
     for group in ("coarse", "attribute", "relational"):
         drawn = Counter(turn.kind for i in range(400) for turn in turns(i, {group: 1}, spec))
-        assert set(drawn) == set(KINDS[group])
+        assert set(drawn) == set(GROUPS[group].kinds)
         assert max(drawn.values()) < 4 * min(drawn.values()), drawn
 
 
@@ -164,7 +164,7 @@ def test_every_word_is_in_the_vocabulary_and_answers_are_short():
     longest = 0
     for i in range(300):
         for turn in turns(i, spec=spec):
-            assert turn.complexity == COMPLEXITY[turn.group]
+            assert turn.complexity == GROUPS[turn.group].complexity
             text = f"{turn.question} {turn.answer}"
             assert text == text.lower() == " ".join(text.split())
             assert text.isascii()
@@ -184,7 +184,7 @@ def test_a_scene_graph_of_six_objects_has_at_most_75_words():
 
 
 def test_every_kind_has_phrasings_and_uses_each():
-    kinds = {kind for group in KINDS.values() for kind in group}
+    kinds = {kind for group in GROUPS.values() for kind in group.kinds}
     assert set(prompts()) == kinds
     assert all(len(phrasings) >= 3 for phrasings in prompts().values())
     used = {turn.prompt for i in range(400) for turn in turns(i)}

@@ -11,7 +11,7 @@ from hypothesis import strategies as st
 
 from mixlens.scenes import make_scene
 from mixlens.spec import SceneSpec
-from mixlens.tasks import KINDS, Turn, ask, score
+from mixlens.tasks import GROUPS, Turn, ask, score
 from mixlens.tasks import graph_score as graphs
 
 YES = Turn("is the star left of the ring ?", "yes", "relational", "left_of", 3, "p", ("yes", "no"))
@@ -82,7 +82,7 @@ def test_location_error_is_the_distance_of_cells_as_a_fraction_of_the_side():
 
 def test_the_right_answer_of_every_kind_scores_full_marks():
     for index in range(60):
-        for turn in ask(make_scene(SceneSpec(), 0, index), dict.fromkeys(KINDS, 4), 0, index):
+        for turn in ask(make_scene(SceneSpec(), 0, index), dict.fromkeys(GROUPS, 4), 0, index):
             scores = score(turn, turn.answer)
             errors = {key for key in scores if key.endswith("error") or key == "ged"}
             assert all(value == (0 if key in errors else 1) for key, value in scores.items())
@@ -90,7 +90,7 @@ def test_the_right_answer_of_every_kind_scores_full_marks():
 
 def test_a_wrong_choice_never_counts():
     for index in range(60):
-        for turn in ask(make_scene(SceneSpec(), 0, index), dict.fromkeys(KINDS, 4), 0, index):
+        for turn in ask(make_scene(SceneSpec(), 0, index), dict.fromkeys(GROUPS, 4), 0, index):
             for choice in set(turn.choices) - {turn.answer}:
                 assert score(turn, choice)["relaxed"] == 0
 
@@ -291,7 +291,7 @@ def test_the_largest_graphs_end_by_their_work_long_before_the_time_limit():
 TURNS = [
     turn
     for index in range(8)
-    for turn in ask(make_scene(SceneSpec(), 0, index), dict.fromkeys(KINDS, 3), 0, index)
+    for turn in ask(make_scene(SceneSpec(), 0, index), dict.fromkeys(GROUPS, 3), 0, index)
 ]
 PIECES = st.sampled_from(
     [*(" ", " ; ", " | ", "y3 x5", "y9", "x", "large red striped circle", "red", "1 left 2"),

@@ -53,7 +53,7 @@ class CocoIndex:
         record: what stands in record.json.
         split: of each image, 0 (train) or 1 (held out).
         image_id: of each image, in its file of annotations.
-        carries: bit i is set if an image can carry a turn of group i of `tasks.photo.GROUPS`.
+        carries: bit i is set if an image can carry a turn of group i of `tasks.photo.PHOTO_GROUPS`.
         whole: whether an image is annotated for all categories; else its attributes are unknown.
         categories: of the data set.
         possible: of `tasks.photo.find.Questions`.

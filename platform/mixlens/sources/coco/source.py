@@ -15,7 +15,7 @@ from mixlens.sources.coco.strata import check_stratum, in_strata
 from mixlens.sources.example import Attributes, Example
 from mixlens.sources.files import Files, open_files
 from mixlens.spec import HELD_OUT_START, CocoComponent, CocoSpec
-from mixlens.tasks.photo import GROUPS, ask_photo
+from mixlens.tasks.photo import PHOTO_GROUPS, ask_photo
 
 TRAIN, HELD_OUT = range(len(SPLITS))  # as in the index
 _PAUSES_S = (0.2, 0.4, 0.0)  # after each attempt to read a file that failed
@@ -165,7 +165,7 @@ def _rows_of(
     of them are used and files may be sorted.
     """
     spec = CocoComponent.model_validate_json(component)
-    asked = sum(1 << GROUPS.index(group) for group in spec.tasks)
+    asked = sum(1 << PHOTO_GROUPS.index(group) for group in spec.tasks)
     can_carry = (index.carries & asked) != 0
     rows = []
     for split in (TRAIN, HELD_OUT):

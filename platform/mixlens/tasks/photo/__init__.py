@@ -4,10 +4,10 @@ from mixlens.tasks.photo.ask import PHOTO_KINDS, ask_photo
 from mixlens.tasks.photo.coverage import Coverage, complete_everywhere
 from mixlens.tasks.photo.find import Questions, find_questions
 from mixlens.tasks.photo.photo import Categories, Photo
-from mixlens.tasks.photo.rows import GROUPS, QUESTION
+from mixlens.tasks.photo.rows import PHOTO_GROUPS, QUESTION
 
 __all__ = [
-    "GROUPS",
+    "PHOTO_GROUPS",
     "PHOTO_KINDS",
     "QUESTION",
     "Categories",

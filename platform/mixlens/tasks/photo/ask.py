@@ -8,11 +8,11 @@ import numpy as np
 from jaxtyping import Bool
 
 from mixlens.spec import TaskGroup
-from mixlens.tasks.ask import COMPLEXITY
+from mixlens.tasks.ask import GROUPS
 from mixlens.tasks.facts import Draft, Draw
 from mixlens.tasks.photo.listing import box_words, graph_words
 from mixlens.tasks.photo.photo import Categories, Photo
-from mixlens.tasks.photo.rows import FORMS, GROUPS, SIZE_CLASSES, spoken, supercategory_names
+from mixlens.tasks.photo.rows import FORMS, PHOTO_GROUPS, SIZE_CLASSES, spoken, supercategory_names
 from mixlens.tasks.photo.state import PhotoState
 from mixlens.tasks.prompts import photo_prompts
 from mixlens.tasks.turn import Turn
@@ -168,7 +168,7 @@ def ask_photo(
     draw = Random((seed << 72) + (index << 1) + 1).random
     state = PhotoState(photo, categories, possible)
     stages: list[list[Turn]] = [[] for _ in range(7)]
-    for group in GROUPS:
+    for group in PHOTO_GROUPS:
         turns = tasks.get(group, 0)
         tickets = list(_ASK[group]) if turns else []
         again: list[str] = []
@@ -194,7 +194,7 @@ def _turn(group: TaskGroup, kind: str, draft: Draft, draw: Draw) -> Turn:
     fields, answer, choices = draft
     phrasings = _PROMPTS[kind]
     prompt, template = phrasings[int(draw() * len(phrasings))]
-    return Turn(template % fields, answer, group, kind, COMPLEXITY[group], prompt, choices)
+    return Turn(template % fields, answer, group, kind, GROUPS[group].complexity, prompt, choices)
 
 
 _PROMPTS = photo_prompts()

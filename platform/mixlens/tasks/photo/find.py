@@ -12,7 +12,7 @@ from mixlens.tasks.photo.objects import Objects, describe_objects
 from mixlens.tasks.photo.photo import Categories
 from mixlens.tasks.photo.rows import (
     GROUP_OF,
-    GROUPS,
+    PHOTO_GROUPS,
     QUESTION,
     ROW_KIND,
     Rows,
@@ -28,7 +28,7 @@ class Questions:
         rows: of type `QUESTION`, ordered by image.
         possible: whether each category can be the largest object of an image, and whether its
             supercategory can be the one that covers most: the choices of these two questions.
-        carries: bit g is set if at least one turn of `GROUPS[g]` can be asked of the image.
+        carries: bit g is set if at least one turn of `PHOTO_GROUPS[g]` can be asked of the image.
     """
 
     rows: np.ndarray
@@ -89,8 +89,8 @@ def find_questions(
     ]
     carries = np.zeros(objects.images, np.uint16)
     for rows in accepted:
-        carries[rows.image] |= np.uint16(1 << GROUPS.index(GROUP_OF[rows.kind]))
-    carries[captions > 0] |= np.uint16(1 << GROUPS.index("caption"))
+        carries[rows.image] |= np.uint16(1 << PHOTO_GROUPS.index(GROUP_OF[rows.kind]))
+    carries[captions > 0] |= np.uint16(1 << PHOTO_GROUPS.index("caption"))
     possible = np.stack(
         (
             np.isin(np.arange(len(categories.names)), largest.answer),

@@ -46,18 +46,7 @@ ROW_KINDS = (
 )
 ROW_KIND = {kind: place for place, kind in enumerate(ROW_KINDS)}
 
-GROUPS: tuple[TaskGroup, ...] = (
-    "coarse",
-    "attribute",
-    "relational",
-    "count",
-    "locate",
-    "scene_graph",
-    "caption",
-)
-"""The task groups of photographs; bit g of `carries` is for the group at place g."""
-
-GROUP_OF = {
+GROUP_OF: dict[str, TaskGroup] = {
     "dominant": "coarse",
     "presence": "coarse",
     "largest": "attribute",
@@ -71,6 +60,9 @@ GROUP_OF = {
     "category_graph": "scene_graph",
 }
 """The task group of each kind of row."""
+
+PHOTO_GROUPS: tuple[TaskGroup, ...] = (*dict.fromkeys(GROUP_OF.values()), "caption")
+"""The task groups of photographs; bit g of `carries` is for the group at place g."""
 
 SIZE_CLASSES = ("small", "medium", "large")
 
